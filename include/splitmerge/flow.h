@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SPLITMERGE_FLOW_H
+#define SPLITMERGE_FLOW_H
+
+/*
+ * Per-flow (partitioned) state, in the paper's words: create_flow, get_flow, put_flow, delete_flow, flow_timer
+ * (Rajagopalan et al., NSDI 2013, table 1; docs/freeflow.md maps the calls one by one).
+ *
+ * A flow class is a kind of record, kept per flow key of one granularity. The runtime owns the memory: records live
+ * in the host's arena at addresses that never change and that are the same in every replica, so a record may point
+ * into the arena. All calls are made on the thread that runs the replica.
+ */
+
+#include <splitmerge/packet.h>
+#include <splitmerge/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A registered class; by value, from sm_class_register(). */
+typedef struct sm_class {
+    uint16_t id;
+} sm_class;
+
+/* A reference to one flow's record; by value. Null where `state` is NULL. */
+typedef struct sm_flow {
+    void *state; /* the record, struct sm_class_options.size bytes, 16-byte aligned */
+} sm_flow;
+
+/* How a field of a record is shown. */
+enum sm_field_type { SM_FIELD_UINT, SM_FIELD_INT, SM_FIELD_BYTES, SM_FIELD_TIME };
+
+/* One field of a record, for people to look at: `smctl flow show`. */
+struct sm_field {
+    const char *name;        /* at most 23 characters */
+    enum sm_field_type type;
+    uint16_t offset;         /* bytes from the record's start */
+    uint16_t size;           /* bytes; integers: 1, 2, 4 or 8 */
+    const char *unit;        /* at most 7 characters, NULL: none */
+    double scale;            /* the value shown is the field's divided by this; 0 means 1 */
+};
+
+#define SM_MAX_CLASSES 32
+#define SM_MAX_FIELDS 24
+#define SM_MAX_TIMERS 4
+#define SM_MAX_RECORD 32768
+
+/*
+ * A timer of a flow fired. `now` is the timer's deadline (not later: the switch's clock has passed it, nothing of
+ * this shard after it was processed). The slot is disarmed before the call; the handler may arm it again or close
+ * the flow.
+ */
+typedef void sm_timer_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now, void *user);
+
+struct sm_class_options {
+    size_t size;                     /* sizeof(struct sm_class_options) */
+    const char *name;                /* at most 31 characters, unique in the service */
+    uint32_t version;                /* schema version */
+    uint32_t record_size;            /* bytes, 1..SM_MAX_RECORD */
+    enum sm_granularity granularity;
+    bool may_share;                  /* accept that the class is shared where the steering key does not partition it */
+    uint8_t timers;                  /* numbered timer slots a flow has, at most SM_MAX_TIMERS; partitioned classes only */
+    uint32_t limit;                  /* most flows of this class in the service; 0: the service's limit alone */
+    const struct sm_field *fields;   /* NULL: shown as bytes */
+    unsigned field_count;
+    sm_timer_fn *on_timer;           /* needed when timers > 0 */
+    void *user;                      /* handed to callbacks */
+};
+
+/*
+ * Register a class, between sm_open() and sm_start(). *cls is set on success. Every replica registers the same
+ * classes in the same order. SM_E_INVALID: an option is out of its range. SM_E_STATE: after sm_start(). Conflicts
+ * with other replicas' registrations are reported by sm_start().
+ */
+SM_EXPORT int sm_class_register(struct sm_replica *replica, const struct sm_class_options *options, sm_class *cls);
+
+/* After sm_start(): whether the steering key partitions the class. When not, its flows are shared by all replicas. */
+SM_EXPORT bool sm_class_partitioned(const struct sm_replica *replica, sm_class cls);
+
+/*
+ * get_flow / create_flow: the flow of `packet` in class `cls`, under `tag` (0 unless the middlebox keeps several).
+ * sm_flow_get() gives a null flow when there is none; sm_flow_create() then makes one, zero-initialised, and says
+ * so in *created (may be NULL).
+ *
+ * A partitioned flow is the caller's alone until the packet handler returns. A flow of a shared class is locked
+ * against all other replicas until sm_flow_put(); hold one at a time and put it in the same handler.
+ *
+ * sm_flow_create: SM_E_LIMIT at the class's or service's flow limit or out of arena memory, counted by the runtime
+ * as `flow_limit`; what to do with the packet is the caller's choice.
+ */
+SM_EXPORT sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag);
+SM_EXPORT int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
+                             sm_flow *flow, bool *created);
+
+/* put_flow: give a reference back. Needed for flows of shared classes; for others it does nothing. */
+SM_EXPORT void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow);
+
+/* delete_flow: the flow ends; its record and its timers are gone, the reference is void. Also gives back a shared one. */
+SM_EXPORT void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow);
+
+/* The flow's key. Valid as long as the reference. */
+SM_EXPORT const struct sm_key *sm_flow_key(sm_flow flow);
+
+/* flow_timer: arm slot `slot` to fire at `deadline` (packet time), replacing what was armed; cancel it. */
+SM_EXPORT void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time deadline);
+SM_EXPORT void sm_flow_timer_cancel(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot);
+
+/* When the slot will fire; ns 0 when it is not armed. */
+SM_EXPORT sm_time sm_flow_timer_get(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

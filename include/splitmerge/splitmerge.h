@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SPLITMERGE_SPLITMERGE_H
+#define SPLITMERGE_SPLITMERGE_H
+
+/*
+ * A middlebox as a replica of a service: attach, register, run. The program sees all packets it is given, one by
+ * one; it never learns how many replicas there are.
+ *
+ *     sm_open()  ->  sm_class_register() ...  ->  sm_start()  ->  sm_run()  ->  sm_close()
+ *
+ * Started by an orchestrator (SPLITMERGE_ATTACH is in the environment) the process attaches to that service's
+ * switch. Started by hand it is its own host with one replica, from options.input to options.output.
+ * Several replicas may live in one process; each belongs to one thread.
+ */
+
+#include <splitmerge/flow.h>
+#include <splitmerge/packet.h>
+#include <splitmerge/shared.h>
+#include <splitmerge/types.h>
+#include <splitmerge/version.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One packet. What it does to per-flow state, its verdict and what it sends take effect together. */
+typedef void sm_packet_fn(struct sm_replica *replica, struct sm_packet *packet, void *user);
+
+struct sm_options {
+    size_t size;             /* sizeof(struct sm_options) */
+    const char *name;        /* the middlebox's name, at most 31 characters */
+    sm_packet_fn *on_packet; /* never NULL */
+    void *user;              /* handed to on_packet */
+
+    /* Standalone only; ignored when attached. */
+    const char *input;       /* capture file, "-", or "interface:NAME"; NULL: not standalone, sm_open() needs a switch */
+    const char *output;      /* likewise; NULL: packets are only watched */
+    const char *report;      /* where the JSON report goes; NULL: nowhere */
+    uint32_t max_flows;      /* 0: 4194304 */
+    uint64_t memory;         /* arena bytes for state; 0: 1 GiB (touched only as it is used) */
+};
+
+/*
+ * Attach to the service's switch, or open the files of a standalone run. On failure *replica is NULL and *error
+ * (may be NULL) says why in one line.
+ * SM_E_INVALID: an option; SM_E_IO: no switch, file or interface; SM_E_PERMISSION; SM_E_PROTOCOL: the switch speaks
+ * another version; SM_E_RANGE: the arena's address range is taken: attach earlier, or without address randomisation.
+ */
+SM_EXPORT int sm_open(struct sm_replica **replica, const struct sm_options *options, struct sm_errbuf *error);
+
+/* Whether this replica is its own host. */
+SM_EXPORT bool sm_standalone(const struct sm_replica *replica);
+
+/* The link type (DLT_*) of the service's ports, for sm_filter_create(). */
+SM_EXPORT int sm_linktype(const struct sm_replica *replica);
+
+/*
+ * Register a reason for dropping packets; between sm_open() and sm_start(). The name (at most 47 characters)
+ * appears in reports. The same name gives the same reason. SM_E_LIMIT: more than SM_MAX_REASONS.
+ */
+#define SM_MAX_REASONS 1024
+SM_EXPORT int sm_drop_reason(struct sm_replica *replica, const char *name, uint16_t *reason);
+
+/*
+ * Registration is complete: hand it to the switch and be ready for packets. SM_E_CONFLICT: it differs from what
+ * other replicas registered, or a class that does not accept to be shared would be; *error names the class.
+ */
+SM_EXPORT int sm_start(struct sm_replica *replica, struct sm_errbuf *error);
+
+/*
+ * Process packets until the switch retires this replica or the input ends: returns 0. SM_E_DAMAGED (standalone):
+ * the input was damaged, the whole packets before the damage were processed. SM_E_IO: the switch is gone, or the
+ * output could not be written; sm_last_error() says what.
+ */
+SM_EXPORT int sm_run(struct sm_replica *replica);
+
+/* One line on why sm_run() or sm_poll() failed last. Valid until the next call. */
+SM_EXPORT const char *sm_last_error(const struct sm_replica *replica);
+
+/*
+ * For programs with a loop of their own: process at most `budget` packets without blocking, commit, return how
+ * many; SM_E_END when retired or at the end of input; errors as sm_run(). When it returned 0, call sm_sleep_fd()
+ * for a descriptor and wait until it is readable; sm_sleep_fd() returns SM_E_AGAIN when work has come meanwhile.
+ */
+SM_EXPORT int sm_poll(struct sm_replica *replica, unsigned budget);
+SM_EXPORT int sm_sleep_fd(struct sm_replica *replica);
+
+/* Detach and free. NULL is allowed. */
+SM_EXPORT void sm_close(struct sm_replica *replica);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

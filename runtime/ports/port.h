@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_PORTS_PORT_H
+#define SM_PORTS_PORT_H
+
+/*
+ * Where packets enter and leave: a capture file, an interface, a generator. The only code that knows libpcap and
+ * libnet. A port belongs to one thread.
+ */
+
+#include <splitmerge/types.h>
+
+/* A packet as received, or to be sent. Received data is valid until the next receive call on the port. */
+struct sm_frame {
+    const uint8_t *data;
+    uint32_t caplen;  /* bytes at data */
+    uint32_t len;     /* bytes on the wire */
+    int64_t seconds;  /* timestamp as in the capture: not normalised, so that a file can be copied exactly */
+    int64_t fraction; /* in units of the port's precision: microseconds, or nanoseconds */
+};
+
+struct sm_port_counters {
+    uint64_t rx_packets, rx_bytes;
+    uint64_t tx_packets, tx_bytes;
+    uint64_t tx_failed;  /* packets the interface refused */
+    uint64_t rx_missed;  /* packets the kernel dropped before we saw them (never entered) */
+};
+
+struct sm_port {
+    const struct sm_port_ops *ops;
+    const char *name;    /* file or interface, for messages; owned by the port */
+    int linktype;        /* DLT_* */
+    uint32_t snaplen;    /* as the input file's header says */
+    bool nanoseconds;    /* precision of `fraction` */
+    bool is_interface;   /* cannot be made to wait */
+    struct sm_port_counters counters;
+    struct sm_errbuf error; /* set when a call failed */
+};
+
+struct sm_port_ops {
+    /*
+     * One packet, never blocking on interfaces. 1: *frame is filled. 0: none now. SM_E_END: end of file.
+     * SM_E_DAMAGED: the file is damaged from here on. SM_E_IO. The last three set port->error, and repeat.
+     * NULL for output-only ports.
+     */
+    int (*receive)(struct sm_port *port, struct sm_frame *frame);
+    /* Send one packet. 0, or SM_E_IO: a file could not be written (interfaces count tx_failed and return 0). NULL for
+     * input-only ports. */
+    int (*send)(struct sm_port *port, const struct sm_frame *frame);
+    /* Push out what is buffered. 0 or SM_E_IO. */
+    int (*flush)(struct sm_port *port);
+    /* A descriptor that is readable when receive would give a packet; -1: none, files. */
+    int (*fd)(struct sm_port *port);
+    /* `whole`: the run ended well. Output files are written as NAME.partial and renamed to NAME only now and only when
+     * whole. 0 or SM_E_IO (port->error set); the port is freed in any case. */
+    int (*close)(struct sm_port *port, bool whole, struct sm_errbuf *error);
+};
+
+/* Time of a frame in nanoseconds since 1970, clamped to [0, 2^63). */
+sm_time sm_frame_time(const struct sm_port *port, const struct sm_frame *frame);
+
+/*
+ * Open a capture file for reading: pcap, pcapng, either gzipped (read through a pipe from gzip -dc), "-": standard input.
+ * SM_E_IO, SM_E_PERMISSION, SM_E_NOT_FOUND, SM_E_DAMAGED: *error has one line with the name and the reason.
+ */
+int sm_port_open_capture(struct sm_port **port, const char *file, struct sm_errbuf *error);
+
+/* Create an output capture: classic pcap like `model` (link type, snap length, precision). "-": standard output. */
+int sm_port_create_capture(struct sm_port **port, const char *file, const struct sm_port *model, struct sm_errbuf *error);
+
+/*
+ * An interface, receiving by libpcap (immediate mode, promiscuous, non-blocking, inbound packets only) and sending by
+ * libnet at the link layer. `send`: whether it will be sent on. SM_E_NOT_FOUND: no such interface; SM_E_PERMISSION.
+ */
+int sm_port_open_interface(struct sm_port **port, const char *interface, bool send, struct sm_errbuf *error);
+
+/*
+ * A generator of minimal UDP packets for benchmarks, on Ethernet: `flows` flows (round robin, IPv4 addresses and
+ * ports counted up), `size` bytes each (64..1500), `count` packets in all (0: no end), `rate` packets a second of wall
+ * time (0: as fast as it is asked).
+ */
+int sm_port_open_generator(struct sm_port **port, uint32_t flows, uint32_t size, uint64_t count, uint64_t rate);
+
+/* Swallows what is sent. */
+int sm_port_open_null(struct sm_port **port, const struct sm_port *model);
+
+#endif
