@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "conf/service.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conf/units.h"
+
+bool service_name_valid(const char *name)
+{
+    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+    return length >= 1 && length <= SERVICE_MAX_NAME && name[length] == '\0';
+}
+
+static void read_name(struct service *service, struct conf_node node)
+{
+    if (conf_string(node, &service->name) && !service_name_valid(service->name))
+        conf_expected(node, "1 to 63 of a-z, 0-9 and -");
+}
+
+static void read_middlebox(struct service *service, struct conf_node node)
+{
+    static const char *const keys[] = {"exec", "args", NULL};
+    if (!conf_map(node, keys))
+        return;
+    conf_string(conf_need(node, "exec", "a program"), &service->exec);
+    struct conf_node args = conf_get(node, "args");
+    unsigned count = conf_present(args) && conf_list(args) ? conf_count(args) : 0;
+    service->args = calloc(count + 1, sizeof(*service->args));
+    if (!service->args) {
+        conf_fail(node, "%s", sm_strerror(SM_E_NO_MEMORY));
+        return;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        struct conf_node arg = conf_item(args, i);
+        service->args[i] = conf_text(arg);
+        if (!service->args[i])
+            conf_expected(arg, "text");
+    }
+}
+
+static void read_replicas(struct service *service, struct conf_node node)
+{
+    static const char *const keys[] = {"start", "min", "max", NULL};
+    if (!conf_present(node) || !conf_map(node, keys))
+        return;
+    uint32_t *start = &service->replicas.start, *min = &service->replicas.min, *max = &service->replicas.max;
+    struct conf_node start_node = conf_get(node, "start"), min_node = conf_get(node, "min"),
+                     max_node = conf_get(node, "max");
+    conf_u32(min_node, 1, SERVICE_MAX_REPLICAS, min);
+    if (!conf_u32(max_node, 1, SERVICE_MAX_REPLICAS, max) && *max < *min)
+        *max = *min;
+    if (!conf_u32(start_node, 1, SERVICE_MAX_REPLICAS, start))
+        *start = *min;
+    if (*max < *min)
+        conf_fail(max_node, "expected at least min (%u), got '%u'", *min, *max);
+    if (*start < *min || *start > *max)
+        conf_fail(conf_present(start_node) ? start_node : max_node, "expected min (%u) to max (%u), got '%u'", *min,
+                  *max, *start);
+}
+
+/* Exactly one of the keys that say what a port is; its node. */
+static struct conf_node read_kind(struct conf_node port, const char *const *kinds, const char *what, unsigned *kind)
+{
+    struct conf_node found = {port.conf, 0};
+    for (unsigned i = 0; kinds[i]; i++) {
+        struct conf_node node = conf_get(port, kinds[i]);
+        if (conf_present(node) && conf_present(found))
+            conf_fail(node, "expected one of %s, got two", what);
+        else if (conf_present(node)) {
+            found = node;
+            *kind = i;
+        }
+    }
+    if (!conf_present(found))
+        conf_fail(port, "expected one of %s, got none", what);
+    return found;
+}
+
+/* `key` means something only for ports of one kind. */
+static void only_with(struct conf_node port, const char *key, bool allowed, const char *kind)
+{
+    struct conf_node node = conf_get(port, key);
+    if (conf_present(node) && !allowed)
+        conf_fail(node, "expected only with %s", kind);
+}
+
+static void read_driver(struct conf_node port, bool is_interface, const char *portable)
+{
+    struct conf_node node = conf_get(port, "driver");
+    only_with(port, "driver", is_interface, "interface");
+    const char *const names[] = {"auto", portable, "af_xdp", NULL};
+    unsigned place;
+    if (conf_enum(node, names, &place) && place == 2)
+        conf_fail(node, "expected auto or %s, got 'af_xdp', which is not built in", portable);
+}
+
+static void read_pace(struct service_in *in, struct conf_node node)
+{
+    const char *text = conf_text(node);
+    bool packets = false;
+    if (!conf_present(node))
+        return;
+    if (text && strcmp(text, "max") == 0)
+        in->pace = SERVICE_PACE_MAX;
+    else if (text && strcmp(text, "recorded") == 0)
+        in->pace = SERVICE_PACE_RECORDED;
+    else if (text && unit_rate(text, &in->pace_pps, &packets) && packets && in->pace_pps)
+        in->pace = SERVICE_PACE_RATE;
+    else
+        conf_expected(node, "recorded, max or a packet rate such as 50kpps");
+}
+
+static void read_generator(struct service_in *in, struct conf_node node)
+{
+    static const char *const keys[] = {"flows", "size", "count", "rate", NULL};
+    in->generator.flows = 1000;
+    in->generator.size = 64;
+    if (!conf_map(node, keys))
+        return;
+    conf_u32(conf_get(node, "flows"), 1, UINT32_MAX, &in->generator.flows);
+    conf_u32(conf_get(node, "size"), 64, 1500, &in->generator.size);
+    conf_u64(conf_get(node, "count"), 0, UINT64_MAX, &in->generator.count);
+    bool packets = true;
+    struct conf_node rate = conf_get(node, "rate");
+    if (conf_rate(rate, &in->generator.rate, &packets) && !packets)
+        conf_expected(rate, "a packet rate such as 50kpps");
+}
+
+static void read_in(struct service_in *in, struct conf_node node)
+{
+    static const char *const keys[] = {"pcap", "interface", "generator", "pace", "driver", NULL};
+    static const char *const kinds[] = {"pcap", "interface", "generator", NULL};
+    if (!conf_map(node, keys))
+        return;
+    unsigned kind = 0;
+    struct conf_node what = read_kind(node, kinds, "pcap, interface, generator", &kind);
+    in->kind = kind == 0 ? SERVICE_PORT_CAPTURE : kind == 1 ? SERVICE_PORT_INTERFACE : SERVICE_PORT_GENERATOR;
+    if (in->kind == SERVICE_PORT_GENERATOR)
+        read_generator(in, what);
+    else
+        conf_string(what, &in->name);
+    only_with(node, "pace", in->kind == SERVICE_PORT_CAPTURE, "pcap");
+    read_pace(in, conf_get(node, "pace"));
+    read_driver(node, in->kind == SERVICE_PORT_INTERFACE, "libpcap");
+}
+
+static void read_out(struct service_out *out, struct conf_node node)
+{
+    static const char *const keys[] = {"pcap", "interface", "discard", "order", "driver", NULL};
+    static const char *const kinds[] = {"pcap", "interface", "discard", NULL};
+    static const char *const orders[] = {"flow", "arrival", NULL};
+    if (!conf_map(node, keys))
+        return;
+    unsigned kind = 0, order;
+    struct conf_node what = read_kind(node, kinds, "pcap, interface, discard", &kind);
+    out->kind = kind == 0 ? SERVICE_PORT_CAPTURE : kind == 1 ? SERVICE_PORT_INTERFACE : SERVICE_PORT_DISCARD;
+    bool discard = true;
+    if (out->kind != SERVICE_PORT_DISCARD)
+        conf_string(what, &out->name);
+    else if (conf_bool(what, &discard) && !discard)
+        conf_expected(what, "true");
+    order = out->kind == SERVICE_PORT_CAPTURE ? SERVICE_ORDER_ARRIVAL : SERVICE_ORDER_FLOW;
+    conf_enum(conf_get(node, "order"), orders, &order);
+    out->order = (enum service_order)order;
+    read_driver(node, out->kind == SERVICE_PORT_INTERFACE, "libnet");
+}
+
+static void read_ports(struct service *service, struct conf_node node)
+{
+    static const char *const keys[] = {"in", "out", NULL};
+    if (!conf_map(node, keys))
+        return;
+    read_in(&service->in, conf_need(node, "in", "a port"));
+    struct conf_node out = conf_get(node, "out");
+    if (service->mode == SERVICE_INLINE)
+        read_out(&service->out, conf_need(node, "out", "a port (mode is inline)"));
+    else
+        conf_fail(out, "expected no out port in tap mode");
+}
+
+static void read_limits(struct service *service, struct conf_node node)
+{
+    static const char *const keys[] = {"flows", "memory", "hold", NULL};
+    static const char *const hold_keys[] = {"bytes", "time", NULL};
+    if (!conf_present(node) || !conf_map(node, keys))
+        return;
+    conf_u32(conf_get(node, "flows"), 1, UINT32_MAX, &service->limits.flows);
+    conf_size(conf_get(node, "memory"), 1u << 20, 1ull << 46, &service->limits.memory);
+    struct conf_node hold = conf_get(node, "hold");
+    if (!conf_present(hold) || !conf_map(hold, hold_keys))
+        return;
+    conf_size(conf_get(hold, "bytes"), 1, 1ull << 46, &service->limits.hold_bytes);
+    conf_duration(conf_get(hold, "time"), 1, 3600000000000, &service->limits.hold_ns);
+}
+
+int service_read(struct service *service, struct conf *conf, const char *file, struct sm_errbuf *error)
+{
+    static const char *const keys[] = {"service", "middlebox", "replicas", "mode", "ports", "limits", NULL};
+    static const char *const modes[] = {"inline", "tap", NULL};
+    struct service s = {
+        .file = file,
+        .conf = conf,
+        .replicas = {.start = 1, .min = 1, .max = 8},
+        .limits = {.flows = 4000000, .memory = 1u << 30, .hold_bytes = 64u << 20, .hold_ns = 100000000},
+    };
+    struct conf_node root = conf_root(conf);
+    unsigned mode = SERVICE_INLINE;
+    conf_map(root, keys);
+    read_name(&s, conf_need(root, "service", "the service's name"));
+    read_middlebox(&s, conf_need(root, "middlebox", "a mapping with exec"));
+    read_replicas(&s, conf_get(root, "replicas"));
+    conf_enum(conf_get(root, "mode"), modes, &mode);
+    s.mode = (enum service_mode)mode;
+    read_ports(&s, conf_need(root, "ports", "a mapping with in and out"));
+    read_limits(&s, conf_get(root, "limits"));
+    if (conf_error(conf)) {
+        snprintf(error->text, sizeof(error->text), "%s", conf_error(conf));
+        service_free(&s);
+        return SM_E_SYNTAX;
+    }
+    *service = s;
+    return 0;
+}
+
+int service_load(struct service *service, const char *file, struct sm_errbuf *error)
+{
+    struct conf *conf = conf_load(file, error);
+    return conf ? service_read(service, conf, file, error) : SM_E_SYNTAX;
+}
+
+void service_free(struct service *service)
+{
+    free(service->args);
+    conf_free(service->conf);
+    *service = (struct service){0};
+}

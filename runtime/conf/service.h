@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_CONF_SERVICE_H
+#define SM_CONF_SERVICE_H
+
+/* A service file: sm-service(5). */
+
+#include "conf/conf.h"
+
+#define SERVICE_MAX_REPLICAS 64
+#define SERVICE_MAX_NAME 63 /* characters of [a-z0-9-] */
+
+enum service_mode { SERVICE_INLINE, SERVICE_TAP };
+
+enum service_port_kind {
+    SERVICE_PORT_NONE, /* the way out in tap mode */
+    SERVICE_PORT_CAPTURE,
+    SERVICE_PORT_INTERFACE,
+    SERVICE_PORT_GENERATOR, /* in only */
+    SERVICE_PORT_DISCARD,   /* out only */
+};
+
+enum service_pace { SERVICE_PACE_MAX, SERVICE_PACE_RECORDED, SERVICE_PACE_RATE };
+enum service_order { SERVICE_ORDER_FLOW, SERVICE_ORDER_ARRIVAL };
+
+struct service_in {
+    enum service_port_kind kind;
+    const char *name; /* file ("-": standard input) or interface; NULL for a generator */
+    enum service_pace pace;
+    uint64_t pace_pps; /* SERVICE_PACE_RATE: packets a second */
+    struct {
+        uint32_t flows, size;
+        uint64_t count; /* 0: no end */
+        uint64_t rate;  /* packets a second; 0: as fast as it is asked */
+    } generator;
+};
+
+struct service_out {
+    enum service_port_kind kind;
+    const char *name; /* as struct service_in */
+    enum service_order order;
+};
+
+struct service {
+    const char *file;
+    const char *name;
+    const char *exec;
+    const char **args; /* after the program's name, ended by NULL */
+    struct {
+        uint32_t start, min, max;
+    } replicas;
+    enum service_mode mode;
+    struct service_in in;
+    struct service_out out;
+    struct {
+        uint32_t flows;
+        uint64_t memory;     /* bytes of the arena */
+        uint64_t hold_bytes; /* of packets that wait for moves */
+        uint64_t hold_ns;
+    } limits;
+    struct conf *conf; /* owns the strings */
+};
+
+/*
+ * Read a service file. 0: *service is filled, defaults too; free it with service_free(). SM_E_SYNTAX: *error says
+ * what is wrong, in one line with file, line and key; *service is untouched.
+ */
+int service_load(struct service *service, const char *file, struct sm_errbuf *error);
+
+/* The same for a file already parsed: takes `conf` over, in every case. */
+int service_read(struct service *service, struct conf *conf, const char *file, struct sm_errbuf *error);
+
+/* Free what service_load() filled. A zeroed service is allowed. */
+void service_free(struct service *service);
+
+/* Whether a text may name a service: 1..63 of [a-z0-9-]. */
+bool service_name_valid(const char *name);
+
+/* Whether the input ends by itself. */
+static inline bool service_ends(const struct service *service)
+{
+    return service->in.kind == SERVICE_PORT_CAPTURE ||
+           (service->in.kind == SERVICE_PORT_GENERATOR && service->in.generator.count > 0);
+}
+
+#endif
