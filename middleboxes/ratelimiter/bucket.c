@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "bucket.h"
+
+#include <assert.h>
+#include <string.h>
+
+typedef unsigned __int128 wide;
+
+static uint64_t full_level(const struct bucket_rate *rate) { return rate->burst * BUCKET_UNIT; }
+
+/* `level` after `elapsed` ns, capped at the burst. */
+static uint64_t refill(const struct bucket_rate *rate, uint64_t level, uint64_t elapsed)
+{
+    wide sum = (wide)rate->rate * elapsed + level;
+
+    return sum > full_level(rate) ? full_level(rate) : (uint64_t)sum;
+}
+
+/* Move the bucket's time to `to`, if that is forward. */
+static void advance(struct bucket *bucket, const struct bucket_rate *rate, uint64_t to)
+{
+    if (to <= bucket->time)
+        return;
+    bucket->level = refill(rate, bucket->level, to - bucket->time);
+    bucket->time = to;
+}
+
+void bucket_init(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now)
+{
+    assert(rate->rate >= 1 && rate->rate <= BUCKET_MAX_RATE);
+    assert(rate->burst >= 1 && rate->burst <= BUCKET_MAX_BURST);
+    *bucket = (struct bucket){.level = full_level(rate), .time = now};
+}
+
+bool bucket_has(const struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+{
+    struct bucket later = *bucket;
+
+    if (cost > rate->burst)
+        return false;
+    advance(&later, rate, now);
+    return later.level >= cost * BUCKET_UNIT;
+}
+
+void bucket_take(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+{
+    assert(bucket_has(bucket, rate, now, cost));
+    advance(bucket, rate, now);
+    bucket->level -= cost * BUCKET_UNIT;
+}
+
+uint64_t bucket_full_at(const struct bucket *bucket, const struct bucket_rate *rate)
+{
+    uint64_t missing = full_level(rate) - bucket->level;
+    uint64_t wait = missing / rate->rate + (missing % rate->rate != 0);
+
+    return wait > UINT64_MAX - bucket->time ? UINT64_MAX : bucket->time + wait;
+}
+
+/*
+ * Shared buckets.
+ *
+ * Overview.  The bucket proper stands at a time L that follows `low`: the past, where nothing can come any more. What
+ * is taken at later times is kept apart as debits in time order, and a packet conforms when the bucket, run over all
+ * debits and the new one in the order of their times, never goes below zero. Packets of a replica that is behind are
+ * judged with those of replicas that are ahead. When L reaches a debit it is subtracted.
+ *
+ * Room.  The number of debits kept is bounded: they are merged into spans. For a span the run must hold its whole sum
+ * at its first time already, and subtracts it at its last: early when asking, late when taking. A merged span that is
+ * short against the time that fills the bucket, or small against the burst, costs next to nothing; when no such merge
+ * is left, the packet is uncertain and its replica waits until L can reach its time, where nothing needs to be kept.
+ *
+ * Claim.  Over every interval of packet time, the conforming packets (those not given back) cost at most the interval
+ * times the rate, plus the burst. For every order of packets, and whatever `low` was.
+ *
+ * Proof.  The claim holds exactly when T, the bucket run over all conforming packets at their exact times, is nowhere
+ * below zero. Let X be the bucket run from (L, level) over the debits in spans, each at its exact time or at L if that
+ * is later. Two facts about buckets: more tokens to start with means no fewer at any time; and a debit made later
+ * leaves no more tokens from then on (the cap can only cost refill). Invariant: T >= 0 before L; T >= X >= 0 from L on.
+ *  - Bring forward, L to L': up to L', T >= X >= 0 as before. Debits are subtracted late, so X only gets lower; and it
+ *    stays above zero because the run over spans, which subtracts as late, did: run() asks the same questions.
+ *  - Admit at t >= L: T and X get the same debit at the same time, so T >= X still. X >= 0: within a span X is not
+ *    below the level that the run has there less the span's whole sum, and that was asked to be >= 0 at its first time.
+ *  - A packet with t < L is refused: T before L is settled. So `low` matters for service only, not for the claim.
+ *  - Give back, only when t >= L: T and X both lose the debit at its time (at t = L both get the tokens, capped).
+ * Spans that are merged, or whose first time is moved up to L, are only asked more of.                              []
+ *
+ * Of packets that cost the same, any order lets the same number conform: the sets that conform are the independent
+ * sets of a matroid (each token is good for a stretch of time), and each refusal is final. Different costs differ a
+ * little, as when packing.
+ */
+
+/*
+ * Run the bucket, from `level` at `at`, over spans. False: it lacks tokens for one of them. *least is the lowest that
+ * it comes to.
+ */
+static bool run(const struct bucket_rate *rate, struct bucket bucket, const struct bucket_span *span, uint32_t count,
+                uint64_t *least)
+{
+    *least = bucket.level;
+    for (uint32_t i = 0; i < count; i++) {
+        advance(&bucket, rate, span[i].first);
+        if (bucket.level < span[i].sum)
+            return false;
+        if (bucket.level - span[i].sum < *least)
+            *least = bucket.level - span[i].sum;
+        advance(&bucket, rate, span[i].last);
+        bucket.level -= span[i].sum;
+    }
+    return true;
+}
+
+static void remove_spans(struct bucket_span *span, uint32_t *count, uint32_t from, uint32_t removed)
+{
+    memmove(span + from, span + from + removed, (*count - from - removed) * sizeof(*span));
+    *count -= removed;
+}
+
+/* Move L to `to`, if that is forward: subtract the spans that end by then, at their ends. */
+static void bring_forward(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t to)
+{
+    uint32_t settled = 0;
+
+    while (settled < shared->count && shared->span[settled].last <= to) {
+        const struct bucket_span *span = &shared->span[settled++];
+
+        advance(&shared->bucket, rate, span->last);
+        assert(shared->bucket.level >= span->sum);
+        shared->bucket.level -= span->sum;
+    }
+    if (settled > 0)
+        remove_spans(shared->span, &shared->count, 0, settled);
+    advance(&shared->bucket, rate, to);
+    if (shared->count > 0 && shared->span[0].first < shared->bucket.time)
+        shared->span[0].first = shared->bucket.time;
+}
+
+/* Add a debit to the spans. True: it fell into a span of some length. */
+static bool add_debit(struct bucket_span *span, uint32_t *count, uint64_t now, uint64_t amount)
+{
+    uint32_t at = *count;
+
+    while (at > 0 && span[at - 1].first > now)
+        at--;
+    if (at > 0 && span[at - 1].last >= now) {
+        span[at - 1].sum += amount;
+        return span[at - 1].last > span[at - 1].first;
+    }
+    memmove(span + at + 1, span + at, (*count - at) * sizeof(*span));
+    span[at] = (struct bucket_span){.first = now, .last = now, .sum = amount};
+    (*count)++;
+    return false;
+}
+
+/* Merge the two neighbours that make the shortest span; returns its length. */
+static uint64_t merge_nearest(struct bucket_span *span, uint32_t *count)
+{
+    uint32_t best = 0;
+
+    for (uint32_t i = 1; i + 1 < *count; i++)
+        if (span[i + 1].last - span[i].first < span[best + 1].last - span[best].first)
+            best = i;
+    span[best].last = span[best + 1].last;
+    span[best].sum += span[best + 1].sum;
+    remove_spans(span, count, best + 1, 1);
+    return span[best].last - span[best].first;
+}
+
+/* Whether spans that had to be merged still say nearly what the debits said. */
+static bool merge_is_cheap(const struct bucket_rate *rate, uint64_t length, uint64_t least)
+{
+    return (wide)rate->rate * length <= full_level(rate) / 64 || least >= full_level(rate) / 16 * 15;
+}
+
+/* A packet later than L. */
+static enum shared_verdict take_ahead(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t now,
+                                      uint64_t amount, bool patient)
+{
+    struct bucket_span span[SHARED_MAX_SPANS + 1];
+    uint32_t count = shared->count;
+    uint64_t least;
+    bool coarse;
+
+    memcpy(span, shared->span, count * sizeof(*span));
+    coarse = add_debit(span, &count, now, amount);
+    if (!run(rate, shared->bucket, span, count, &least))
+        return coarse && patient ? SHARED_UNCERTAIN : SHARED_LACKS;
+    if (count > shared->capacity) {
+        uint64_t length = merge_nearest(span, &count);
+
+        if (!run(rate, shared->bucket, span, count, &least))
+            return patient ? SHARED_UNCERTAIN : SHARED_LACKS;
+        if (patient && !merge_is_cheap(rate, length, least))
+            return SHARED_UNCERTAIN;
+    }
+    memcpy(shared->span, span, count * sizeof(*span));
+    shared->count = count;
+    return SHARED_HAS;
+}
+
+void shared_init(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t now, uint32_t capacity)
+{
+    assert(capacity >= 1 && capacity <= SHARED_MAX_SPANS);
+    bucket_init(&shared->bucket, rate, now);
+    shared->capacity = capacity;
+    shared->count = 0;
+}
+
+enum shared_verdict shared_take(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t low,
+                                uint64_t now, uint32_t cost, bool patient, struct shared_debit *debit)
+{
+    struct bucket taken;
+    uint64_t amount, least;
+
+    if (cost > rate->burst)
+        return SHARED_LACKS;
+    bring_forward(shared, rate, low < now ? low : now);
+    if (now < shared->bucket.time)
+        return SHARED_LACKS; /* does not happen while `low` keeps its promise */
+
+    amount = cost * BUCKET_UNIT;
+    *debit = (struct shared_debit){.time = now, .amount = amount, .ahead = now > shared->bucket.time && cost > 0};
+    if (debit->ahead)
+        return take_ahead(shared, rate, now, amount, patient);
+    if (shared->bucket.level < amount)
+        return SHARED_LACKS;
+    taken = shared->bucket;
+    taken.level -= amount;
+    if (!run(rate, taken, shared->span, shared->count, &least))
+        return SHARED_LACKS;
+    shared->bucket = taken;
+    return SHARED_HAS;
+}
+
+void shared_undo(struct shared_bucket *shared, const struct bucket_rate *rate, const struct shared_debit *debit)
+{
+    struct bucket *bucket = &shared->bucket;
+
+    if (bucket->time > debit->time)
+        return; /* does not happen while `low` keeps its promise; what was taken stays taken */
+    for (uint32_t i = 0; debit->ahead && i < shared->count; i++) {
+        struct bucket_span *span = &shared->span[i];
+
+        if (span->first > debit->time || span->last < debit->time)
+            continue;
+        assert(span->sum >= debit->amount);
+        span->sum -= debit->amount;
+        if (span->sum == 0)
+            remove_spans(shared->span, &shared->count, i, 1);
+        return;
+    }
+    bucket->level = full_level(rate) - bucket->level < debit->amount ? full_level(rate) : bucket->level + debit->amount;
+}

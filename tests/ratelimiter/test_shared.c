@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Several replicas take from one shared bucket, each running at a point of packet time of its own. The model knows
+ * nothing of spans: it checks, over every interval of packet time, that what conformed is not above
+ * rate * t + burst, and that nearly as much conforms as in an unsplit run.
+ */
+#include <criterion/criterion.h>
+
+#include <stdlib.h>
+
+#include "bucket.h"
+
+#define REPLICAS_MAX 6
+#define PACKETS_MAX 20000
+
+typedef __int128 wide;
+
+struct packet {
+    uint64_t time;
+    uint32_t cost;
+    unsigned replica;
+    bool conforms;
+};
+
+enum waits { WAITS_ALWAYS, WAITS_NEVER, WAITS_SOMETIMES };
+
+struct replica {
+    uint32_t next;        /* its next packet, an index; `count` when it has none left */
+    bool waiting;         /* its packet was uncertain: it waits for low to come */
+    bool held;            /* it has a debit that it may yet give back */
+    struct shared_debit debit;
+};
+
+struct model {
+    struct bucket_rate rate;
+    union {
+        struct shared_bucket bucket;
+        char room[SHARED_SIZE(SHARED_MAX_SPANS)];
+    };
+    uint32_t capacity;
+    struct packet packets[PACKETS_MAX];
+    uint32_t count, entered; /* packets that the switch has given out are below `entered` */
+    unsigned replicas;
+    struct replica replica[REPLICAS_MAX];
+    enum waits waits;
+    bool undoes;
+    uint64_t state;
+    uint64_t uncertain;
+};
+
+static uint64_t rnd(struct model *m)
+{
+    m->state ^= m->state << 13;
+    m->state ^= m->state >> 7;
+    m->state ^= m->state << 17;
+    return m->state * 0x2545f4914f6cdd1dull;
+}
+
+static uint32_t next_of(const struct model *m, unsigned replica, uint32_t from)
+{
+    while (from < m->count && m->packets[from].replica != replica)
+        from++;
+    return from;
+}
+
+/* The lowest time that may still be presented: that of the oldest packet not done. */
+static uint64_t low_of(const struct model *m)
+{
+    uint32_t oldest = m->entered;
+
+    for (unsigned r = 0; r < m->replicas; r++)
+        if (m->replica[r].next < oldest)
+            oldest = m->replica[r].next;
+    return oldest < m->count ? m->packets[oldest].time : UINT64_MAX;
+}
+
+static void done(struct model *m, unsigned r, bool conforms)
+{
+    struct replica *replica = &m->replica[r];
+
+    m->packets[replica->next].conforms = conforms;
+    replica->next = next_of(m, r, replica->next + 1);
+    replica->waiting = false;
+    replica->held = false;
+}
+
+static void step(struct model *m, unsigned r)
+{
+    struct replica *replica = &m->replica[r];
+    struct packet *packet = &m->packets[replica->next];
+    uint64_t low = low_of(m);
+    bool waited = replica->waiting;
+    enum shared_verdict verdict;
+
+    if (replica->held) { /* the packet's other limits have decided meanwhile */
+        bool keep = rnd(m) % 2;
+
+        if (!keep)
+            shared_undo(&m->bucket, &m->rate, &replica->debit);
+        done(m, r, keep);
+        return;
+    }
+    if (waited && low < packet->time)
+        return;
+    if (!waited && rnd(m) % 8 == 0)
+        low -= low % 1000; /* read a while ago */
+    verdict = shared_take(&m->bucket, &m->rate, low, packet->time, packet->cost, true, &replica->debit);
+    if (waited)
+        cr_assert_neq(verdict, SHARED_UNCERTAIN, "after the wait all is known");
+    if (verdict == SHARED_UNCERTAIN) {
+        m->uncertain++;
+        if (m->waits == WAITS_ALWAYS || (m->waits == WAITS_SOMETIMES && rnd(m) % 2)) {
+            replica->waiting = true;
+            return;
+        }
+        verdict = shared_take(&m->bucket, &m->rate, low, packet->time, packet->cost, false, &replica->debit);
+    }
+    if (verdict == SHARED_HAS && m->undoes && rnd(m) % 3 == 0) {
+        replica->held = true;
+    } else {
+        done(m, r, verdict == SHARED_HAS);
+    }
+}
+
+static void run(struct model *m)
+{
+    unsigned favourite = 0, patience = 0;
+
+    shared_init(&m->bucket, &m->rate, m->packets[0].time, m->capacity);
+    for (unsigned r = 0; r < m->replicas; r++)
+        m->replica[r] = (struct replica){.next = next_of(m, r, 0)};
+    m->entered = 0;
+    for (;;) {
+        uint64_t dice = rnd(m);
+
+        if (m->entered < m->count && dice % 4 == 0)
+            m->entered += 1 + (dice >> 8) % 64;
+        if (m->entered > m->count)
+            m->entered = m->count;
+        if (low_of(m) == UINT64_MAX)
+            return;
+        if (patience-- == 0) { /* one replica runs ahead for a while, another falls behind */
+            favourite = (unsigned)(dice >> 16) % m->replicas;
+            patience = (unsigned)(dice >> 32) % 200;
+        }
+        unsigned r = (dice >> 24) % 4 ? favourite : (unsigned)(dice >> 40) % m->replicas;
+
+        if (m->replica[r].next < m->entered)
+            step(m, r);
+    }
+}
+
+static void fill(struct model *m, uint32_t count, unsigned replicas, uint64_t gap)
+{
+    uint64_t now = 1000000000 + rnd(m) % 1000;
+
+    m->count = count;
+    m->replicas = replicas;
+    for (uint32_t i = 0; i < count; i++) {
+        now += rnd(m) % 3 ? rnd(m) % (gap + 1) : 0;
+        if (rnd(m) % 200 == 0)
+            now += gap * 100;
+        m->packets[i] = (struct packet){.time = now, .cost = (uint32_t)(60 + rnd(m) % 1440),
+                                        .replica = (unsigned)(rnd(m) % replicas)};
+    }
+}
+
+static wide allowed(const struct model *m, uint64_t elapsed)
+{
+    return (wide)m->rate.burst * BUCKET_UNIT + (wide)m->rate.rate * elapsed;
+}
+
+static void check_every_interval(const struct model *m, uint64_t seed)
+{
+    for (uint32_t from = 0; from < m->count; from++) {
+        wide sum = 0;
+
+        for (uint32_t to = from; to < m->count; to++) {
+            if (m->packets[to].conforms)
+                sum += (wide)m->packets[to].cost * BUCKET_UNIT;
+            cr_assert(sum <= allowed(m, m->packets[to].time - m->packets[from].time),
+                      "seed %lu: packets %u to %u are above the limit", (unsigned long)seed, from, to);
+        }
+    }
+}
+
+Test(shared, never_above_the_limit_over_any_interval, .timeout = 240)
+{
+    struct model *m = calloc(1, sizeof *m);
+    uint64_t uncertain = 0;
+
+    for (uint64_t seed = 1; seed <= 3000; seed++) {
+        *m = (struct model){.state = seed * 0x9e3779b97f4a7c15ull};
+        for (int i = 0; i < 10; i++)
+            rnd(m);
+        m->rate.rate = 1 + rnd(m) % 10000000000ull;
+        m->rate.burst = 60 + rnd(m) % (1u << (6 + rnd(m) % 12));
+        m->waits = (enum waits)(rnd(m) % 3);
+        m->undoes = rnd(m) % 2;
+        m->capacity = 1 + (uint32_t)(rnd(m) % (seed % 2 ? 3 : SHARED_MAX_SPANS));
+        fill(m, 300, 1 + (unsigned)(rnd(m) % REPLICAS_MAX), 8000000000000ull / m->rate.rate * (1 + rnd(m) % 3));
+        run(m);
+        check_every_interval(m, seed);
+        uncertain += m->uncertain;
+    }
+    cr_assert(uncertain > 10000, "the test meets the hard case");
+    free(m);
+}
+
+/* What an unsplit bucket passes of the same packets. */
+static uint64_t unsplit(const struct model *m)
+{
+    struct bucket bucket;
+    uint64_t sum = 0;
+
+    bucket_init(&bucket, &m->rate, m->packets[0].time);
+    for (uint32_t i = 0; i < m->count; i++) {
+        const struct packet *packet = &m->packets[i];
+
+        if (bucket_has(&bucket, &m->rate, packet->time, packet->cost)) {
+            bucket_take(&bucket, &m->rate, packet->time, packet->cost);
+            sum += packet->cost;
+        }
+    }
+    return sum;
+}
+
+Test(shared, passes_nearly_what_an_unsplit_bucket_passes, .timeout = 240)
+{
+    struct model *m = calloc(1, sizeof *m);
+
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        uint64_t passed = 0, reference;
+
+        *m = (struct model){.state = seed * 0x9e3779b97f4a7c15ull, .waits = WAITS_ALWAYS};
+        for (int i = 0; i < 10; i++)
+            rnd(m);
+        m->rate.rate = 100000 + rnd(m) % 10000000000ull;
+        m->capacity = seed % 3 ? SHARED_MAX_SPANS : 8;
+        m->rate.burst = 1500u << (1 + seed % 8);
+        /* About 1 to 4 times the rate is offered. */
+        fill(m, PACKETS_MAX, 1 + (unsigned)(seed % REPLICAS_MAX), 8000000000000ull / m->rate.rate * (1 + rnd(m) % 3));
+        run(m);
+        for (uint32_t i = 0; i < m->count; i++)
+            passed += m->packets[i].conforms ? m->packets[i].cost : 0;
+        reference = unsplit(m);
+        cr_assert(passed * 100 >= reference * 98, "seed %lu, %u replicas, burst %lu: %.2f %% of the unsplit bucket",
+                  (unsigned long)seed, m->replicas, (unsigned long)m->rate.burst, 100.0 * passed / reference);
+        if (m->replicas == 1)
+            cr_assert_eq(passed, reference, "alone, it is exact");
+    }
+    free(m);
+}
+
+static struct shared_bucket *small_bucket(const struct bucket_rate *rate, uint32_t capacity)
+{
+    struct shared_bucket *shared = malloc(SHARED_SIZE(capacity));
+
+    shared_init(shared, rate, 0, capacity);
+    return shared;
+}
+
+/* Debits given back at once or later leave the bucket as if they had not been. */
+Test(shared, debits_given_back_leave_no_trace)
+{
+    struct bucket_rate rate = {.rate = 8000, .burst = 10000};
+    struct shared_bucket *shared = small_bucket(&rate, 2);
+    struct shared_debit a, b, c, d;
+
+    cr_assert_eq(shared_take(shared, &rate, 0, 50, 4000, true, &a), SHARED_HAS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 60, 3000, true, &b), SHARED_HAS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 55, 2000, true, &c), SHARED_HAS, "merges");
+    cr_assert_eq(shared->count, 2);
+    cr_assert_eq(shared_take(shared, &rate, 0, 0, 1001, true, &d), SHARED_LACKS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 0, 1000, true, &d), SHARED_HAS);
+    shared_undo(shared, &rate, &b);
+    shared_undo(shared, &rate, &d);
+    shared_undo(shared, &rate, &a);
+    shared_undo(shared, &rate, &c);
+    cr_assert_eq(shared->count, 0);
+    cr_assert_eq(shared->bucket.level, rate.burst * BUCKET_UNIT);
+    free(shared);
+}
+
+/* What a replica ahead has taken is not there for one behind, but the refill up to then is. */
+Test(shared, the_past_is_judged_with_what_was_taken_ahead)
+{
+    struct bucket_rate rate = {.rate = 8000000000, .burst = 1000}; /* a byte a nanosecond */
+    struct shared_bucket *shared = small_bucket(&rate, 4);
+    struct shared_debit debit;
+
+    cr_assert_eq(shared_take(shared, &rate, 0, 500, 1000, true, &debit), SHARED_HAS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 100, 400, true, &debit), SHARED_HAS, "not kept back by the cap");
+    cr_assert_eq(shared_take(shared, &rate, 0, 200, 1, true, &debit), SHARED_LACKS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 501, 1, true, &debit), SHARED_HAS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 501, 1, true, &debit), SHARED_LACKS);
+    free(shared);
+}
+
+Test(shared, a_packet_before_the_buckets_time_is_refused)
+{
+    struct bucket_rate rate = {.rate = 8000, .burst = 10000};
+    struct shared_bucket *shared = small_bucket(&rate, 1);
+    struct shared_debit debit;
+
+    cr_assert_eq(shared_take(shared, &rate, 100, 100, 1, true, &debit), SHARED_HAS);
+    cr_assert_eq(shared_take(shared, &rate, 50, 99, 1, true, &debit), SHARED_LACKS);
+    free(shared);
+}
