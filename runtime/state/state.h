@@ -25,7 +25,7 @@
 #define SM_SHARDS (1u << SM_SHARD_BITS)
 #define STATE_STRIPES 1024u
 #define STATE_SHARD_FLOWS 32768u
-#define STATE_ACTORS 66u    /* replica slots, and one for the host */
+#define STATE_ACTORS 66u /* replica slots, and one for the host */
 #define STATE_SECRET_BYTES 192
 
 /* The runtime's part of a flow; the record follows, 16-byte aligned. */
@@ -37,11 +37,11 @@ struct state_class {
     char name[32];
     uint32_t version;
     uint32_t record_size;
-    uint32_t limit;           /* flows of this class; 0: only the service's limit */
-    uint8_t granularity;      /* enum sm_granularity */
+    uint32_t limit;      /* flows of this class; 0: only the service's limit */
+    uint8_t granularity; /* enum sm_granularity */
     uint8_t timers;
     bool may_share;
-    bool partitioned;         /* decided by the host when the steering key is chosen */
+    bool partitioned; /* decided by the host when the steering key is chosen */
     uint16_t field_count;
     struct {
         char name[24];
@@ -60,15 +60,22 @@ struct state_config {
 };
 
 struct state_usage {
-    uint64_t memory_used, memory_limit;                    /* bytes of slabs taken */
+    uint64_t memory_used, memory_limit;                              /* bytes of slabs taken */
     uint64_t flows_live, flows_created, flows_closed, flows_refused; /* over all classes */
 };
 
-/* Host: how much memory state_format() needs for `config`, and formatting it (memory is zero-filled, page-aligned). */
+/*
+ * Host: how much memory state_format() needs for `config` (0: more than can be, or no flows), and formatting it (memory
+ * is zero-filled, page-aligned; touched only where it is used). config->memory is rounded down to whole slabs of 64
+ * KiB, at least one. SM_E_INVALID: an impossible config, too few bytes, not aligned.
+ */
 size_t state_bytes(const struct state_config *config);
 int state_format(struct state **state, void *memory, size_t bytes, const struct state_config *config);
 
-/* Host: add a class before any replica uses it. Returns its id (>= 0) or SM_E_LIMIT. state_class(): NULL beyond the last. */
+/*
+ * Host: add a class before any replica uses it. Returns its id (>= 0), SM_E_LIMIT, or SM_E_INVALID (sizes, timers,
+ * granularity out of range). state_class(): NULL beyond the last; `limit` and `partitioned` may be changed through it.
+ */
 int state_class_add(struct state *state, const struct state_class *cls);
 struct state_class *state_class(struct state *state, unsigned id);
 unsigned state_class_count(const struct state *state);
@@ -79,7 +86,8 @@ void state_usage(const struct state *state, struct state_usage *usage);
 /*
  * An actor is one thread that changes state: private cursors and the slabs it allocates from. `slot` is its own
  * among all actors alive, below STATE_ACTORS. state_actor_leave() lets others allocate from its slabs; the host may
- * call state_actor_abandon(slot) for an actor that has died.
+ * call state_actor_abandon(slot) for an actor that has died. SM_E_INVALID: no such slot. SM_E_CONFLICT: taken, or held
+ * by a dead actor that was not abandoned. Actors live in the state: nothing to free.
  */
 struct state_actor;
 int state_actor_join(struct state_actor **actor, struct state *state, unsigned slot);
@@ -90,24 +98,32 @@ void state_actor_abandon(struct state *state, unsigned slot);
 uint64_t state_hash(const struct state *state, const struct sm_key *key);
 
 /* Where a hash belongs. */
-static inline uint32_t state_shard_of(uint64_t hash) { return (uint32_t)(hash >> (64 - SM_SHARD_BITS)); }
-static inline uint32_t state_stripe_of(uint64_t hash) { return SM_SHARDS + (uint32_t)(hash >> 32) % STATE_STRIPES; }
+static inline uint32_t state_shard_of(uint64_t hash)
+{
+    return (uint32_t)(hash >> (64 - SM_SHARD_BITS));
+}
+static inline uint32_t state_stripe_of(uint64_t hash)
+{
+    return SM_SHARDS + (uint32_t)(hash >> 32) % STATE_STRIPES;
+}
 
 /*
  * Look-up, in steps so that a burst can overlap its cache misses: prefetch the shard, then its table's group, then
- * the record; each is optional. `hash` is state_hash(key).
+ * the record; each is optional. `hash` is state_hash(key) (the shard need not be state_shard_of() it).
  */
 void state_prefetch_shard(const struct state *state, uint32_t shard);
 void state_prefetch_group(const struct state *state, uint32_t shard, uint64_t hash);
 void state_prefetch_record(const struct state *state, uint32_t shard, uint64_t hash);
-struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls, const struct sm_key *key, uint64_t hash);
+struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls, const struct sm_key *key,
+                        uint64_t hash);
 
 /* The key must not be there. The record is zeroed. SM_E_LIMIT: a limit of memory or flows; nothing has changed. */
 int state_insert(struct state_actor *actor, uint32_t shard, unsigned cls, const struct sm_key *key, uint64_t hash,
                  struct flow **flow);
 void state_remove(struct state_actor *actor, uint32_t shard, struct flow *flow);
 
-/* The flows of a shard: start with *cursor 0; NULL at the end. Removing the flow just returned is allowed, inserting is not. */
+/* The flows of a shard: start with *cursor 0; NULL at the end. Removing the flow just returned is allowed, inserting is
+ * not. */
 struct flow *state_next(const struct state *state, uint32_t shard, uint32_t *cursor);
 uint32_t state_shard_flows(const struct state *state, uint32_t shard);
 
@@ -121,7 +137,7 @@ unsigned flow_class(const struct flow *flow);
  * Timers of a shard's flows, by packet time. Re-arming to a later time is one store (the heap is put right when the
  * old deadline comes). state_timer_next(): the earliest deadline that may fire (may be early, never late),
  * UINT64_MAX: none. state_timer_expire(): disarm and return the earliest timer whose deadline is <= now, ties by flow
- * key (memcmp) then slot; false: none.
+ * key (memcmp), slot, class; false: none. state_timer_set() returns 0: state_insert() has made room.
  */
 int state_timer_set(struct state_actor *actor, uint32_t shard, struct flow *flow, unsigned slot, sm_time deadline);
 void state_timer_cancel(struct state_actor *actor, uint32_t shard, struct flow *flow, unsigned slot);
@@ -133,6 +149,9 @@ bool state_timer_expire(struct state_actor *actor, uint32_t shard, sm_time now, 
 /* Stripe locks: short, held only across one get..put of a shared flow. `slot` of the holder is in the lock word. */
 void state_lock(struct state *state, uint32_t stripe, unsigned slot);
 void state_unlock(struct state *state, uint32_t stripe);
+
+/* The slot that holds the stripe's lock, -1: nobody. Host: what a dead actor left locked, to undo and then unlock. */
+int state_lock_holder(const struct state *state, uint32_t stripe);
 
 /*
  * Check every table, slab, list and heap against each other; nobody may be writing. Returns the number of

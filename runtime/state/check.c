@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The consistency check: everything against everything else.
+ *
+ * Overview.  Walk all shards; every table, heap and flow met is marked as an object of its slab, in a bitmap of the
+ * check's own. In the end the slabs' bitmaps must equal the marks, and the counters what was counted. References are
+ * looked at only once they are known to lie in a slab, so that a damaged state is reported and not followed.
+ *
+ * Concurrency.  Nobody may be writing.
+ *
+ * Limits.  One bitmap as large as the slabs' in the caller's process; reports the first inconsistency in words.
+ */
+
+#include "state/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct check {
+    const struct state *state;
+    struct sm_errbuf *error;
+    unsigned found;
+    uint32_t slabs;  /* descriptors in use */
+    uint64_t *marks; /* SLAB_WORDS for each */
+    uint64_t flows;
+    uint64_t class_flows[SM_MAX_CLASSES];
+};
+
+__attribute__((format(printf, 2, 3))) static void report(struct check *check, const char *format, ...)
+{
+    if (check->found++ == 0 && check->error != NULL) {
+        va_list arguments;
+        va_start(arguments, format);
+        vsnprintf(check->error->text, sizeof check->error->text, format, arguments);
+        va_end(arguments);
+    }
+}
+
+static struct slab_control control_of(const struct check *check, uint32_t slab)
+{
+    return slab_unpack(atomic_load_explicit(&check->state->slabs[slab].control, memory_order_acquire));
+}
+
+static uint64_t used_of(const struct check *check, uint32_t slab, uint32_t word)
+{
+    return atomic_load_explicit(&check->state->slabs[slab].used[word], memory_order_acquire);
+}
+
+/* Mark an object of `bytes` at `address`. False: it is none, reported. */
+static bool mark(struct check *check, const void *address, uint64_t bytes, const char *what, uint32_t shard)
+{
+    uint64_t offset = (uintptr_t)address - (uintptr_t)check->state->heap;
+    uint64_t index = offset / SLAB_BYTES, within = offset % SLAB_BYTES, bit = 0;
+    if ((uintptr_t)address < (uintptr_t)check->state->heap || index >= check->slabs) {
+        report(check, "shard %u: %s outside of the slabs in use", shard, what);
+        return false;
+    }
+    struct slab_control c = control_of(check, (uint32_t)index);
+    bool fits;
+    if (bytes > SLAB_BYTES) {
+        fits = c.kind == SLAB_RUN && within == 0 && c.length == (bytes + SLAB_BYTES - 1) / SLAB_BYTES;
+    } else {
+        fits = c.kind == SLAB_OBJECTS_OF_ONE_SIZE && c.units == bytes / STATE_UNIT && within % bytes == 0;
+        bit = within / bytes;
+        fits = fits && bit < slab_objects(c.units);
+    }
+    if (!fits) {
+        report(check, "shard %u: %s of %llu bytes is no object of slab %llu (%u units, kind %u)", shard, what,
+               (unsigned long long)bytes, (unsigned long long)index, c.units, (unsigned)c.kind);
+        return false;
+    }
+    uint64_t mask = UINT64_C(1) << (bit % 64), *marks = &check->marks[index * SLAB_WORDS + bit / 64];
+    if ((used_of(check, (uint32_t)index, (uint32_t)(bit / 64)) & mask) == 0) {
+        report(check, "shard %u: %s in slab %llu is in use but marked free", shard, what, (unsigned long long)index);
+    }
+    if (*marks & mask) {
+        report(check, "shard %u: %s in slab %llu is referred to twice", shard, what, (unsigned long long)index);
+        return false;
+    }
+    *marks |= mask;
+    return true;
+}
+
+/* Timers of one flow: armed ones have an entry that names them. */
+static uint32_t check_flow_timers(struct check *check, uint32_t index, const struct shard *shard,
+                                  const struct flow *flow)
+{
+    uint32_t armed = 0;
+    for (unsigned slot = 0; slot < flow->timers; slot++) {
+        const struct flow_timer *timer = flow_timer(flow, slot);
+        if (timer->index == 0) {
+            if (timer->deadline != 0) {
+                report(check, "shard %u: a disarmed timer has a deadline", index);
+            }
+            continue;
+        }
+        armed++;
+        if (timer->index > shard->heap_count) {
+            report(check, "shard %u: a timer's index is beyond the heap", index);
+            continue;
+        }
+        const struct timer_entry *entry = &shard->heap[timer->index - 1];
+        if (entry->flow != flow_ref(check->state, flow) || entry->slot != slot) {
+            report(check, "shard %u: a timer's index names another's heap entry", index);
+        } else if (entry->deadline > timer->deadline) {
+            report(check, "shard %u: a heap entry is later than its timer", index);
+        }
+    }
+    return armed;
+}
+
+/* One flow. False: it cannot be looked at. */
+static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_t tag)
+{
+    const struct state *state = check->state;
+    const struct flow *flow = flow_at(state, ref);
+    if ((uintptr_t)flow < (uintptr_t)state->heap ||
+        (uintptr_t)(flow + 1) > (uintptr_t)state->heap + (uint64_t)check->slabs * SLAB_BYTES) {
+        report(check, "shard %u: a flow outside of the slabs in use", index);
+        return false;
+    }
+    if (flow->cls >= state_class_count(state) || flow->timers != state->classes[flow->cls].timers) {
+        report(check, "shard %u: a flow of class %u with %u timers", index, flow->cls, flow->timers);
+        return false;
+    }
+    uint64_t bytes = (uint64_t)state->bins[state->class_bin[flow->cls]].units * STATE_UNIT;
+    if (!mark(check, flow_object((struct flow *)(uintptr_t)flow), bytes, "a flow", index)) {
+        return false;
+    }
+    check->flows++;
+    check->class_flows[flow->cls]++;
+    uint64_t hash = state_hash(state, &flow->key);
+    if (flow->hash != (uint32_t)hash || tag != hash_tag(hash)) {
+        report(check, "shard %u: a flow's hash or tag is not its key's", index);
+    } else if (state_find(state, index, flow->cls, &flow->key, hash) != flow) {
+        report(check, "shard %u: a flow is not found by its key", index);
+    }
+    return true;
+}
+
+static void check_heap(struct check *check, uint32_t index, const struct shard *shard)
+{
+    for (uint32_t i = 1; i < shard->heap_count; i++) {
+        const struct timer_entry *entry = &shard->heap[i], *parent = &shard->heap[(i - 1) / 2];
+        if (entry->deadline < parent->deadline) {
+            report(check, "shard %u: heap entry %u is earlier than the one above", index, i);
+        }
+    }
+}
+
+/* A shard's table and heap themselves. False: do not look inside. */
+static bool check_frame(struct check *check, uint32_t index, const struct shard *shard)
+{
+    uint64_t table = ((struct shard *)(uintptr_t)shard)->table, log = table & 15;
+    if (shard->count > STATE_SHARD_FLOWS) {
+        report(check, "shard %u: %u flows", index, shard->count);
+        return false;
+    }
+    if (table != 0) {
+        if (log == 0 || log > GROUP_LOG_MAX) {
+            report(check, "shard %u: a table of 2^%u groups", index, (unsigned)log);
+            return false;
+        }
+        if (!mark(check, (void *)(uintptr_t)(table - log), sizeof(struct group) << log, "a table", index)) {
+            return false;
+        }
+        if (shard->first.tags != 0) {
+            report(check, "shard %u: flows in the first group beside a table", index);
+        }
+    }
+    uint32_t capacity = shard->heap_capacity;
+    if (shard->timers > capacity || shard->heap_count > shard->timers || (capacity != 0) != (shard->heap != NULL)) {
+        report(check, "shard %u: %u armed of %u timers in a heap of %u", index, shard->heap_count, shard->timers,
+               capacity);
+        return false;
+    }
+    return capacity == 0 || mark(check, shard->heap, capacity * sizeof(struct timer_entry), "a heap", index);
+}
+
+static void check_shard(struct check *check, uint32_t index)
+{
+    const struct shard *shard = shard_at(check->state, index);
+    if (!check_frame(check, index, shard)) {
+        return;
+    }
+    uint32_t mask, flows = 0, tombstones = 0, timers = 0, armed = 0;
+    const struct group *groups = shard_groups(shard, &mask);
+    for (uint32_t i = 0; i <= mask; i++) {
+        for (unsigned slot = 0; slot < GROUP_SLOTS; slot++) {
+            uint8_t tag = group_tag(&groups[i], slot);
+            uint32_t ref = groups[i].refs[slot];
+            if (tag < 0x80) {
+                tombstones += tag == GROUP_TOMBSTONE;
+                if (tag > GROUP_TOMBSTONE) {
+                    report(check, "shard %u: tag %u", index, tag);
+                }
+                continue;
+            }
+            flows++;
+            if (check_flow(check, index, ref, tag)) {
+                timers += flow_at(check->state, ref)->timers;
+                armed += check_flow_timers(check, index, shard, flow_at(check->state, ref));
+            }
+        }
+    }
+    if (flows != shard->count || tombstones != shard->tombstones) {
+        report(check, "shard %u: %u flows and %u tombstones, counted as %u and %u", index, flows, tombstones,
+               shard->count, shard->tombstones);
+    }
+    if (timers != shard->timers || armed != shard->heap_count) {
+        report(check, "shard %u: %u timers, %u armed, counted as %u and %u", index, timers, armed, shard->timers,
+               shard->heap_count);
+    }
+    check_heap(check, index, shard);
+}
+
+static void check_slab(struct check *check, uint32_t index)
+{
+    struct slab_control c = control_of(check, index);
+    if (c.holder > STATE_ACTORS ||
+        (c.holder != 0 && !((struct state *)(uintptr_t)check->state)->actors[c.holder - 1].joined)) {
+        report(check, "slab %u: held by actor %u, which is not there", index, c.holder - 1);
+    }
+    if (c.kind > SLAB_TAIL || c.units > SLAB_BYTES / STATE_UNIT) {
+        report(check, "slab %u: kind %u, %u units", index, (unsigned)c.kind, c.units);
+    }
+    if (c.kind == SLAB_RUN) {
+        for (uint32_t i = 1; i < c.length; i++) {
+            struct slab_control tail = index + i < check->slabs ? control_of(check, index + i) : c;
+            if (tail.kind != SLAB_TAIL || tail.length != i) {
+                report(check, "slab %u: a run of %u without slab %u", index, c.length, index + i);
+            }
+        }
+    } else if (c.kind == SLAB_TAIL) {
+        struct slab_control run = c.length <= index ? control_of(check, index - c.length) : c;
+        if (run.kind != SLAB_RUN || run.length <= c.length) {
+            report(check, "slab %u: the tail of no run", index);
+        }
+    }
+    for (uint32_t i = 0; i < SLAB_WORDS; i++) {
+        uint64_t odd = used_of(check, index, i) & ~check->marks[(uint64_t)index * SLAB_WORDS + i];
+        if (odd != 0) {
+            report(check, "slab %u (%u units): object %u in use, but nobody refers to it", index, c.units,
+                   i * 64 + (unsigned)__builtin_ctzll(odd));
+        }
+    }
+}
+
+unsigned state_check(const struct state *state, struct sm_errbuf *error)
+{
+    struct state *s = (struct state *)(uintptr_t)state;
+    struct check check = {.state = state, .error = error};
+    if (state->magic != STATE_MAGIC || s->fresh > state->slab_count) {
+        report(&check, "not a formatted state");
+        return check.found;
+    }
+    check.slabs = s->fresh;
+    check.marks = calloc((size_t)check.slabs * SLAB_WORDS + 1, sizeof *check.marks);
+    if (check.marks == NULL) {
+        report(&check, "no memory to check with");
+        return check.found;
+    }
+    for (uint32_t i = 0; i < SM_SHARDS + STATE_STRIPES; i++) {
+        check_shard(&check, i);
+    }
+    for (uint32_t i = 0; i < check.slabs; i++) {
+        check_slab(&check, i);
+    }
+    if (check.flows != s->live.flows) {
+        report(&check, "%llu flows, counted as %u", (unsigned long long)check.flows, s->live.flows);
+    }
+    for (unsigned i = 0; i < SM_MAX_CLASSES; i++) {
+        if (check.class_flows[i] != s->class_live[i].flows) {
+            report(&check, "%llu flows of class %u, counted as %u", (unsigned long long)check.class_flows[i], i,
+                   s->class_live[i].flows);
+        }
+    }
+    free(check.marks);
+    return check.found;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_STATE_INTERNAL_H
+#define SM_STATE_INTERNAL_H
+
+/*
+ * The layout of a `struct state`: what lies where in the block of shared memory.
+ *
+ *   struct state | slab descriptors | slabs (64 KiB each)
+ *
+ * All of it is valid when zero-filled, save for the few header fields that state_format() writes; so no memory is
+ * touched before it is used. Nothing in it belongs to one process: the only pointers are into the block itself.
+ *
+ * A flow in memory (its address is that of the header, its reference the distance from the state in units of 16):
+ *
+ *   timer[n-1] .. timer[0] | header, 8 bytes | key, 40 bytes | record
+ */
+
+#include "state/slab.h"
+#include "state/state.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define STATE_MAGIC 0x31657461745373ull /* "sState1" */
+#define STATE_LINE 64u
+#define STATE_UNIT 16u                                      /* sizes and references count in these */
+#define STATE_SPACE_MAX ((uint64_t)UINT32_MAX * STATE_UNIT) /* what references of 32 bits reach */
+
+_Static_assert(sizeof(void *) == 8, "tables pack an address and a logarithm in one word");
+
+struct flow_timer {
+    uint64_t deadline; /* what was asked for last; 0 when disarmed */
+    uint32_t index;    /* the heap entry's position plus one; 0 when disarmed */
+    uint32_t unused;
+};
+
+struct flow {
+    uint32_t hash; /* the low half of the key's */
+    uint8_t cls;
+    uint8_t timers; /* as the class has; here so that a look at the flow suffices */
+    uint16_t unused;
+    struct sm_key key;
+};
+
+_Static_assert(sizeof(struct flow) == 48, "the record follows, 16-byte aligned");
+_Static_assert(sizeof(struct flow_timer) == STATE_UNIT, "timers keep the header 16-byte aligned");
+
+/* Eight slots of a flow table. */
+#define GROUP_SLOTS 8u
+#define GROUP_LOG_MAX 13u /* groups of the largest table, as a logarithm: 65536 slots for STATE_SHARD_FLOWS */
+
+struct group {
+    uint64_t tags; /* a byte per slot: 0 empty, 1 tombstone, 0x80 | 7 bits of the hash */
+    uint32_t refs[GROUP_SLOTS];
+};
+
+_Static_assert(sizeof(struct group) == 40, "groups are packed");
+_Static_assert((GROUP_SLOTS << GROUP_LOG_MAX) * 7 / 8 > STATE_SHARD_FLOWS, "the largest table holds a full shard");
+
+struct timer_entry {
+    uint64_t deadline; /* not later than the flow's own; put right when it comes to the top */
+    uint32_t flow;     /* reference */
+    uint32_t slot;
+};
+
+struct shard {
+    /* First line: all that a look-up needs while there are few flows. */
+    _Atomic(uint64_t) table; /* address of the groups | logarithm of their number; 0: the group below */
+    uint32_t count;
+    uint32_t tombstones;
+    uint64_t unused;
+    struct group first;
+    /* Second line. */
+    struct timer_entry *heap;
+    uint32_t heap_count;
+    uint32_t heap_capacity; /* entries; 0 or a power of two */
+    uint32_t timers;        /* timer slots of all flows: the heap has room for so many */
+    _Atomic(uint32_t) lock; /* stripes: the holder's slot plus one, 0 free */
+    uint64_t more[5];
+};
+
+_Static_assert(sizeof(struct shard) == 128, "a shard is two cache lines");
+
+struct state_actor {
+    _Alignas(STATE_LINE) struct state *state;
+    uint32_t slot;
+    _Atomic(uint32_t) joined;
+    _Atomic(uint64_t) created, closed, refused;
+    struct slab_cursors slabs;
+};
+
+struct state_live {
+    _Alignas(STATE_LINE) _Atomic(uint32_t) flows;
+};
+
+struct state {
+    uint64_t magic;
+    uint64_t bytes;     /* of the whole block */
+    struct slab *slabs; /* descriptors */
+    unsigned char *heap;
+    uint32_t slab_count;
+    uint32_t flow_limit;
+    _Atomic(uint32_t) class_count;
+    uint32_t bin_count;
+    struct slab_bin bins[SLAB_BINS];
+    uint8_t class_bin[SM_MAX_CLASSES];
+    _Alignas(STATE_LINE) unsigned char secret[STATE_SECRET_BYTES];
+    _Alignas(STATE_LINE) _Atomic(uint32_t) fresh; /* descriptors from here on were never used */
+    struct state_live live;
+    struct state_live class_live[SM_MAX_CLASSES];
+    struct state_class classes[SM_MAX_CLASSES];
+    struct state_actor actors[STATE_ACTORS];
+    _Alignas(2 * STATE_LINE) struct shard shards[SM_SHARDS + STATE_STRIPES];
+};
+
+static inline struct flow *flow_at(const struct state *state, uint32_t ref)
+{
+    return (struct flow *)((uintptr_t)state + (uint64_t)ref * STATE_UNIT);
+}
+
+static inline uint32_t flow_ref(const struct state *state, const struct flow *flow)
+{
+    return (uint32_t)(((uintptr_t)flow - (uintptr_t)state) / STATE_UNIT);
+}
+
+static inline struct flow_timer *flow_timer(const struct flow *flow, unsigned slot)
+{
+    return (struct flow_timer *)(uintptr_t)flow - 1 - slot;
+}
+
+/* Where the slab's object that holds the flow begins. */
+static inline void *flow_object(struct flow *flow)
+{
+    return (struct flow_timer *)flow - flow->timers;
+}
+
+static inline uint32_t flow_bytes(uint32_t record_size, unsigned timers)
+{
+    uint32_t rounded = (record_size + STATE_UNIT - 1) / STATE_UNIT * STATE_UNIT;
+    return (uint32_t)(timers * sizeof(struct flow_timer) + sizeof(struct flow)) + rounded;
+}
+
+static inline struct shard *shard_at(const struct state *state, uint32_t shard)
+{
+    assert(shard < SM_SHARDS + STATE_STRIPES);
+    return (struct shard *)(uintptr_t)&state->shards[shard];
+}
+
+/* The shard's groups, and their number less one. */
+static inline struct group *shard_groups(const struct shard *shard, uint32_t *mask)
+{
+    uint64_t table = atomic_load_explicit(&((struct shard *)(uintptr_t)shard)->table, memory_order_relaxed);
+    if (table == 0) {
+        *mask = 0;
+        return (struct group *)(uintptr_t)&shard->first;
+    }
+    *mask = (1u << (table & 15)) - 1;
+    return (struct group *)(uintptr_t)(table & ~UINT64_C(15));
+}
+
+/* Bits of the hash that neither shards nor stripes are chosen by: 0..12 choose the group, 13..19 are the tag. */
+#define GROUP_LOW UINT64_C(0x0101010101010101)
+#define GROUP_HIGH UINT64_C(0x8080808080808080)
+#define GROUP_TOMBSTONE 1u
+
+static inline uint32_t hash_group(uint64_t hash)
+{
+    return (uint32_t)hash & ((1u << GROUP_LOG_MAX) - 1);
+}
+static inline uint8_t hash_tag(uint64_t hash)
+{
+    return (uint8_t)(0x80u | (hash >> GROUP_LOG_MAX & 0x7f));
+}
+
+/* The high bits of the tag bytes that equal `tag`; a byte above a true match may be there by mistake. */
+static inline uint64_t group_match(uint64_t tags, uint8_t tag)
+{
+    uint64_t difference = tags ^ (GROUP_LOW * tag);
+    return (difference - GROUP_LOW) & ~difference & GROUP_HIGH;
+}
+
+/* The high bits of the tag bytes that are empty; that are empty or tombstones; that hold a flow. All exact. */
+static inline uint64_t group_empty(uint64_t tags)
+{
+    return ~tags & ~(tags << 7) & GROUP_HIGH;
+}
+static inline uint64_t group_vacant(uint64_t tags)
+{
+    return ~tags & GROUP_HIGH;
+}
+static inline uint64_t group_full(uint64_t tags)
+{
+    return tags & GROUP_HIGH;
+}
+
+/* The slot of the lowest of such bits. */
+static inline unsigned group_slot(uint64_t bits)
+{
+    return (unsigned)__builtin_ctzll(bits) / 8;
+}
+
+static inline uint8_t group_tag(const struct group *group, unsigned slot)
+{
+    return (uint8_t)(group->tags >> (8 * slot));
+}
+
+static inline void group_set_tag(struct group *group, unsigned slot, uint8_t tag)
+{
+    uint64_t others = group->tags & ~(UINT64_C(0xff) << (8 * slot));
+    group->tags = others | (uint64_t)tag << (8 * slot);
+}
+
+/* table.c */
+bool shard_holds(const struct state *state, const struct shard *shard, const struct flow *flow);
+
+/* timer.c: room for `more` timer slots beyond those of the shard's flows; SM_E_LIMIT. */
+int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more);
+/* Disarm all timers of a flow that ends, and give its room back. */
+void timers_release(struct state_actor *actor, struct shard *shard, struct flow *flow);
+
+#endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Flow tables: one per shard, of all classes together.
+ *
+ * Overview.  Open addressing over groups of eight slots: a word of tags and eight references. A look-up compares eight
+ * tags at once and then, most often, one flow's key. Groups are probed one after the other from the one that the hash
+ * names; a group with an empty slot ends the search. Flows never move: tables hold references.
+ *
+ * Life-cycle.  Up to eight flows are in the group inside `struct shard`, without allocation. The ninth makes an array
+ * of groups; at 7/8 full, tombstones counted, it is rebuilt at the size that its flows need: larger, the same, or
+ * smaller. A removed flow leaves a tombstone only if its group is full, as no search has gone past it otherwise. When
+ * the last flow goes the array goes too. A rebuilt table becomes the shard's by one store.
+ *
+ * Concurrency.  The shard's owner only (stripes: whoever holds the lock). Slabs see to the memory.
+ *
+ * Limits.  STATE_SHARD_FLOWS; memory. Limits of the service and the class are counters that all actors share: an
+ * insertion reserves its place first and gives it back when it fails, so near the limit another's failing insertion may
+ * make one fail that just had room.
+ */
+
+#include "state/internal.h"
+
+#include <xxhash.h>
+
+uint64_t state_hash(const struct state *state, const struct sm_key *key)
+{
+    return XXH3_64bits_withSecret(key, sizeof *key, state->secret, sizeof state->secret);
+}
+
+void state_prefetch_shard(const struct state *state, uint32_t shard)
+{
+    __builtin_prefetch(shard_at(state, shard));
+}
+
+void state_prefetch_group(const struct state *state, uint32_t shard, uint64_t hash)
+{
+    uint32_t mask;
+    const struct group *groups = shard_groups(shard_at(state, shard), &mask);
+    const struct group *group = &groups[hash_group(hash) & mask];
+    __builtin_prefetch(group);
+    __builtin_prefetch((const char *)(group + 1) - 1); /* may be in the next line */
+}
+
+void state_prefetch_record(const struct state *state, uint32_t shard, uint64_t hash)
+{
+    uint32_t mask;
+    const struct group *groups = shard_groups(shard_at(state, shard), &mask);
+    const struct group *group = &groups[hash_group(hash) & mask];
+    for (uint64_t match = group_match(group->tags, hash_tag(hash)); match != 0; match &= match - 1) {
+        const char *flow = (const char *)flow_at(state, group->refs[group_slot(match)]);
+        __builtin_prefetch(flow);
+        __builtin_prefetch(flow + STATE_LINE);
+    }
+}
+
+struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls, const struct sm_key *key,
+                        uint64_t hash)
+{
+    uint32_t mask;
+    const struct group *groups = shard_groups(shard_at(state, shard), &mask);
+    uint32_t at = hash_group(hash) & mask;
+    uint8_t tag = hash_tag(hash);
+    for (uint32_t i = 0; i <= mask; i++, at = (at + 1) & mask) {
+        const struct group *group = &groups[at];
+        for (uint64_t match = group_match(group->tags, tag); match != 0; match &= match - 1) {
+            struct flow *flow = flow_at(state, group->refs[group_slot(match)]);
+            if (flow->hash == (uint32_t)hash && flow->cls == cls && memcmp(&flow->key, key, sizeof *key) == 0) {
+                return flow;
+            }
+        }
+        if (group_empty(group->tags) != 0) {
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
+/* The slot that refers to the flow. */
+static struct group *slot_of(const struct state *state, const struct shard *shard, const struct flow *flow,
+                             unsigned *slot)
+{
+    uint32_t mask, ref = flow_ref(state, flow);
+    struct group *groups = shard_groups(shard, &mask);
+    uint32_t at = hash_group(flow->hash) & mask;
+    for (uint32_t i = 0; i <= mask; i++, at = (at + 1) & mask) {
+        uint64_t tags = groups[at].tags;
+        for (uint64_t full = group_match(tags, hash_tag(flow->hash)); full != 0; full &= full - 1) {
+            *slot = group_slot(full);
+            if (groups[at].refs[*slot] == ref && group_tag(&groups[at], *slot) == hash_tag(flow->hash)) {
+                return &groups[at];
+            }
+        }
+        if (group_empty(tags) != 0) {
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
+bool shard_holds(const struct state *state, const struct shard *shard, const struct flow *flow)
+{
+    unsigned slot;
+    return slot_of(state, shard, flow, &slot) != NULL;
+}
+
+/* Enter a reference in the first vacant slot; there is one. Returns whether a tombstone was replaced. */
+static bool groups_enter(struct group *groups, uint32_t mask, uint32_t hash, uint32_t ref)
+{
+    uint32_t at = hash_group(hash) & mask;
+    while (group_vacant(groups[at].tags) == 0) {
+        at = (at + 1) & mask;
+    }
+    unsigned slot = group_slot(group_vacant(groups[at].tags));
+    bool tombstone = group_tag(&groups[at], slot) == GROUP_TOMBSTONE;
+    groups[at].refs[slot] = ref;
+    group_set_tag(&groups[at], slot, hash_tag(hash));
+    return tombstone;
+}
+
+static struct group *groups_alloc(struct state_actor *actor, unsigned log)
+{
+    size_t bytes = sizeof(struct group) << log;
+    assert(log >= 1 && log <= GROUP_LOG_MAX);
+    struct group *groups = log <= SLAB_TABLE_BINS
+                               ? slab_alloc(actor, log - 1)
+                               : slab_alloc_run(actor, (uint32_t)((bytes + SLAB_BYTES - 1) / SLAB_BYTES));
+    if (groups != NULL) {
+        memset(groups, 0, bytes);
+    }
+    return groups;
+}
+
+/* Rebuild the table at the size for one flow more. */
+static int table_rebuild(struct state_actor *actor, struct shard *shard)
+{
+    struct state *state = actor->state;
+    uint32_t old_mask;
+    struct group *old = shard_groups(shard, &old_mask), *groups = &shard->first;
+    unsigned log = 0;
+    while (shard->count + 1 > 5u << log) { /* then 5/8 full at most */
+        log++;
+    }
+    if (log > 0) {
+        groups = groups_alloc(actor, log);
+        if (groups == NULL) {
+            return SM_E_LIMIT;
+        }
+    }
+    assert(groups != old);
+    uint32_t mask = (1u << log) - 1;
+    for (uint32_t i = 0; i <= old_mask; i++) {
+        for (uint64_t full = group_full(old[i].tags); full != 0; full &= full - 1) {
+            uint32_t ref = old[i].refs[group_slot(full)];
+            (void)groups_enter(groups, mask, flow_at(state, ref)->hash, ref);
+        }
+    }
+    atomic_store_explicit(&shard->table, log == 0 ? 0 : (uintptr_t)groups | log, memory_order_relaxed);
+    shard->tombstones = 0;
+    if (old == &shard->first) {
+        shard->first.tags = 0;
+    } else {
+        slab_free(actor, old);
+    }
+    return 0;
+}
+
+/* Make sure that one more flow finds a slot. */
+static int table_reserve(struct state_actor *actor, struct shard *shard)
+{
+    uint32_t mask;
+    (void)shard_groups(shard, &mask);
+    uint32_t limit = mask == 0 ? GROUP_SLOTS : (mask + 1) * GROUP_SLOTS / 8 * 7;
+    return shard->count + shard->tombstones < limit ? 0 : table_rebuild(actor, shard);
+}
+
+static bool live_reserve(struct state_live *live, uint32_t limit)
+{
+    if (atomic_fetch_add_explicit(&live->flows, 1, memory_order_relaxed) < limit) {
+        return true;
+    }
+    atomic_fetch_sub_explicit(&live->flows, 1, memory_order_relaxed);
+    return false;
+}
+
+static void live_release(struct state_live *live)
+{
+    uint32_t before = atomic_fetch_sub_explicit(&live->flows, 1, memory_order_relaxed);
+    assert(before > 0);
+    (void)before;
+}
+
+/* Counters have one writer, their actor. */
+static void counter_add(_Atomic(uint64_t) *counter)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+static bool limits_reserve(struct state *state, const struct shard *shard, unsigned cls)
+{
+    uint32_t limit = state->classes[cls].limit;
+    if (shard->count >= STATE_SHARD_FLOWS || !live_reserve(&state->live, state->flow_limit)) {
+        return false;
+    }
+    if (!live_reserve(&state->class_live[cls], limit != 0 ? limit : UINT32_MAX)) {
+        live_release(&state->live);
+        return false;
+    }
+    return true;
+}
+
+/* All that a new flow needs besides its slot; NULL: not there. */
+static struct flow *flow_make(struct state_actor *actor, struct shard *shard, unsigned cls, const struct sm_key *key,
+                              uint64_t hash)
+{
+    struct state *state = actor->state;
+    uint32_t bytes = state->bins[state->class_bin[cls]].units * STATE_UNIT;
+    uint8_t timers = state->classes[cls].timers;
+    if (table_reserve(actor, shard) != 0 || timers_reserve(actor, shard, timers) != 0) {
+        return NULL;
+    }
+    unsigned char *object = slab_alloc(actor, state->class_bin[cls]);
+    if (object == NULL) {
+        return NULL;
+    }
+    memset(object, 0, bytes);
+    struct flow *flow = (struct flow *)(object + timers * sizeof(struct flow_timer));
+    flow->hash = (uint32_t)hash;
+    flow->cls = (uint8_t)cls;
+    flow->timers = timers;
+    flow->key = *key;
+    return flow;
+}
+
+int state_insert(struct state_actor *actor, uint32_t index, unsigned cls, const struct sm_key *key, uint64_t hash,
+                 struct flow **result)
+{
+    struct state *state = actor->state;
+    struct shard *shard = shard_at(state, index);
+    assert(cls < state_class_count(state));
+    if (!limits_reserve(state, shard, cls)) {
+        counter_add(&actor->refused);
+        return SM_E_LIMIT;
+    }
+    struct flow *flow = flow_make(actor, shard, cls, key, hash);
+    if (flow == NULL) {
+        live_release(&state->class_live[cls]);
+        live_release(&state->live);
+        counter_add(&actor->refused);
+        return SM_E_LIMIT;
+    }
+    uint32_t mask;
+    struct group *groups = shard_groups(shard, &mask);
+    shard->tombstones -= groups_enter(groups, mask, flow->hash, flow_ref(state, flow));
+    shard->count++;
+    shard->timers += flow->timers;
+    counter_add(&actor->created);
+    *result = flow;
+    return 0;
+}
+
+void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
+{
+    struct state *state = actor->state;
+    struct shard *shard = shard_at(state, index);
+    unsigned slot = 0, cls = flow->cls;
+    struct group *group = slot_of(state, shard, flow, &slot);
+    assert(group != NULL && shard->count > 0);
+    bool tombstone = shard->table != 0 && group_empty(group->tags) == 0;
+    group_set_tag(group, slot, tombstone ? GROUP_TOMBSTONE : 0);
+    shard->tombstones += tombstone;
+    shard->count--;
+    timers_release(actor, shard, flow);
+    slab_free(actor, flow_object(flow));
+    if (shard->count == 0 && shard->table != 0) {
+        uint32_t mask;
+        struct group *groups = shard_groups(shard, &mask);
+        atomic_store_explicit(&shard->table, 0, memory_order_relaxed);
+        shard->tombstones = 0;
+        slab_free(actor, groups);
+    }
+    live_release(&state->class_live[cls]);
+    live_release(&state->live);
+    counter_add(&actor->closed);
+}
+
+struct flow *state_next(const struct state *state, uint32_t index, uint32_t *cursor)
+{
+    uint32_t mask;
+    const struct group *groups = shard_groups(shard_at(state, index), &mask);
+    while (*cursor / GROUP_SLOTS <= mask) {
+        const struct group *group = &groups[*cursor / GROUP_SLOTS];
+        uint64_t full = group_full(group->tags) >> (8 * (*cursor % GROUP_SLOTS));
+        if (full != 0) {
+            unsigned slot = *cursor % GROUP_SLOTS + group_slot(full);
+            *cursor = *cursor / GROUP_SLOTS * GROUP_SLOTS + slot + 1;
+            return flow_at(state, group->refs[slot]);
+        }
+        *cursor = (*cursor / GROUP_SLOTS + 1) * GROUP_SLOTS;
+    }
+    return NULL;
+}
+
+uint32_t state_shard_flows(const struct state *state, uint32_t shard)
+{
+    return shard_at(state, shard)->count;
+}
+
+void *flow_record(struct flow *flow)
+{
+    return flow + 1;
+}
+struct flow *flow_of_record(void *record)
+{
+    return (struct flow *)record - 1;
+}
+const struct sm_key *flow_key(const struct flow *flow)
+{
+    return &flow->key;
+}
+unsigned flow_class(const struct flow *flow)
+{
+    return flow->cls;
+}
