@@ -71,7 +71,7 @@ const struct sm_parse_counters *sm_parser_counters(const struct sm_parser *parse
  * The key at `granularity` of a parsed packet; tag 0. One-way keys come from the outer header (which differs from
  * parsed->key for ICMP errors), so the packet's bytes are needed.
  */
-void sm_parsed_key(const struct sm_parsed *parsed, const uint8_t *data, uint32_t caplen, enum sm_granularity granularity,
-                   struct sm_key *key);
+void sm_parsed_key(const struct sm_parsed *parsed, const uint8_t *data, uint32_t caplen,
+                   enum sm_granularity granularity, struct sm_key *key);
 
 #endif

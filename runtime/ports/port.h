@@ -21,17 +21,17 @@ struct sm_frame {
 struct sm_port_counters {
     uint64_t rx_packets, rx_bytes;
     uint64_t tx_packets, tx_bytes;
-    uint64_t tx_failed;  /* packets the interface refused */
-    uint64_t rx_missed;  /* packets the kernel dropped before we saw them (never entered) */
+    uint64_t tx_failed; /* packets the interface refused */
+    uint64_t rx_missed; /* packets the kernel dropped before we saw them (never entered) */
 };
 
 struct sm_port {
     const struct sm_port_ops *ops;
-    const char *name;    /* file or interface, for messages; owned by the port */
-    int linktype;        /* DLT_* */
-    uint32_t snaplen;    /* as the input file's header says */
-    bool nanoseconds;    /* precision of `fraction` */
-    bool is_interface;   /* cannot be made to wait */
+    const char *name;  /* file or interface, for messages; owned by the port */
+    int linktype;      /* DLT_* */
+    uint32_t snaplen;  /* as the input file's header says */
+    bool nanoseconds;  /* precision of `fraction` */
+    bool is_interface; /* cannot be made to wait */
     struct sm_port_counters counters;
     struct sm_errbuf error; /* set when a call failed */
 };
@@ -59,13 +59,14 @@ struct sm_port_ops {
 sm_time sm_frame_time(const struct sm_port *port, const struct sm_frame *frame);
 
 /*
- * Open a capture file for reading: pcap, pcapng, either gzipped (read through a pipe from gzip -dc), "-": standard input.
- * SM_E_IO, SM_E_PERMISSION, SM_E_NOT_FOUND, SM_E_DAMAGED: *error has one line with the name and the reason.
+ * Open a capture file for reading: pcap, pcapng, either gzipped (read through a pipe from gzip -dc), "-": standard
+ * input. SM_E_IO, SM_E_PERMISSION, SM_E_NOT_FOUND, SM_E_DAMAGED: *error has one line with the name and the reason.
  */
 int sm_port_open_capture(struct sm_port **port, const char *file, struct sm_errbuf *error);
 
 /* Create an output capture: classic pcap like `model` (link type, snap length, precision). "-": standard output. */
-int sm_port_create_capture(struct sm_port **port, const char *file, const struct sm_port *model, struct sm_errbuf *error);
+int sm_port_create_capture(struct sm_port **port, const char *file, const struct sm_port *model,
+                           struct sm_errbuf *error);
 
 /*
  * An interface, receiving by libpcap (immediate mode, promiscuous, non-blocking, inbound packets only) and sending by
