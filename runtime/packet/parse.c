@@ -223,6 +223,51 @@ static bool parse_ip6(struct sm_parser *parser, const struct sm_span *span, uint
     return true;
 }
 
+/*
+ * What nearly all packets are: Ethernet, IPv4 without options, whole, TCP or UDP with nothing odd about it. Says
+ * exactly what the general way says of such a packet, in a third of its time; any doubt goes the general way. (A test
+ * compares the two.)
+ */
+static inline bool parse_plain(struct sm_parser *parser, int linktype, const struct sm_span *span,
+                               struct sm_parsed *parsed)
+{
+    enum { ETHERNET = 1, L3 = 14, L4 = L3 + SM_IPV4_SIZE, ENOUGH = L4 + 20 };
+    const uint8_t *data = span->data;
+    if (linktype != ETHERNET || span->captured < ENOUGH || sm_read16(data + 12) != 0x0800 || data[L3] != 0x45 ||
+        (sm_read16(data + L3 + 6) & 0x3fff) != 0)
+        return false;
+
+    uint32_t total = sm_read16(data + L3 + 2);
+    uint8_t protocol = data[L3 + 9];
+    if (total < SM_IPV4_SIZE || total > span->wire - L3)
+        return false;
+    uint32_t room = total - SM_IPV4_SIZE;
+    uint32_t claimed = protocol == SM_IP_TCP ? (data[L4 + 12] >> 4) * 4u : sm_read16(data + L4 + 4);
+    uint32_t least = protocol == SM_IP_TCP ? 20 : 8;
+    if ((protocol != SM_IP_TCP && protocol != SM_IP_UDP) || claimed < least || claimed > room)
+        return false;
+
+    uint32_t source, destination, ports;
+    memcpy(&source, data + L3 + 12, sizeof source);
+    memcpy(&destination, data + L3 + 16, sizeof destination);
+    ports = sm_read32(data + L4);
+    bool reverse = ((uint64_t)__builtin_bswap32(destination) << 16 | (ports & 0xffff)) <
+                   ((uint64_t)__builtin_bswap32(source) << 16 | ports >> 16);
+    uint32_t a = reverse ? destination : source, b = reverse ? source : destination;
+    ports = reverse ? ports << 16 | ports >> 16 : ports;
+
+    *parsed = (struct sm_parsed){
+        .key = {.a_port = (uint16_t)(ports >> 16), .b_port = (uint16_t)ports, .family = 4, .protocol = protocol},
+        .headers = {.l3 = L3, .l4 = L4, .family = 4, .protocol = protocol, .flags = reverse ? SM_HDR_REVERSE : 0},
+    };
+    memcpy(parsed->key.a, &a, sizeof a);
+    memcpy(parsed->key.b, &b, sizeof b);
+    parser->counters.ipv4++;
+    parser->counters.tcp += protocol == SM_IP_TCP;
+    parser->counters.udp += protocol == SM_IP_UDP;
+    return true;
+}
+
 void sm_parse(struct sm_parser *parser, int linktype, const uint8_t *data, uint32_t caplen, uint32_t len, sm_time now,
               struct sm_parsed *parsed)
 {
@@ -231,8 +276,11 @@ void sm_parse(struct sm_parser *parser, int linktype, const uint8_t *data, uint3
     uint32_t l3 = 0;
     bool is_ip = false;
 
-    memset(parsed, 0, sizeof *parsed);
     counters->packets++;
+    if (__builtin_expect(parse_plain(parser, linktype, &span, parsed), 1))
+        return;
+
+    memset(parsed, 0, sizeof *parsed);
     uint8_t family = sm_link_find_ip(linktype, &span, counters, &l3, &parsed->headers.flags);
     if (family == 4)
         is_ip = parse_ip4(parser, &span, l3, now, parsed);
