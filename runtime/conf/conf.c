@@ -81,7 +81,7 @@ struct conf *conf_parse(const char *name, const char *text, size_t length, struc
         return conf;
     yaml_document_delete(&conf->document);
 no_memory:
-    snprintf(error->text, sizeof(error->text), "%s: %s", name, sm_strerror(SM_E_NO_MEMORY));
+    snprintf(error->text, sizeof(error->text), "%s: out of memory", name);
 fail:
     if (conf)
         free(conf->name);

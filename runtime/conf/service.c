@@ -29,7 +29,7 @@ static void read_middlebox(struct service *service, struct conf_node node)
     unsigned count = conf_present(args) && conf_list(args) ? conf_count(args) : 0;
     service->args = calloc(count + 1, sizeof(*service->args));
     if (!service->args) {
-        conf_fail(node, "%s", sm_strerror(SM_E_NO_MEMORY));
+        conf_fail(node, "out of memory");
         return;
     }
     for (unsigned i = 0; i < count; i++) {

@@ -571,7 +571,7 @@ int rpc_connect(struct rpc_peer **peer, uv_loop_t *loop, const char *path, const
     struct rpc_peer *p = peer_new(loop, handlers);
     if (!p) {
         close(fd);
-        snprintf(error->text, sizeof(error->text), "%s", sm_strerror(SM_E_NO_MEMORY));
+        snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
     }
     if (uv_pipe_open(&p->pipe, fd) != 0 || uv_read_start((uv_stream_t *)&p->pipe, on_alloc, on_read) != 0) {
@@ -639,7 +639,7 @@ int rpc_listen(struct rpc_server **server, uv_loop_t *loop, const char *path, co
         return result;
     struct rpc_server *s = calloc(1, sizeof(*s));
     if (!s) {
-        snprintf(error->text, sizeof(error->text), "%s", sm_strerror(SM_E_NO_MEMORY));
+        snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
     }
     s->handlers = *handlers;
