@@ -85,6 +85,9 @@ SM_EXPORT const char *sm_last_error(const struct sm_replica *replica);
 SM_EXPORT int sm_poll(struct sm_replica *replica, unsigned budget);
 SM_EXPORT int sm_sleep_fd(struct sm_replica *replica);
 
+/* End a standalone run on interfaces as if its input had ended: sm_run() drains and returns. Async-signal-safe. */
+SM_EXPORT void sm_stop(struct sm_replica *replica);
+
 /* Detach and free. NULL is allowed. */
 SM_EXPORT void sm_close(struct sm_replica *replica);
 

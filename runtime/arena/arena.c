@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "arena/arena.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static uint64_t pages(uint64_t bytes) { return (bytes + 4095) & ~4095ull; }
+
+/* splitmix64 (Steele et al., OOPSLA 2014): spreads a test's seed over the secret. */
+static uint64_t splitmix(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+static int fill_secret(uint8_t *secret, uint64_t seed)
+{
+    if (seed == 0)
+        return getrandom(secret, STATE_SECRET_BYTES, 0) == STATE_SECRET_BYTES ? 0 : SM_E_IO;
+    for (size_t i = 0; i < STATE_SECRET_BYTES; i += sizeof seed) {
+        uint64_t word = splitmix(&seed);
+        memcpy(secret + i, &word, sizeof word);
+    }
+    return 0;
+}
+
+/* Map the first free stride. MAP_FIXED_NOREPLACE: what is there already stays. */
+static struct arena *map_somewhere(int fd, uint64_t bytes)
+{
+    for (unsigned i = 0; i < ARENA_STRIDES; i++) {
+        void *at = (void *)(uintptr_t)(ARENA_BASE + i * ARENA_STRIDE);
+        if (mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0) == at)
+            return at;
+    }
+    return NULL;
+}
+
+/* Huge pages when the system has enough set aside, else plain ones; sealed so that nobody can take memory away. */
+static int create_memfd(uint64_t *bytes)
+{
+    uint64_t huge = (*bytes + (2u << 20) - 1) & ~((2ull << 20) - 1);
+    int fd = memfd_create("splitmerge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
+
+    if (fd >= 0) {
+        /* Only fallocate() tells whether the pool of huge pages has room for all of it. */
+        if (ftruncate(fd, (off_t)huge) == 0 && fallocate(fd, 0, 0, (off_t)huge) == 0) {
+            *bytes = huge;
+            return fd;
+        }
+        close(fd);
+    }
+    fd = memfd_create("splitmerge", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd >= 0 && ftruncate(fd, (off_t)*bytes) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static void lay_out(struct arena *arena, const struct arena_options *options, uint32_t small, uint32_t jumbo)
+{
+    uint8_t *at = (uint8_t *)arena + pages(sizeof *arena);
+
+    arena->channels = at;
+    arena->channel_bytes = channel_bytes(small + jumbo);
+    at += arena->channel_bytes * ARENA_SLOTS * ARENA_WORKERS;
+    arena->pool = (struct pool_layout){.small = at, .small_count = small, .jumbo_count = jumbo};
+    at += (uint64_t)small * POOL_SMALL_BYTES;
+    arena->pool.jumbo = at;
+
+    arena->magic = ARENA_MAGIC;
+    arena->version = ARENA_VERSION;
+    arena->header_bytes = sizeof *arena;
+    arena->linktype = options->linktype;
+    arena->mode = options->mode;
+    arena->seed = options->seed;
+    snprintf(arena->service, sizeof arena->service, "%s", options->service);
+    if (gethostname(arena->host, sizeof arena->host - 1) != 0)
+        snprintf(arena->host, sizeof arena->host, "localhost");
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        atomic_init(&arena->late_time[i], UINT64_MAX);
+}
+
+int arena_create(struct arena **out, int *fd_out, const struct arena_options *options, struct sm_errbuf *error)
+{
+    uint32_t small = options->small_buffers ? options->small_buffers : 4096;
+    uint32_t jumbo = options->jumbo_buffers ? options->jumbo_buffers : 64;
+    struct state_config config = {.memory = options->memory, .flows = options->flows};
+    int result = fill_secret(config.secret, options->seed);
+
+    if (result)
+        return result;
+    uint64_t state_at = pages(sizeof(struct arena)) + channel_bytes(small + jumbo) * ARENA_SLOTS * ARENA_WORKERS +
+                        pages((uint64_t)small * POOL_SMALL_BYTES + (uint64_t)jumbo * POOL_JUMBO_BYTES);
+    uint64_t state_size = state_bytes(&config);
+    uint64_t bytes = state_at + pages(state_size);
+    if (bytes > ARENA_STRIDE) {
+        snprintf(error->text, sizeof error->text, "limits.memory: %llu bytes, expected at most %llu",
+                 (unsigned long long)options->memory, (unsigned long long)(ARENA_STRIDE - state_at));
+        return SM_E_INVALID;
+    }
+    int fd = create_memfd(&bytes);
+    if (fd < 0) {
+        snprintf(error->text, sizeof error->text, "cannot create an arena of %llu bytes: %s", (unsigned long long)bytes,
+                 strerror(errno));
+        return SM_E_NO_MEMORY;
+    }
+    struct arena *arena = map_somewhere(fd, bytes);
+    if (!arena) {
+        snprintf(error->text, sizeof error->text, "no free address range for an arena of %llu bytes",
+                 (unsigned long long)bytes);
+        close(fd);
+        return SM_E_RANGE;
+    }
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        snprintf(error->text, sizeof error->text, "cannot seal the arena: %s", strerror(errno));
+        munmap(arena, bytes);
+        close(fd);
+        return SM_E_IO;
+    }
+    madvise(arena, bytes, MADV_DONTFORK); /* a forked child does not inherit the arena (design D5) */
+    arena->bytes = bytes;
+    lay_out(arena, options, small, jumbo);
+    result = state_format(&arena->state, (uint8_t *)arena + state_at, state_size, &config);
+    if (result) {
+        snprintf(error->text, sizeof error->text, "flow state: %s", sm_strerror(result));
+        arena_unmap(arena);
+        close(fd);
+        return result;
+    }
+    *out = arena;
+    *fd_out = fd;
+    return 0;
+}
+
+int arena_map(struct arena **out, int fd, uint64_t base, uint64_t bytes, struct sm_errbuf *error)
+{
+    void *at = (void *)(uintptr_t)base;
+    struct stat status;
+
+    if (fstat(fd, &status) != 0 || (uint64_t)status.st_size < bytes || bytes < sizeof(struct arena)) {
+        snprintf(error->text, sizeof error->text, "the switch sent no arena");
+        return SM_E_PROTOCOL;
+    }
+    void *got = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+    if (got != at) {
+        if (got != MAP_FAILED)
+            munmap(got, bytes);
+        snprintf(error->text, sizeof error->text, "the arena's addresses 0x%llx-0x%llx are taken in this process",
+                 (unsigned long long)base, (unsigned long long)(base + bytes));
+        return SM_E_RANGE;
+    }
+    struct arena *arena = at;
+    if (arena->magic != ARENA_MAGIC || arena->version != ARENA_VERSION || arena->header_bytes != sizeof *arena ||
+        arena->bytes != bytes) {
+        snprintf(error->text, sizeof error->text, "the arena has another layout (version %u, expected %u)",
+                 arena->version, ARENA_VERSION);
+        munmap(at, bytes);
+        return SM_E_PROTOCOL;
+    }
+    madvise(arena, bytes, MADV_DONTFORK);
+    *out = arena;
+    return 0;
+}
+
+void arena_unmap(struct arena *arena) { munmap(arena, arena->bytes); }
+
+/* The first difference between two registrations, in words. */
+static void describe_conflict(const struct registration *a, const struct registration *b, struct sm_errbuf *error)
+{
+    for (unsigned i = 0; i < SM_MAX_CLASSES; i++)
+        if (memcmp(&a->classes[i], &b->classes[i], sizeof a->classes[i]) != 0) {
+            snprintf(error->text, sizeof error->text,
+                     "flow class %u is '%s' version %u with %u-byte records, other replicas registered '%s' version %u "
+                     "with %u-byte records",
+                     i, b->classes[i].name, b->classes[i].version, b->classes[i].record_size, a->classes[i].name,
+                     a->classes[i].version, a->classes[i].record_size);
+            return;
+        }
+    for (unsigned i = 0; i < SM_MAX_SHARED; i++)
+        if (memcmp(&a->shared[i], &b->shared[i], sizeof a->shared[i]) != 0) {
+            snprintf(error->text, sizeof error->text, "shared object %u is '%s', other replicas registered '%s'", i,
+                     b->shared[i].name, a->shared[i].name);
+            return;
+        }
+    snprintf(error->text, sizeof error->text, "its name ('%s') or drop reasons differ from other replicas' ('%s')",
+             b->middlebox, a->middlebox);
+}
+
+int arena_register(struct arena *arena, const struct registration *registration, struct sm_errbuf *error)
+{
+    if (arena->registered) {
+        if (memcmp(&arena->registration, registration, sizeof *registration) == 0)
+            return 0;
+        describe_conflict(&arena->registration, registration, error);
+        return SM_E_CONFLICT;
+    }
+    if (registration->class_count > SM_MAX_CLASSES || registration->shared_count > SM_MAX_SHARED ||
+        registration->reason_count > SM_MAX_REASONS)
+        return SM_E_PROTOCOL;
+
+    enum sm_granularity steering = steering_choose(registration->classes, registration->class_count);
+    for (unsigned i = 0; i < registration->class_count; i++) {
+        const struct state_class *cls = &registration->classes[i];
+        if (!cls->may_share && !steering_partitions(steering, cls->granularity)) {
+            snprintf(error->text, sizeof error->text,
+                     "flow class '%s' by %s cannot be partitioned when packets are steered by %s, and does not accept "
+                     "to be shared",
+                     cls->name, sm_granularity_name(cls->granularity), sm_granularity_name(steering));
+            return SM_E_CONFLICT;
+        }
+    }
+    for (unsigned i = 0; i < registration->class_count; i++) {
+        struct state_class cls = registration->classes[i];
+        cls.partitioned = steering_partitions(steering, cls.granularity);
+        int id = state_class_add(arena->state, &cls);
+        if (id < 0)
+            return id;
+    }
+    for (unsigned i = 0; i < registration->shared_count; i++)
+        arena->strong[i].size = registration->shared[i].size;
+    arena->registration = *registration;
+    arena->steering = steering;
+    arena->registered = true;
+    return 0;
+}

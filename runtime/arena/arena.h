@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_ARENA_ARENA_H
+#define SM_ARENA_ARENA_H
+
+/*
+ * The arena: one block of shared memory a service has on a host (design D1).
+ *
+ * Overview.  A memfd, created by the switch, mapped by every replica at the same virtual address, so that pointers
+ * inside it mean the same everywhere. Regions, in order: the header (this file), the channels (channel.h), the packet
+ * pool, the flow state (state/state.h).
+ *
+ * Life-cycle.  arena_create() by the host; the descriptor goes to replicas over the attach socket; arena_map() there.
+ * The registry is empty until the first replica hands its registration in, and never changes after that. The memory
+ * is gone when the last process that maps it is.
+ *
+ * Concurrency.  The header is written by the switch's control thread before replicas are ready, except where a field
+ * says otherwise.
+ *
+ * Limits.  ARENA_SLOTS replicas at a time, ARENA_WORKERS switch workers; the sizes in struct arena_options.
+ */
+
+#include <splitmerge/splitmerge.h>
+#include <stdatomic.h>
+
+#include "arena/channel.h"
+#include "arena/pool.h"
+#include "state/state.h"
+
+#define ARENA_MAGIC 0x31656772654d5053ull /* "SPMerge1" */
+#define ARENA_VERSION 1u
+#define ARENA_SLOTS 64u  /* replicas at a time; STATE_ACTORS has one more for the host */
+#define ARENA_WORKERS 1u /* switch threads; every structure is laid out per worker */
+#define ARENA_NAME 64
+
+/*
+ * Where arenas are mapped: an address range that AddressSanitizer and ThreadSanitizer leave alone and that lies below
+ * everything the kernel places at random. Several arenas in one process (tests, benchmarks) take successive strides.
+ */
+#define ARENA_BASE 0x7ea000000000ull
+#define ARENA_STRIDE (64ull << 30)
+#define ARENA_STRIDES 16u
+
+enum arena_mode { ARENA_INLINE, ARENA_TAP };
+
+enum shared_kind { SHARED_COUNTER, SHARED_STRONG };
+
+/* What a middlebox registers; the same for every replica of a service, compared byte by byte. */
+struct registration {
+    char middlebox[32];
+    uint32_t class_count;
+    uint32_t shared_count;
+    uint32_t reason_count;
+    uint32_t reserved;
+    struct state_class classes[SM_MAX_CLASSES];
+    struct {
+        char name[32];
+        uint32_t kind; /* enum shared_kind */
+        uint32_t size; /* bytes of a strong object */
+    } shared[SM_MAX_SHARED];
+    char reasons[SM_MAX_REASONS][48];
+};
+
+/* A strong object: locked by the replica slot whose number, plus one, is in `holder`. */
+struct strong_object {
+    _Alignas(64) _Atomic uint32_t holder;
+    uint32_t size;
+    _Alignas(16) uint8_t data[SM_MAX_SHARED_SIZE];
+};
+
+struct arena {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t header_bytes; /* sizeof(struct arena): another layout is refused */
+    uint64_t bytes;        /* of the whole arena */
+    char service[ARENA_NAME];
+    char host[ARENA_NAME];
+    int32_t linktype;      /* DLT_* of the ports */
+    uint32_t mode;         /* enum arena_mode */
+    uint64_t seed;
+
+    struct state *state;
+    struct pool_layout pool;
+    uint8_t *channels;
+    uint64_t channel_bytes;
+
+    bool registered; /* the registration below holds */
+    uint32_t steering; /* enum sm_granularity, chosen from the registered classes (design D3) */
+    struct registration registration;
+
+    /* Who is processing a shard's packets, slot + 1, written by replicas: set at adoption, cleared at release, checked
+     * at every packet. It is how a replica notices a second owner; it shares nothing with the switch's own table. */
+    _Atomic uint8_t writer[SM_SHARDS];
+
+    /* Packet time up to which everything has been put in the replicas' rings. Written by the switch. */
+    _Alignas(64) _Atomic uint64_t pushed_time;
+    /* The earliest packet time among packets held for, or handed late to, a slot; UINT64_MAX: none. Written by the
+     * switch. Its packets are behind later ones in that slot's ring, so they bound shared token buckets. */
+    _Alignas(64) _Atomic uint64_t late_time[ARENA_SLOTS];
+    /* Slots that have a ready replica. Written by the switch. */
+    _Alignas(64) _Atomic uint64_t ready_slots;
+
+    /* Eventual counters: a slot writes its own row; rows of replicas that are gone stay. */
+    _Alignas(64) _Atomic int64_t counters[ARENA_SLOTS][SM_MAX_SHARED];
+    struct strong_object strong[SM_MAX_SHARED];
+};
+
+struct arena_options {
+    const char *service;
+    int linktype;
+    enum arena_mode mode;
+    uint64_t seed;           /* 0: a random secret */
+    uint64_t memory;         /* bytes of flow state */
+    uint32_t flows;
+    uint32_t small_buffers;  /* packet buffers of POOL_SMALL_BYTES; 0: 4096 */
+    uint32_t jumbo_buffers;  /* packet buffers of POOL_JUMBO_BYTES; 0: 64 */
+};
+
+/* Host: make an arena. *fd is its memfd, the caller's. SM_E_NO_MEMORY, SM_E_RANGE (no stride is free), SM_E_INVALID. */
+int arena_create(struct arena **arena, int *fd, const struct arena_options *options, struct sm_errbuf *error);
+
+/* Replica: map the arena behind `fd` at `base`. SM_E_RANGE: taken; SM_E_PROTOCOL: not an arena of this version. */
+int arena_map(struct arena **arena, int fd, uint64_t base, uint64_t bytes, struct sm_errbuf *error);
+
+void arena_unmap(struct arena *arena);
+
+/*
+ * Take a registration. The first one is checked, chooses the steering key and fixes the classes; later ones must be
+ * equal to it. SM_E_CONFLICT: *error names what differs; SM_E_LIMIT.
+ */
+int arena_register(struct arena *arena, const struct registration *registration, struct sm_errbuf *error);
+
+/* The steering key of a set of classes (design D3): the candidate that partitions most of them, ties by order. */
+enum sm_granularity steering_choose(const struct state_class *classes, unsigned count);
+bool steering_partitions(enum sm_granularity steering, enum sm_granularity granularity);
+
+static inline struct channel *arena_channel(const struct arena *arena, unsigned worker, unsigned slot)
+{
+    return (struct channel *)(void *)(arena->channels + (worker * ARENA_SLOTS + slot) * arena->channel_bytes);
+}
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "arena/channel.h"
+
+#include <string.h>
+
+static uint32_t ring_entries(uint32_t buffers)
+{
+    uint32_t entries = 1;
+    while (entries < buffers + CHANNEL_MARKERS)
+        entries *= 2;
+    return entries;
+}
+
+static uint64_t pages(uint64_t bytes) { return (bytes + 4095) & ~4095ull; }
+
+uint64_t channel_bytes(uint32_t buffers)
+{
+    return pages(sizeof(struct channel)) + 2 * pages(16ull * ring_entries(buffers)) + CHANNEL_QUERY_BYTES +
+           CHANNEL_JOURNAL_BYTES;
+}
+
+void channel_reset(struct channel *channel, uint32_t buffers)
+{
+    uint64_t ring = pages(16ull * ring_entries(buffers));
+
+    memset(channel, 0, sizeof *channel);
+    channel->ring_mask = ring_entries(buffers) - 1;
+    channel->in_offset = pages(sizeof *channel);
+    channel->out_offset = channel->in_offset + ring;
+    channel->query_offset = channel->out_offset + ring;
+    channel->journal_offset = channel->query_offset + CHANNEL_QUERY_BYTES;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_ARENA_CHANNEL_H
+#define SM_ARENA_CHANNEL_H
+
+/*
+ * What one switch worker and one replica share: a ring in, a ring out, and the commit word.
+ *
+ * Life-cycle of a burst.  The switch writes entries and publishes them by `in_head`. The replica reads entries
+ * (`commit`.consumed .. in_head), processes up to a burst of them, writes its answers behind `commit`.produced, and makes all of
+ * it visible by one store of `commit`: until then nothing has happened, after it everything has. The switch reads
+ * answers up to `commit`.produced.
+ *
+ * Room.  The rings hold every buffer of the pool and CHANNEL_MARKERS markers besides, so neither side ever waits for
+ * room: the switch bounds what is in flight at admission.
+ *
+ * Concurrency.  One writer a cache line: the fields say whose.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CHANNEL_BURST 64u
+#define CHANNEL_MARKERS 2048u      /* markers in flight */
+#define CHANNEL_RESERVE 64u        /* buffers lent to the replica for packets that it makes */
+#define CHANNEL_QUERY_BYTES (256u << 10)
+#define CHANNEL_JOURNAL_BYTES (4u << 20) /* undo journal of the uncommitted burst; untouched memory costs nothing */
+
+enum in_kind {
+    IN_PACKET,  /* process `buffer` */
+    IN_RELEASE, /* give up `shard` */
+    IN_ADOPT,   /* take over the shards `shard` to `buffer`, both included */
+    IN_TICK,    /* packet time has reached `time` for all shards */
+    IN_QUERY,   /* write the flows of owned shards, from `shard` and cursor `buffer` on, to the query area */
+    IN_RETIRE,  /* nothing more will come */
+};
+
+/* Switch to replica; 16 bytes. */
+struct in_entry {
+    uint64_t time;
+    uint32_t buffer; /* IN_RELEASE: the move's generation, to be given back */
+    uint16_t shard;
+    uint8_t kind;
+    uint8_t reserved;
+};
+
+enum out_kind {
+    OUT_PACKET,    /* `buffer` has been processed */
+    OUT_GENERATED, /* `buffer`, from the reserve, holds a new packet of `length` bytes; it follows buffer `cause` */
+    OUT_RELEASED,  /* answer to IN_RELEASE */
+    OUT_TICKED,    /* answer to IN_TICK */
+    OUT_QUERIED,   /* the query area is filled: struct query_header */
+};
+
+enum verdict { VERDICT_PASS, VERDICT_DROP };
+
+/* Replica to switch; 16 bytes. The switch trusts no field. */
+struct out_entry {
+    uint32_t buffer;
+    uint32_t length;
+    uint32_t cause; /* OUT_RELEASED: the move's generation */
+    uint16_t reason; /* of a drop; OUT_RELEASED: the shard */
+    uint8_t kind;
+    uint8_t verdict : 1;
+    uint8_t written : 1; /* the middlebox asked to write the packet */
+};
+
+_Static_assert(sizeof(struct in_entry) == 16 && sizeof(struct out_entry) == 16, "four entries a cache line");
+
+/* What the replica counts about itself; read by the switch for reports. */
+struct replica_counters {
+    _Atomic uint64_t packets;
+    _Atomic uint64_t bytes;
+    _Atomic uint64_t generated;
+    _Atomic uint64_t generated_limit;  /* packets not made: no buffer in reserve */
+    _Atomic uint64_t owner_violations; /* packets of shards that somebody else was processing */
+    _Atomic uint64_t timers_fired;
+};
+
+/* At the start of the query area, followed by `count` times {struct query_flow, record bytes padded to 8}. */
+struct query_header {
+    uint32_t count;
+    uint32_t bytes;       /* of all that follows */
+    uint32_t next_shard;  /* where to go on; SM_SHARDS: finished */
+    uint32_t next_cursor;
+};
+
+struct query_flow {
+    uint8_t key[40]; /* struct sm_key */
+    uint16_t cls;
+    uint16_t shard;
+    uint32_t record_bytes;
+};
+
+struct channel {
+    /* Written by the switch. */
+    _Alignas(64) _Atomic uint32_t in_head;
+    _Alignas(64) _Atomic uint32_t reserve_head;
+
+    /* Written by the replica. */
+    _Alignas(64) _Atomic uint64_t commit; /* produced << 32 | consumed */
+    _Alignas(64) _Atomic uint64_t low;    /* packet time of the packet that is being processed, or of the last one */
+    _Atomic uint32_t replica_sleeps;      /* it wants its eventfd written when in_head moves */
+    _Alignas(64) struct replica_counters counters;
+
+    /* Written by the switch: it wants its eventfd written when commit moves. */
+    _Alignas(64) _Atomic uint32_t switch_sleeps;
+
+    _Alignas(64) uint32_t reserve[CHANNEL_RESERVE]; /* written by the switch, read by the replica */
+
+    uint32_t ring_mask; /* entries of each ring, less one */
+    uint64_t in_offset, out_offset, query_offset, journal_offset; /* from this struct's address */
+};
+
+static inline struct in_entry *channel_in(struct channel *channel)
+{
+    return (struct in_entry *)(void *)((uint8_t *)channel + channel->in_offset);
+}
+
+static inline struct out_entry *channel_out(struct channel *channel)
+{
+    return (struct out_entry *)(void *)((uint8_t *)channel + channel->out_offset);
+}
+
+static inline uint8_t *channel_query(struct channel *channel) { return (uint8_t *)channel + channel->query_offset; }
+
+static inline uint32_t commit_consumed(uint64_t commit) { return (uint32_t)commit; }
+static inline uint32_t commit_produced(uint64_t commit) { return (uint32_t)(commit >> 32); }
+static inline uint64_t commit_word(uint32_t consumed, uint32_t produced)
+{
+    return (uint64_t)produced << 32 | consumed;
+}
+
+/* Bytes of a channel whose rings hold `buffers` packets, rounded to pages. */
+uint64_t channel_bytes(uint32_t buffers);
+
+/* Empty a channel for a new replica. The switch, before the replica attaches. */
+void channel_reset(struct channel *channel, uint32_t buffers);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_ARENA_POOL_H
+#define SM_ARENA_POOL_H
+
+/*
+ * Packet buffers in the arena. A buffer is a number; the first small_count are small, the rest jumbo. Each starts with
+ * what the switch found out about the packet, then headroom, then the packet's bytes. Only the switch allocates and
+ * frees (its free lists are private); whoever holds a buffer's number in a ring may read and write the buffer.
+ */
+
+#include <splitmerge/packet.h>
+
+#define POOL_DATA_OFFSET 256u /* room for struct packet_meta and 128 bytes of headroom */
+#define POOL_SMALL_BYTES 2048u
+#define POOL_JUMBO_BYTES (262144u + 4096u) /* the longest packet libpcap gives, and the offset */
+#define POOL_NONE UINT32_MAX
+
+struct packet_meta {
+    struct sm_key key; /* SM_BY_FLOW */
+    struct sm_headers headers;
+    uint64_t hash; /* of the steering key */
+    uint64_t time; /* packet time, ns */
+    uint32_t caplen;
+    uint32_t len;
+    uint16_t shard;
+    uint16_t reserved;
+};
+
+struct pool_layout {
+    uint8_t *small;
+    uint8_t *jumbo;
+    uint32_t small_count;
+    uint32_t jumbo_count;
+};
+
+static inline uint32_t pool_count(const struct pool_layout *pool) { return pool->small_count + pool->jumbo_count; }
+
+static inline uint32_t pool_capacity(const struct pool_layout *pool, uint32_t buffer)
+{
+    return (buffer < pool->small_count ? POOL_SMALL_BYTES : POOL_JUMBO_BYTES) - POOL_DATA_OFFSET;
+}
+
+static inline struct packet_meta *pool_meta(const struct pool_layout *pool, uint32_t buffer)
+{
+    uint8_t *start = buffer < pool->small_count
+                         ? pool->small + (size_t)buffer * POOL_SMALL_BYTES
+                         : pool->jumbo + (size_t)(buffer - pool->small_count) * POOL_JUMBO_BYTES;
+    return (struct packet_meta *)(void *)start;
+}
+
+static inline uint8_t *pool_data(const struct pool_layout *pool, uint32_t buffer)
+{
+    return (uint8_t *)pool_meta(pool, buffer) + POOL_DATA_OFFSET;
+}
+
+#endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* A replica's way to its switch: attach, sleep, wake, leave. */
+
+#include "replica/attach.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "replica/replica.h"
+
+struct attachment {
+    int socket;
+    int wake_fd;   /* the switch writes it when we sleep */
+    int switch_fd; /* we write it when the switch sleeps */
+    int epoll;     /* both of the above that can wake us */
+};
+
+static int fail(struct sm_errbuf *error, int result, const char *what, const char *why)
+{
+    snprintf(error->text, sizeof error->text, "%s: %s", what, why);
+    return result;
+}
+
+static int connect_to(const char *path, struct sm_errbuf *error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int bytes = ATTACH_SOCKET_BYTES;
+
+    if (strlen(path) >= sizeof address.sun_path)
+        return fail(error, SM_E_INVALID, path, "the name of the attach socket is too long");
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return fail(error, SM_E_IO, path, strerror(errno));
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+        int result = errno == EACCES ? SM_E_PERMISSION : SM_E_IO;
+        fail(error, result, path, strerror(errno));
+        close(fd);
+        return result;
+    }
+    return fd;
+}
+
+/* Receive the welcome and its descriptors. */
+static int receive_welcome(int socket, struct attach_welcome *welcome, int *fds, struct sm_errbuf *error)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(ATTACH_FDS * sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = welcome, .iov_len = sizeof *welcome};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+
+    if (got != sizeof *welcome)
+        return fail(error, SM_E_PROTOCOL, "attach", "the switch did not answer");
+    if (welcome->result != 0) {
+        welcome->error[sizeof welcome->error - 1] = '\0';
+        return fail(error, welcome->result, "the switch refused", welcome->error);
+    }
+    if (!header || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(ATTACH_FDS * sizeof(int)))
+        return fail(error, SM_E_PROTOCOL, "attach", "the switch sent no arena");
+    memcpy(fds, CMSG_DATA(header), ATTACH_FDS * sizeof(int));
+    return 0;
+}
+
+static int watch(struct attachment *attachment)
+{
+    struct epoll_event wake = {.events = EPOLLIN, .data.fd = attachment->wake_fd};
+    struct epoll_event gone = {.events = EPOLLRDHUP, .data.fd = attachment->socket};
+
+    attachment->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (attachment->epoll < 0 || epoll_ctl(attachment->epoll, EPOLL_CTL_ADD, attachment->wake_fd, &wake) != 0 ||
+        epoll_ctl(attachment->epoll, EPOLL_CTL_ADD, attachment->socket, &gone) != 0)
+        return SM_E_IO;
+    return 0;
+}
+
+int attach_open(struct sm_replica *replica, const char *path, const char *middlebox, struct sm_errbuf *error)
+{
+    struct attachment *attachment = calloc(1, sizeof *attachment);
+    struct attach_hello hello = {.magic = ATTACH_MAGIC, .version = ATTACH_VERSION};
+    const char *name = getenv("SPLITMERGE_REPLICA");
+    struct attach_welcome welcome;
+    int fds[ATTACH_FDS];
+
+    if (!attachment)
+        return fail(error, SM_E_NO_MEMORY, "attach", sm_strerror(SM_E_NO_MEMORY));
+    *attachment = (struct attachment){.socket = -1, .wake_fd = -1, .switch_fd = -1, .epoll = -1};
+    replica->attachment = attachment;
+    hello.replica = name && name[0] == 'r' ? (uint32_t)strtoul(name + 1, NULL, 10) : 0;
+    snprintf(hello.middlebox, sizeof hello.middlebox, "%s", middlebox);
+
+    attachment->socket = connect_to(path, error);
+    if (attachment->socket < 0)
+        return attachment->socket;
+    if (send(attachment->socket, &hello, sizeof hello, MSG_NOSIGNAL) != sizeof hello)
+        return fail(error, SM_E_IO, path, strerror(errno));
+    int result = receive_welcome(attachment->socket, &welcome, fds, error);
+    if (result)
+        return result;
+    attachment->wake_fd = fds[1];
+    attachment->switch_fd = fds[2];
+    struct arena *arena;
+    result = arena_map(&arena, fds[0], welcome.base, welcome.bytes, error);
+    close(fds[0]);
+    if (result)
+        return result;
+    replica->arena = arena;
+    if (watch(attachment) != 0)
+        return fail(error, SM_E_IO, "attach", strerror(errno));
+    result = replica_bind(replica, arena, welcome.slot);
+    return result ? fail(error, result, "attach", sm_strerror(result)) : 0;
+}
+
+int attach_start(struct sm_replica *replica, struct sm_errbuf *error)
+{
+    struct attach_reply reply;
+    int socket = replica->attachment->socket;
+
+    if (send(socket, replica->registration, sizeof *replica->registration, MSG_NOSIGNAL) !=
+        (ssize_t)sizeof *replica->registration)
+        return fail(error, SM_E_IO, "attach", strerror(errno));
+    if (recv(socket, &reply, sizeof reply, 0) != sizeof reply)
+        return fail(error, SM_E_PROTOCOL, "attach", "the switch did not answer the registration");
+    if (reply.result) {
+        reply.error[sizeof reply.error - 1] = '\0';
+        return fail(error, reply.result, "the switch refused", reply.error);
+    }
+    return 0;
+}
+
+void replica_wake_switch(struct sm_replica *replica)
+{
+    uint64_t one = 1;
+
+    /* Full only when the switch has billions of wake-ups pending; then it is awake. */
+    if (replica->attachment && write(replica->attachment->switch_fd, &one, sizeof one) < 0)
+        return;
+}
+
+int attach_poll(struct sm_replica *replica, unsigned budget)
+{
+    unsigned done = replica_burst(replica, budget);
+
+    if (done > 0)
+        return (int)done;
+    return replica->retired ? SM_E_END : 0;
+}
+
+/* Clear what woke us; SM_E_IO when it was the switch's end. */
+static int look(struct sm_replica *replica)
+{
+    struct pollfd gone = {.fd = replica->attachment->socket, .events = POLLRDHUP};
+    uint64_t counts;
+
+    if (read(replica->attachment->wake_fd, &counts, sizeof counts) < 0 && errno != EAGAIN)
+        return SM_E_IO;
+    if (poll(&gone, 1, 0) > 0 && !replica_has_input(replica)) {
+        snprintf(replica->last_error.text, sizeof replica->last_error.text, "the switch is gone");
+        return SM_E_IO;
+    }
+    return 0;
+}
+
+int attach_sleep_fd(struct sm_replica *replica)
+{
+    int result = look(replica);
+
+    if (result)
+        return result;
+    atomic_store_explicit(&replica->channel->replica_sleeps, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (replica_has_input(replica)) {
+        atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
+        return SM_E_AGAIN;
+    }
+    return replica->attachment->epoll;
+}
+
+void attach_close(struct sm_replica *replica)
+{
+    struct attachment *attachment = replica->attachment;
+    const int fds[] = {attachment->epoll, attachment->switch_fd, attachment->wake_fd, attachment->socket};
+
+    replica_unbind(replica);
+    if (replica->arena)
+        arena_unmap(replica->arena);
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    free(attachment);
+}

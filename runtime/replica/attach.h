@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_REPLICA_ATTACH_H
+#define SM_REPLICA_ATTACH_H
+
+/*
+ * What a replica and its switch say to each other on the attach socket (SOCK_SEQPACKET, Unix): one message a line,
+ * C structures, since both sides are on one host and map the same structures anyway.
+ *
+ *     replica -> switch   struct attach_hello
+ *     switch -> replica   struct attach_welcome, with three descriptors: the arena, the replica's eventfd, the switch's
+ *     replica -> switch   struct registration (arena/arena.h)
+ *     switch -> replica   struct attach_reply
+ *
+ * After that nothing is said; either side sees the other's end by the socket closing.
+ */
+
+#include <stdint.h>
+
+#define ATTACH_MAGIC 0x68637461u
+#define ATTACH_VERSION 1u
+#define ATTACH_FDS 3u
+#define ATTACH_SOCKET_BYTES (1 << 20) /* send buffer: a registration is one message */
+
+struct attach_hello {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t replica; /* the number in its name */
+    char middlebox[32];
+};
+
+struct attach_welcome {
+    int32_t result; /* 0 or an SM_E_*: then error says why, and no descriptors come */
+    uint32_t version;
+    uint32_t slot;
+    uint64_t base, bytes; /* where to map the arena */
+    char error[224];
+};
+
+struct attach_reply {
+    int32_t result;
+    char error[224];
+};
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * The public calls on flows (include/splitmerge/flow.h): from a packet to its record.
+ *
+ * A partitioned class's flows lie in the packet's shard, which this replica owns; a shared class's in the stripe that
+ * their key hashes to, locked from get to put.
+ */
+
+#include <assert.h>
+#include <string.h>
+
+#include "packet/packet.h"
+#include "replica/replica.h"
+
+/* Where a packet's flow of a class is. */
+struct place {
+    struct sm_key key;
+    uint64_t hash;
+    uint32_t shard;
+};
+
+static void locate(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
+                   struct place *place)
+{
+    enum sm_granularity granularity = replica->classes[cls.id].granularity;
+
+    sm_packet_key(packet, granularity, &place->key);
+    place->key.tag = tag;
+    place->hash = granularity == replica->steering && tag == 0 ? packet->meta->hash
+                                                               : state_hash(replica->state, &place->key);
+    place->shard = replica->classes[cls.id].partitioned ? packet->meta->shard : state_stripe_of(place->hash);
+}
+
+static void hold(struct sm_replica *replica, uint32_t shard)
+{
+    if (shard < SM_SHARDS)
+        return;
+    assert(replica->held_stripe == 0 && "one shared flow at a time");
+    state_lock(replica->state, shard, replica->slot);
+    replica->held_stripe = shard;
+}
+
+static void give_back(struct sm_replica *replica)
+{
+    if (replica->held_stripe == 0)
+        return;
+    state_unlock(replica->state, replica->held_stripe);
+    replica->held_stripe = 0;
+}
+
+/* The shard or stripe that a flow in hand lives in. */
+static uint32_t home(const struct sm_replica *replica, sm_class cls)
+{
+    return replica->classes[cls.id].partitioned ? replica->current_shard : replica->held_stripe;
+}
+
+sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag)
+{
+    struct place place;
+
+    locate(replica, cls, packet, tag, &place);
+    hold(replica, place.shard);
+    struct flow *flow = state_find(replica->state, place.shard, cls.id, &place.key, place.hash);
+    if (!flow) {
+        give_back(replica);
+        return (sm_flow){NULL};
+    }
+    return (sm_flow){flow_record(flow)};
+}
+
+int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, sm_flow *out,
+                   bool *created)
+{
+    struct place place;
+
+    locate(replica, cls, packet, tag, &place);
+    hold(replica, place.shard);
+    struct flow *flow = state_find(replica->state, place.shard, cls.id, &place.key, place.hash);
+    bool fresh = flow == NULL;
+    if (fresh) {
+        int result = state_insert(replica->actor, place.shard, cls.id, &place.key, place.hash, &flow);
+        if (result) {
+            give_back(replica);
+            *out = (sm_flow){NULL};
+            return result;
+        }
+    }
+    if (created)
+        *created = fresh;
+    *out = (sm_flow){flow_record(flow)};
+    return 0;
+}
+
+void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow)
+{
+    (void)flow;
+    if (!replica->classes[cls.id].partitioned)
+        give_back(replica);
+}
+
+void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow)
+{
+    state_remove(replica->actor, home(replica, cls), flow_of_record(flow.state));
+    sm_flow_put(replica, cls, flow);
+}
+
+const struct sm_key *sm_flow_key(sm_flow flow) { return flow_key(flow_of_record(flow.state)); }
+
+void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time deadline)
+{
+    uint32_t shard = replica->current_shard;
+
+    if (!replica->classes[cls.id].partitioned)
+        return;
+    state_timer_set(replica->actor, shard, flow_of_record(flow.state), slot, deadline);
+    /* Only an earlier deadline matters to the order of shards; a later one is found when the old one comes. */
+    if (replica->timers.place[shard] == 0 || deadline.ns < replica->timers.deadline[shard])
+        shard_heap_set(&replica->timers, shard, deadline.ns);
+}
+
+void sm_flow_timer_cancel(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot)
+{
+    if (replica->classes[cls.id].partitioned)
+        state_timer_cancel(replica->actor, replica->current_shard, flow_of_record(flow.state), slot);
+}
+
+sm_time sm_flow_timer_get(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot)
+{
+    if (!replica->classes[cls.id].partitioned)
+        return (sm_time){0};
+    return state_timer_get(replica->state, flow_of_record(flow.state), slot);
+}
+
+bool sm_class_partitioned(const struct sm_replica *replica, sm_class cls)
+{
+    return replica->classes[cls.id].partitioned;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* The public calls on packets (include/splitmerge/packet.h). */
+
+#include <string.h>
+
+#include "packet/packet.h"
+#include "replica/replica.h"
+
+const uint8_t *sm_packet_data(const struct sm_packet *packet) { return packet->data; }
+
+uint32_t sm_packet_caplen(const struct sm_packet *packet) { return packet->meta->caplen; }
+
+uint32_t sm_packet_len(const struct sm_packet *packet) { return packet->meta->len; }
+
+sm_time sm_packet_time(const struct sm_packet *packet) { return (sm_time){packet->meta->time}; }
+
+int sm_packet_linktype(const struct sm_packet *packet) { return packet->replica->arena->linktype; }
+
+const struct sm_headers *sm_packet_headers(const struct sm_packet *packet) { return &packet->meta->headers; }
+
+void sm_packet_key(const struct sm_packet *packet, enum sm_granularity granularity, struct sm_key *key)
+{
+    const struct sm_parsed parsed = {.key = packet->meta->key, .headers = packet->meta->headers};
+
+    sm_parsed_key(&parsed, packet->data, packet->meta->caplen, granularity, key);
+}
+
+uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset, uint32_t length)
+{
+    if (offset > packet->meta->caplen || length > packet->meta->caplen - offset)
+        return NULL;
+    packet->written = 1;
+    return packet->data + offset;
+}
+
+void sm_packet_pass(struct sm_packet *packet) { packet->verdict = VERDICT_PASS; }
+
+void sm_packet_drop(struct sm_packet *packet, uint16_t reason)
+{
+    packet->verdict = VERDICT_DROP;
+    packet->reason = reason;
+}
+
+static void count_one(_Atomic uint64_t *counter)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+int sm_packet_send(struct sm_replica *replica, struct sm_packet *cause, const void *data, uint32_t length)
+{
+    struct channel *channel = replica->channel;
+    uint32_t head = atomic_load_explicit(&channel->reserve_head, memory_order_acquire);
+
+    if (length == 0)
+        return SM_E_INVALID;
+    if (length > POOL_SMALL_BYTES - POOL_DATA_OFFSET || head == replica->reserve_tail) {
+        count_one(&channel->counters.generated_limit);
+        return SM_E_LIMIT;
+    }
+    uint32_t buffer = channel->reserve[replica->reserve_tail++ % CHANNEL_RESERVE];
+    memcpy(pool_data(&replica->arena->pool, buffer), data, length);
+    replica->out[replica->produced++ & channel->ring_mask] = (struct out_entry){
+        .buffer = buffer,
+        .length = length,
+        .cause = cause->buffer,
+        .kind = OUT_GENERATED,
+        .verdict = VERDICT_PASS,
+    };
+    count_one(&channel->counters.generated);
+    return 0;
+}

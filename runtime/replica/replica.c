@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "replica/replica.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "packet/packet.h"
+
+_Static_assert(offsetof(struct packet_meta, key) == 0 && offsetof(struct packet_meta, headers) == sizeof(struct sm_key),
+               "the first part of the meta data is a struct sm_parsed");
+_Static_assert(sizeof(struct packet_meta) <= POOL_DATA_OFFSET - 128, "meta data leaves the headroom alone");
+
+int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot)
+{
+    int result = state_actor_join(&replica->actor, arena->state, slot);
+    if (result)
+        return result;
+    replica->arena = arena;
+    replica->state = arena->state;
+    replica->slot = slot;
+    replica->channel = arena_channel(arena, 0, slot);
+    replica->in = channel_in(replica->channel);
+    replica->out = channel_out(replica->channel);
+    return 0;
+}
+
+void replica_unbind(struct sm_replica *replica)
+{
+    if (replica->actor)
+        state_actor_leave(replica->actor);
+    replica->actor = NULL;
+}
+
+void replica_learn_classes(struct sm_replica *replica)
+{
+    for (unsigned i = 0; i < state_class_count(replica->state); i++) {
+        const struct state_class *cls = state_class(replica->state, i);
+        replica->classes[i].granularity = cls->granularity;
+        replica->classes[i].partitioned = cls->partitioned;
+    }
+    replica->steering = replica->arena->steering;
+}
+
+bool replica_has_input(const struct sm_replica *replica)
+{
+    return atomic_load_explicit(&replica->channel->in_head, memory_order_acquire) != replica->consumed;
+}
+
+/* Counters have one writer: a plain add, atomic only so that readers see whole values. */
+static void count(_Atomic uint64_t *counter, uint64_t amount)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount, memory_order_relaxed);
+}
+
+static struct out_entry *answer(struct sm_replica *replica)
+{
+    return &replica->out[replica->produced++ & replica->channel->ring_mask];
+}
+
+/* Give back the strong objects of complete packets. */
+static void unlock_committed(struct sm_replica *replica)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < replica->strong_count; i++) {
+        if (replica->strong[i].current)
+            replica->strong[kept++] = replica->strong[i];
+        else
+            atomic_store_explicit(&replica->arena->strong[replica->strong[i].id].holder, 0, memory_order_release);
+    }
+    replica->strong_count = kept;
+}
+
+void replica_commit(struct sm_replica *replica)
+{
+    struct channel *channel = replica->channel;
+
+    atomic_store_explicit(&channel->commit, commit_word(replica->consumed, replica->complete), memory_order_release);
+    if (replica->strong_count > 0)
+        unlock_committed(replica);
+    /* The store above before the load below, in the single order that the switch's own pair (its flag, then our commit)
+     * is part of: one of the two sees the other. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&channel->switch_sleeps, memory_order_relaxed))
+        replica_wake_switch(replica);
+}
+
+/* Fire the timers of a shard that are due at `now`, in the order (deadline, flow key, slot). */
+static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now)
+{
+    struct flow *flow;
+    unsigned timer;
+    sm_time deadline;
+    const struct sm_packet *packet = replica->current;
+    uint64_t fired = 0;
+
+    replica->current = NULL;
+    replica->current_shard = shard;
+    while (state_timer_expire(replica->actor, shard, (sm_time){now}, &flow, &timer, &deadline)) {
+        unsigned cls = flow_class(flow);
+        replica->classes[cls].on_timer(replica, (sm_class){(uint16_t)cls}, (sm_flow){flow_record(flow)}, timer, deadline,
+                                       replica->classes[cls].user);
+        fired++;
+    }
+    replica->current = packet;
+    shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
+    count(&replica->channel->counters.timers_fired, fired);
+}
+
+static void process_packet(struct sm_replica *replica, const struct in_entry *entry)
+{
+    struct channel *channel = replica->channel;
+    struct packet_meta *meta = pool_meta(&replica->arena->pool, entry->buffer);
+    struct sm_packet packet = {
+        .meta = meta,
+        .data = pool_data(&replica->arena->pool, entry->buffer),
+        .parsed = (const struct sm_parsed_view *)(const void *)meta,
+        .replica = replica,
+        .buffer = entry->buffer,
+        .verdict = VERDICT_PASS,
+    };
+
+    atomic_store_explicit(&channel->low, entry->time, memory_order_release);
+    if (atomic_load_explicit(&replica->arena->writer[entry->shard], memory_order_relaxed) != replica->slot + 1)
+        count(&channel->counters.owner_violations, 1);
+    if (state_timer_next(replica->state, entry->shard) <= entry->time)
+        fire_timers(replica, entry->shard, entry->time);
+
+    /* Its answer comes before what the middlebox sends because of it. */
+    uint32_t place = replica->produced++ & channel->ring_mask;
+    replica->current = &packet;
+    replica->current_shard = entry->shard;
+    replica->on_packet(replica, &packet, replica->user);
+    replica->current = NULL;
+    for (unsigned i = 0; i < replica->strong_count; i++)
+        replica->strong[i].current = false;
+    assert(replica->held_stripe == 0 && "a shared flow was not put");
+
+    replica->out[place] = (struct out_entry){
+        .buffer = entry->buffer,
+        .length = meta->caplen,
+        .reason = packet.reason,
+        .kind = OUT_PACKET,
+        .verdict = packet.verdict,
+        .written = packet.written,
+    };
+    count(&channel->counters.packets, 1);
+    count(&channel->counters.bytes, meta->len);
+}
+
+static void adopt(struct sm_replica *replica, uint32_t shard)
+{
+    uint8_t before = atomic_exchange_explicit(&replica->arena->writer[shard], (uint8_t)(replica->slot + 1),
+                                              memory_order_acq_rel);
+    if (before != 0)
+        count(&replica->channel->counters.owner_violations, 1);
+    replica->owned[shard] = 1;
+    shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
+}
+
+static void release(struct sm_replica *replica, const struct in_entry *entry)
+{
+    uint32_t shard = entry->shard;
+
+    if (replica->owned[shard])
+        atomic_store_explicit(&replica->arena->writer[shard], 0, memory_order_release);
+    replica->owned[shard] = 0;
+    shard_heap_set(&replica->timers, shard, UINT64_MAX);
+    *answer(replica) = (struct out_entry){.kind = OUT_RELEASED, .reason = entry->shard, .cause = entry->buffer};
+}
+
+static void tick(struct sm_replica *replica, uint64_t now)
+{
+    uint32_t shard;
+
+    while (shard_heap_due(&replica->timers, now, &shard))
+        fire_timers(replica, shard, now);
+    *answer(replica) = (struct out_entry){.kind = OUT_TICKED};
+}
+
+/* Write flows of owned shards into the query area until it is full. */
+static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
+{
+    uint8_t *area = channel_query(replica->channel);
+    struct query_header *header = (struct query_header *)(void *)area;
+    uint32_t used = sizeof *header;
+
+    *header = (struct query_header){.next_shard = SM_SHARDS};
+    for (; shard < SM_SHARDS; shard++, cursor = 0) {
+        struct flow *flow;
+        uint32_t before = cursor;
+        while (replica->owned[shard] && (flow = state_next(replica->state, shard, &cursor)) != NULL) {
+            uint32_t record = state_class(replica->state, flow_class(flow))->record_size;
+            uint32_t need = (uint32_t)sizeof(struct query_flow) + ((record + 7) & ~7u);
+            if (used + need > CHANNEL_QUERY_BYTES) {
+                header->next_shard = shard;
+                header->next_cursor = before;
+                goto out;
+            }
+            struct query_flow *to = (struct query_flow *)(void *)(area + used);
+            *to = (struct query_flow){.cls = (uint16_t)flow_class(flow), .shard = (uint16_t)shard, .record_bytes = record};
+            memcpy(to->key, flow_key(flow), sizeof to->key);
+            memcpy(to + 1, flow_record(flow), record);
+            used += need;
+            header->count++;
+            before = cursor;
+        }
+    }
+out:
+    header->bytes = used - (uint32_t)sizeof *header;
+    *answer(replica) = (struct out_entry){.kind = OUT_QUERIED};
+}
+
+static void process(struct sm_replica *replica, const struct in_entry *entry)
+{
+    switch ((enum in_kind)entry->kind) {
+    case IN_PACKET:
+        process_packet(replica, entry);
+        break;
+    case IN_RELEASE:
+        release(replica, entry);
+        break;
+    case IN_ADOPT:
+        for (uint32_t shard = entry->shard; shard <= entry->buffer && shard < SM_SHARDS; shard++)
+            adopt(replica, shard);
+        break;
+    case IN_TICK:
+        tick(replica, entry->time);
+        break;
+    case IN_QUERY:
+        query(replica, entry->shard, entry->buffer);
+        break;
+    case IN_RETIRE:
+        replica->retired = true;
+        break;
+    }
+}
+
+/* Overlap the cache misses of a burst: meta data, then shards, then table groups, then records. */
+static void prefetch(const struct sm_replica *replica, const struct in_entry *const *entries, unsigned count_)
+{
+    const struct pool_layout *pool = &replica->arena->pool;
+
+    for (unsigned i = 0; i < count_; i++) {
+        if (entries[i]->kind != IN_PACKET)
+            continue;
+        __builtin_prefetch(pool_meta(pool, entries[i]->buffer));
+        __builtin_prefetch((const uint8_t *)pool_meta(pool, entries[i]->buffer) + 64);
+        state_prefetch_shard(replica->state, entries[i]->shard);
+    }
+    for (unsigned i = 0; i < count_; i++) {
+        if (entries[i]->kind != IN_PACKET)
+            continue;
+        state_prefetch_group(replica->state, entries[i]->shard, pool_meta(pool, entries[i]->buffer)->hash);
+        __builtin_prefetch(pool_data(pool, entries[i]->buffer));
+    }
+    for (unsigned i = 0; i < count_; i++)
+        if (entries[i]->kind == IN_PACKET)
+            state_prefetch_record(replica->state, entries[i]->shard, pool_meta(pool, entries[i]->buffer)->hash);
+}
+
+unsigned replica_burst(struct sm_replica *replica, unsigned budget)
+{
+    const struct in_entry *entries[CHANNEL_BURST];
+    uint32_t waiting = atomic_load_explicit(&replica->channel->in_head, memory_order_acquire) - replica->consumed;
+    unsigned n = waiting < budget ? waiting : budget;
+
+    if (n > CHANNEL_BURST)
+        n = CHANNEL_BURST;
+    if (n == 0)
+        return 0;
+    for (unsigned i = 0; i < n; i++)
+        entries[i] = &replica->in[(replica->consumed + i) & replica->channel->ring_mask];
+    prefetch(replica, entries, n);
+    for (unsigned i = 0; i < n; i++) {
+        process(replica, entries[i]);
+        replica->consumed++;
+        replica->complete = replica->produced;
+    }
+    replica_commit(replica);
+    return n;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_REPLICA_REPLICA_H
+#define SM_REPLICA_REPLICA_H
+
+/*
+ * A replica's own side: the packet loop over one channel, and what the public calls need.
+ *
+ * Life-cycle.  opened (the program registers) -> started (packets come) -> retired (IN_RETIRE was met, or the switch
+ * is gone). A shard is *owned* from IN_ADOPT to IN_RELEASE; only then its state may be touched.
+ *
+ * A burst.  Entries are processed in ring order; answers are written behind what is produced already; one store of the
+ * channel's commit word makes everything visible. replica_commit() may be called inside a burst for the packets that
+ * are complete (before waiting for another replica).
+ *
+ * Concurrency.  One thread. What others read of it: the commit word, `low`, the counters.
+ */
+
+#include <signal.h>
+#include <splitmerge/splitmerge.h>
+
+#include "arena/arena.h"
+#include "replica/shard_heap.h"
+
+/* One packet in the hands of the middlebox. */
+struct sm_packet {
+    struct packet_meta *meta;
+    uint8_t *data;
+    struct sm_parsed_view {
+        struct sm_key key;
+        struct sm_headers headers;
+    } const *parsed; /* the first part of meta */
+    struct sm_replica *replica;
+    uint32_t buffer;
+    uint16_t reason;
+    uint8_t verdict;
+    uint8_t written;
+};
+
+struct sm_replica {
+    struct arena *arena;
+    struct state *state;
+    struct state_actor *actor;
+    struct channel *channel;
+    struct in_entry *in;
+    struct out_entry *out;
+    unsigned slot;
+
+    uint32_t consumed; /* entries completely processed; committed up to channel->commit */
+    uint32_t produced; /* answers written */
+    uint32_t complete; /* answers of completely processed entries */
+    uint32_t reserve_tail;
+    bool retired;
+    bool started;
+
+    sm_packet_fn *on_packet;
+    void *user;
+    struct {
+        sm_timer_fn *on_timer;
+        void *user;
+        uint8_t granularity;
+        bool partitioned;
+    } classes[SM_MAX_CLASSES];
+    struct registration *registration; /* until sm_start() */
+    enum sm_granularity steering;
+
+    const struct sm_packet *current; /* the packet or, in a timer, NULL */
+    uint32_t current_shard;
+    uint32_t held_stripe; /* of the shared flow that is held; 0: none (stripes are numbered from SM_SHARDS) */
+
+    struct {
+        uint16_t id;
+        bool current; /* got for the packet that is being processed: stays locked over a commit inside the burst */
+    } strong[SM_MAX_SHARED]; /* locked strong objects, ascending; unlocked at commit */
+    unsigned strong_count;
+
+    struct shard_heap timers; /* owned shards by earliest deadline */
+    uint8_t owned[SM_SHARDS];
+
+    struct attachment *attachment; /* to a switch; NULL when standalone */
+    struct standalone *standalone; /* this process is its own host; NULL when attached */
+    volatile sig_atomic_t stop;
+    struct sm_errbuf last_error;
+};
+
+/* Bind an opened replica to its channel. SM_E_NO_MEMORY. */
+int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot);
+void replica_unbind(struct sm_replica *replica);
+
+/* Classes as the arena has them now, after registration. */
+void replica_learn_classes(struct sm_replica *replica);
+
+/* Process at most `budget` entries and commit. Returns how many. */
+unsigned replica_burst(struct sm_replica *replica, unsigned budget);
+
+/* Commit the entries processed so far in this burst. */
+void replica_commit(struct sm_replica *replica);
+
+/* Whether entries wait. */
+bool replica_has_input(const struct sm_replica *replica);
+
+/* Wake the switch when it sleeps; nothing to do when standalone. */
+void replica_wake_switch(struct sm_replica *replica);
+
+/* attach.c: the way to a switch. */
+int attach_open(struct sm_replica *replica, const char *path, const char *middlebox, struct sm_errbuf *error);
+int attach_start(struct sm_replica *replica, struct sm_errbuf *error);
+int attach_poll(struct sm_replica *replica, unsigned budget);
+int attach_sleep_fd(struct sm_replica *replica);
+void attach_close(struct sm_replica *replica);
+
+/* standalone.c: this process as its own host. */
+int standalone_open(struct sm_replica *replica, const struct sm_options *options, struct sm_errbuf *error);
+int standalone_start(struct sm_replica *replica, struct sm_errbuf *error);
+int standalone_poll(struct sm_replica *replica, unsigned budget);
+int standalone_sleep_fd(struct sm_replica *replica);
+void standalone_close(struct sm_replica *replica);
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* The public calls of include/splitmerge/splitmerge.h, registration, and the loop. */
+
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "replica/replica.h"
+
+/* How long to poll, yielding the core each time, before sleeping: sleeping and waking across cores costs more. */
+#define YIELD_NS 50000
+
+int sm_open(struct sm_replica **out, const struct sm_options *options, struct sm_errbuf *error)
+{
+    struct sm_errbuf ignored;
+    const char *path = getenv("SPLITMERGE_ATTACH");
+
+    *out = NULL;
+    if (!error)
+        error = &ignored;
+    if (!options || options->size != sizeof *options || !options->name || strlen(options->name) > 31 ||
+        !options->on_packet) {
+        snprintf(error->text, sizeof error->text, "sm_open: options need their size, a name and a packet handler");
+        return SM_E_INVALID;
+    }
+    if (!path && !options->input) {
+        snprintf(error->text, sizeof error->text,
+                 "neither an input nor a service to attach to (SPLITMERGE_ATTACH is not set)");
+        return SM_E_INVALID;
+    }
+    struct sm_replica *replica = calloc(1, sizeof *replica);
+    struct registration *registration = calloc(1, sizeof *registration);
+    if (!replica || !registration) {
+        free(replica);
+        free(registration);
+        snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
+        return SM_E_NO_MEMORY;
+    }
+    snprintf(registration->middlebox, sizeof registration->middlebox, "%s", options->name);
+    replica->registration = registration;
+    replica->on_packet = options->on_packet;
+    replica->user = options->user;
+    int result = path ? attach_open(replica, path, options->name, error) : standalone_open(replica, options, error);
+    if (result) {
+        sm_close(replica);
+        return result;
+    }
+    *out = replica;
+    return 0;
+}
+
+bool sm_standalone(const struct sm_replica *replica) { return replica->standalone != NULL; }
+
+int sm_linktype(const struct sm_replica *replica) { return replica->arena->linktype; }
+
+int sm_drop_reason(struct sm_replica *replica, const char *name, uint16_t *reason)
+{
+    struct registration *registration = replica->registration;
+
+    if (!registration)
+        return SM_E_STATE;
+    if (name[0] == '\0' || strlen(name) >= sizeof registration->reasons[0])
+        return SM_E_INVALID;
+    for (uint32_t i = 0; i < registration->reason_count; i++)
+        if (strcmp(registration->reasons[i], name) == 0) {
+            *reason = (uint16_t)i;
+            return 0;
+        }
+    if (registration->reason_count == SM_MAX_REASONS)
+        return SM_E_LIMIT;
+    *reason = (uint16_t)registration->reason_count;
+    strcpy(registration->reasons[registration->reason_count++], name);
+    return 0;
+}
+
+static int copy_fields(struct state_class *cls, const struct sm_class_options *options)
+{
+    if (options->field_count > SM_MAX_FIELDS)
+        return SM_E_INVALID;
+    for (unsigned i = 0; i < options->field_count; i++) {
+        const struct sm_field *field = &options->fields[i];
+        bool number = field->type != SM_FIELD_BYTES;
+        bool whole = field->size == 1 || field->size == 2 || field->size == 4 || field->size == 8;
+        if (!field->name || strlen(field->name) > 23 || (field->unit && strlen(field->unit) > 7) || field->size == 0 ||
+            (number && !whole) || (uint32_t)field->offset + field->size > options->record_size)
+            return SM_E_INVALID;
+        strcpy(cls->fields[i].name, field->name);
+        if (field->unit)
+            strcpy(cls->fields[i].unit, field->unit);
+        cls->fields[i].type = (uint8_t)field->type;
+        cls->fields[i].offset = field->offset;
+        cls->fields[i].size = field->size;
+        cls->fields[i].scale = field->scale == 0 ? 1 : field->scale;
+    }
+    cls->field_count = (uint16_t)options->field_count;
+    return 0;
+}
+
+int sm_class_register(struct sm_replica *replica, const struct sm_class_options *options, sm_class *cls)
+{
+    struct registration *registration = replica->registration;
+
+    if (!registration)
+        return SM_E_STATE;
+    if (options->size != sizeof *options || !options->name || options->name[0] == '\0' || strlen(options->name) > 31 ||
+        options->record_size == 0 || options->record_size > SM_MAX_RECORD || options->timers > SM_MAX_TIMERS ||
+        (unsigned)options->granularity >= SM_GRANULARITY_COUNT || (options->timers > 0 && !options->on_timer) ||
+        (options->granularity == SM_BY_ALL && !options->may_share))
+        return SM_E_INVALID;
+    if (registration->class_count == SM_MAX_CLASSES)
+        return SM_E_LIMIT;
+    for (uint32_t i = 0; i < registration->class_count; i++)
+        if (strcmp(registration->classes[i].name, options->name) == 0)
+            return SM_E_CONFLICT;
+
+    struct state_class *to = &registration->classes[registration->class_count];
+    if (copy_fields(to, options) != 0) {
+        memset(to, 0, sizeof *to);
+        return SM_E_INVALID;
+    }
+    strcpy(to->name, options->name);
+    to->version = options->version;
+    to->record_size = options->record_size;
+    to->limit = options->limit;
+    to->granularity = (uint8_t)options->granularity;
+    to->timers = options->timers;
+    to->may_share = options->may_share;
+    replica->classes[registration->class_count].on_timer = options->on_timer;
+    replica->classes[registration->class_count].user = options->user;
+    cls->id = (uint16_t)registration->class_count++;
+    return 0;
+}
+
+static int register_shared(struct sm_replica *replica, const char *name, enum shared_kind kind, uint32_t size,
+                           uint16_t *id)
+{
+    struct registration *registration = replica->registration;
+
+    if (!registration)
+        return SM_E_STATE;
+    if (name[0] == '\0' || strlen(name) > 31 || size > SM_MAX_SHARED_SIZE)
+        return SM_E_INVALID;
+    if (registration->shared_count == SM_MAX_SHARED)
+        return SM_E_LIMIT;
+    for (uint32_t i = 0; i < registration->shared_count; i++)
+        if (strcmp(registration->shared[i].name, name) == 0)
+            return SM_E_CONFLICT;
+    strcpy(registration->shared[registration->shared_count].name, name);
+    registration->shared[registration->shared_count].kind = kind;
+    registration->shared[registration->shared_count].size = size;
+    *id = (uint16_t)registration->shared_count++;
+    return 0;
+}
+
+int sm_counter_register(struct sm_replica *replica, const char *name, sm_counter *counter)
+{
+    return register_shared(replica, name, SHARED_COUNTER, 0, &counter->id);
+}
+
+int sm_strong_register(struct sm_replica *replica, const char *name, uint32_t size, sm_strong *object)
+{
+    return register_shared(replica, name, SHARED_STRONG, size, &object->id);
+}
+
+int sm_start(struct sm_replica *replica, struct sm_errbuf *error)
+{
+    struct sm_errbuf ignored;
+
+    if (!error)
+        error = &ignored;
+    if (!replica->registration) {
+        snprintf(error->text, sizeof error->text, "sm_start: already started");
+        return SM_E_STATE;
+    }
+    int result = replica->standalone ? standalone_start(replica, error) : attach_start(replica, error);
+    if (result)
+        return result;
+    free(replica->registration);
+    replica->registration = NULL;
+    replica_learn_classes(replica);
+    replica->started = true;
+    return 0;
+}
+
+int sm_poll(struct sm_replica *replica, unsigned budget)
+{
+    return replica->standalone ? standalone_poll(replica, budget) : attach_poll(replica, budget);
+}
+
+int sm_sleep_fd(struct sm_replica *replica)
+{
+    return replica->standalone ? standalone_sleep_fd(replica) : attach_sleep_fd(replica);
+}
+
+static uint64_t monotonic(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+/* Nothing to do: yield for a while, then sleep until something comes. */
+static int wait_for_input(struct sm_replica *replica)
+{
+    for (uint64_t start = monotonic(); monotonic() - start < YIELD_NS; sched_yield())
+        if (replica->standalone || replica_has_input(replica))
+            break;
+    if (replica_has_input(replica))
+        return 0;
+    int fd = sm_sleep_fd(replica);
+    if (fd == SM_E_AGAIN)
+        return 0;
+    if (fd < 0)
+        return fd;
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    poll(&wait, 1, replica->standalone ? 10 : -1);
+    atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
+    return 0;
+}
+
+int sm_run(struct sm_replica *replica)
+{
+    for (;;) {
+        int result = sm_poll(replica, CHANNEL_BURST);
+        if (result == 0)
+            result = wait_for_input(replica);
+        if (result == SM_E_END)
+            return 0;
+        if (result < 0)
+            return result;
+    }
+}
+
+const char *sm_last_error(const struct sm_replica *replica) { return replica->last_error.text; }
+
+void sm_stop(struct sm_replica *replica) { replica->stop = 1; }
+
+void sm_close(struct sm_replica *replica)
+{
+    if (!replica)
+        return;
+    if (replica->standalone)
+        standalone_close(replica);
+    if (replica->attachment)
+        attach_close(replica);
+    free(replica->registration);
+    free(replica);
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * The public calls on shared objects (include/splitmerge/shared.h), and the bound on packet time that shared state
+ * which depends on it needs (design D6).
+ */
+
+#include <sched.h>
+#include <string.h>
+#include <time.h>
+
+#include "replica/replica.h"
+
+/* Yield for a while, then sleep: replicas share cores, and the one that is waited for may need this one. */
+static void back_off(unsigned *turns)
+{
+    if (++*turns < 200) {
+        sched_yield();
+    } else {
+        struct timespec pause = {.tv_nsec = 50000};
+        nanosleep(&pause, NULL);
+    }
+}
+
+void sm_counter_add(struct sm_replica *replica, sm_counter counter, int64_t amount)
+{
+    _Atomic int64_t *slot = &replica->arena->counters[replica->slot][counter.id];
+
+    atomic_store_explicit(slot, atomic_load_explicit(slot, memory_order_relaxed) + amount, memory_order_relaxed);
+}
+
+int64_t sm_counter_read(const struct sm_replica *replica, sm_counter counter)
+{
+    int64_t sum = 0;
+
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        sum += atomic_load_explicit(&replica->arena->counters[i][counter.id], memory_order_relaxed);
+    return sum;
+}
+
+static bool try_lock(struct strong_object *object, uint32_t holder)
+{
+    uint32_t nobody = 0;
+
+    return atomic_compare_exchange_strong_explicit(&object->holder, &nobody, holder, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+void *sm_shared_get(struct sm_replica *replica, sm_strong id, unsigned flags)
+{
+    struct strong_object *object = &replica->arena->strong[id.id];
+    unsigned turns = 0;
+
+    if (!(flags & SM_SYNCH))
+        return object->data;
+    for (unsigned i = 0; i < replica->strong_count; i++)
+        if (replica->strong[i].id == id.id) {
+            replica->strong[i].current = true;
+            return object->data;
+        }
+    if (!try_lock(object, replica->slot + 1)) {
+        /* Before waiting: what is done becomes visible, and locks of complete packets go back to others. */
+        replica_commit(replica);
+        if (replica->strong_count > 0 && replica->strong[replica->strong_count - 1].id > id.id)
+            return NULL;
+        while (!try_lock(object, replica->slot + 1))
+            back_off(&turns);
+    }
+    unsigned place = replica->strong_count++;
+    for (; place > 0 && replica->strong[place - 1].id > id.id; place--)
+        replica->strong[place] = replica->strong[place - 1];
+    replica->strong[place].id = id.id;
+    replica->strong[place].current = true;
+    return object->data;
+}
+
+void sm_shared_put(struct sm_replica *replica, sm_strong object, unsigned flags)
+{
+    /* Locked objects stay so until the burst commits; nothing else is ever buffered on one host. */
+    (void)replica, (void)object, (void)flags;
+}
+
+/* The earliest packet time at which another replica may still present a packet. */
+static uint64_t low_of_others(const struct sm_replica *replica)
+{
+    struct arena *arena = replica->arena;
+    /* Read before the rings: whoever's ring is found empty will be given nothing earlier than this. */
+    uint64_t low = atomic_load_explicit(&arena->pushed_time, memory_order_acquire);
+    uint64_t slots = atomic_load_explicit(&arena->ready_slots, memory_order_acquire) & ~(1ull << replica->slot);
+
+    for (; slots; slots &= slots - 1) {
+        unsigned slot = (unsigned)__builtin_ctzll(slots);
+        const struct channel *channel = arena_channel(arena, 0, slot);
+        uint64_t late = atomic_load_explicit(&arena->late_time[slot], memory_order_acquire);
+        if (late < low)
+            low = late;
+        uint32_t head = atomic_load_explicit(&channel->in_head, memory_order_acquire);
+        uint64_t commit = atomic_load_explicit(&channel->commit, memory_order_acquire);
+        uint64_t at = atomic_load_explicit(&channel->low, memory_order_acquire);
+        if (commit_consumed(commit) != head && at < low)
+            low = at;
+    }
+    return low;
+}
+
+sm_time sm_shared_low(const struct sm_replica *replica)
+{
+    uint64_t low = low_of_others(replica);
+    uint64_t late = atomic_load_explicit(&replica->arena->late_time[replica->slot], memory_order_acquire);
+
+    if (late < low)
+        low = late;
+    if (replica->current && replica->current->meta->time < low)
+        low = replica->current->meta->time;
+    return (sm_time){low};
+}
+
+bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
+{
+    const _Atomic uint64_t *late = &replica->arena->late_time[replica->slot];
+    unsigned turns = 0;
+
+    if (low_of_others(replica) >= packet->meta->time)
+        return atomic_load_explicit(late, memory_order_acquire) >= packet->meta->time;
+    replica_commit(replica);
+    while (low_of_others(replica) < packet->meta->time) {
+        /* Packets that are behind this one in our own ring, though earlier: others wait for them, and so for us. */
+        if (atomic_load_explicit(late, memory_order_acquire) < packet->meta->time)
+            return false;
+        back_off(&turns);
+    }
+    return atomic_load_explicit(late, memory_order_acquire) >= packet->meta->time;
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * A program as its own host with one replica: the same switch and the same rings, taking turns on one thread. It is
+ * how a middlebox is developed, and what a split service is compared with.
+ */
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "replica/replica.h"
+#include "switch/report.h"
+#include "switch/switch.h"
+
+#define DEFAULT_FLOWS 4194304u
+#define DEFAULT_MEMORY (1ull << 30)
+
+struct standalone {
+    struct sm_switch *sw;
+    char *report;
+    bool finished;
+    int result; /* once finished */
+};
+
+static int open_input(struct sm_port **port, const char *name, bool send, struct sm_errbuf *error)
+{
+    const char *prefix = "interface:";
+
+    if (strncmp(name, prefix, strlen(prefix)) == 0)
+        return sm_port_open_interface(port, name + strlen(prefix), send, error);
+    return sm_port_open_capture(port, name, error);
+}
+
+static int open_output(struct sm_port **port, const char *name, const struct sm_port *in, struct sm_errbuf *error)
+{
+    const char *prefix = "interface:";
+
+    if (strncmp(name, prefix, strlen(prefix)) == 0)
+        return sm_port_open_interface(port, name + strlen(prefix), true, error);
+    return sm_port_create_capture(port, name, in, error);
+}
+
+static int open_arena(struct sm_replica *replica, const struct sm_options *options, const struct sm_port *in,
+                      struct sm_errbuf *error)
+{
+    struct arena_options arena = {
+        .service = options->name,
+        .linktype = in->linktype,
+        .mode = options->output ? ARENA_INLINE : ARENA_TAP,
+        .memory = options->memory ? options->memory : DEFAULT_MEMORY,
+        .flows = options->max_flows ? options->max_flows : DEFAULT_FLOWS,
+        .small_buffers = 1024,
+        .jumbo_buffers = 8,
+    };
+    int fd;
+    int result = arena_create(&replica->arena, &fd, &arena, error);
+
+    if (result == 0)
+        close(fd); /* the mapping is enough: nobody else will come */
+    return result;
+}
+
+int standalone_open(struct sm_replica *replica, const struct sm_options *options, struct sm_errbuf *error)
+{
+    struct switch_options sw = {.hold_bytes = UINT64_MAX, .hold_ns = UINT64_MAX};
+    struct standalone *standalone = calloc(1, sizeof *standalone);
+    int result = standalone ? 0 : SM_E_NO_MEMORY;
+
+    replica->standalone = standalone;
+    if (result == 0)
+        result = open_input(&sw.in, options->input, options->output != NULL, error);
+    if (result == 0 && options->output)
+        result = open_output(&sw.out, options->output, sw.in, error);
+    if (result == 0 && sw.out && sw.out->linktype != sw.in->linktype) {
+        snprintf(error->text, sizeof error->text, "%s and %s are of different link types", sw.in->name, sw.out->name);
+        result = SM_E_INVALID;
+    }
+    if (result == 0 && options->report && !(standalone->report = strdup(options->report)))
+        result = SM_E_NO_MEMORY;
+    if (result == 0)
+        result = open_arena(replica, options, sw.in, error);
+    if (result == 0) {
+        sw.arena = replica->arena;
+        sw.order_arrival = !sw.in->is_interface;
+        result = switch_create(&standalone->sw, &sw, error);
+    }
+    if (result == 0) {
+        switch_slot_take(standalone->sw, 1, "r1", getpid(), -1);
+        return replica_bind(replica, replica->arena, 0);
+    }
+    if (!standalone->sw) {
+        struct sm_errbuf ignored;
+        if (sw.out)
+            sw.out->ops->close(sw.out, false, &ignored);
+        if (sw.in)
+            sw.in->ops->close(sw.in, false, &ignored);
+    }
+    return result;
+}
+
+int standalone_start(struct sm_replica *replica, struct sm_errbuf *error)
+{
+    struct sm_switch *sw = replica->standalone->sw;
+    int result = arena_register(replica->arena, replica->registration, error);
+
+    if (result)
+        return result;
+    switch_slot_ready(sw, 0);
+    switch_assign(sw, 0, SM_SHARDS - 1, 0);
+    switch_start(sw);
+    return 0;
+}
+
+static int write_report(const struct standalone *standalone, struct sm_errbuf *error)
+{
+    json_t *report = switch_report(standalone->sw);
+    int result = report && json_dump_file(report, standalone->report, JSON_INDENT(2)) == 0 ? 0 : SM_E_IO;
+
+    if (result)
+        snprintf(error->text, sizeof error->text, "%s: cannot write the report", standalone->report);
+    json_decref(report);
+    return result;
+}
+
+/* The input has ended and everything is back: close the files, write the report, and settle the result. */
+static int finish(struct sm_replica *replica)
+{
+    struct standalone *standalone = replica->standalone;
+    struct sm_switch *sw = standalone->sw;
+    struct sm_errbuf *error = &replica->last_error;
+    bool damaged = sw->input_result != SM_E_END;
+    int result = sw->error[0] ? SM_E_IO : damaged ? sw->input_result : 0;
+
+    if (sw->error[0])
+        memcpy(error->text, sw->error, sizeof error->text);
+    else if (damaged)
+        memcpy(error->text, sw->ports[0]->error.text, sizeof error->text);
+    standalone->finished = true;
+    switch_finish(sw);
+    if (standalone->report && write_report(standalone, error) != 0 && result == 0)
+        result = SM_E_IO;
+    struct sm_errbuf closing;
+    if (switch_close_ports(sw, result == 0, &closing) != 0 && result == 0) {
+        *error = closing;
+        result = SM_E_IO;
+    }
+    standalone->result = result ? result : SM_E_END;
+    return standalone->result;
+}
+
+int standalone_poll(struct sm_replica *replica, unsigned budget)
+{
+    struct standalone *standalone = replica->standalone;
+
+    if (standalone->finished)
+        return standalone->result;
+    if (replica->stop)
+        switch_stop_input(standalone->sw);
+    unsigned done = switch_poll(standalone->sw);
+    for (unsigned n = 1; n > 0 && budget > 0; budget -= n < budget ? n : budget)
+        done += n = replica_burst(replica, budget);
+    if (standalone->sw->state == SWITCH_ENDED || standalone->sw->error[0])
+        return finish(replica);
+    return (int)done;
+}
+
+int standalone_sleep_fd(struct sm_replica *replica)
+{
+    struct sm_port *in = replica->standalone->sw ? replica->standalone->sw->ports[0] : NULL;
+    int fd = in ? in->ops->fd(in) : -1;
+
+    return fd < 0 ? SM_E_AGAIN : fd;
+}
+
+void standalone_close(struct sm_replica *replica)
+{
+    struct standalone *standalone = replica->standalone;
+    struct sm_errbuf ignored;
+
+    replica_unbind(replica);
+    if (standalone->sw)
+        switch_destroy(standalone->sw, false, &ignored);
+    if (replica->arena)
+        arena_unmap(replica->arena);
+    free(standalone->report);
+    free(standalone);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Carrying moves out (design D4): the actions of move.c on rings and holds.
+ *
+ * An operation is a list of (shard, new owner); at most SWITCH_MOVES_IN_FLIGHT of them are between owners at a time, so
+ * that each shard is held for little more than one round trip. The answer to a release marker comes in the old owner's
+ * output ring behind every packet of the shard, so when it is met, all of them have been taken back.
+ */
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "switch/switch.h"
+
+/* Whether a ring has room for markers besides every buffer of the pool. */
+static bool room_for_markers(const struct sm_switch *sw, unsigned slot)
+{
+    const struct switch_slot *s = &sw->slots[slot];
+    uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
+    uint32_t waiting = s->in_head - commit_consumed(commit);
+
+    return waiting + sw->buffers - s->in_flight + 8 * SWITCH_MOVES_IN_FLIGHT < s->channel->ring_mask;
+}
+
+static void flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot)
+{
+    uint32_t buffer = shard->hold_head;
+
+    shard->hold_head = shard->hold_tail = POOL_NONE;
+    while (buffer != POOL_NONE) {
+        struct switch_packet *packet = &sw->packets[buffer];
+        uint32_t next = packet->next;
+        sw->hold_bytes -= packet->caplen;
+        if (late_slot != shard->owner) {
+            switch_late(sw, shard->owner, buffer, true);
+            switch_late(sw, late_slot, buffer, false);
+        }
+        switch_steer(sw, buffer);
+        buffer = next;
+    }
+}
+
+/* Carry out what the state machine says, in its order. */
+static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
+{
+    struct switch_shard *shard = &sw->shards[number];
+
+    if (actions & MOVE_DO_RELEASE) {
+        shard->held_since = sw->now;
+        switch_push(sw, shard->owner, IN_RELEASE, shard->move.generation, number, sw->clock);
+    }
+    if (actions & MOVE_DO_OWN) {
+        sw->slots[shard->owner].shards--;
+        shard->owner = shard->move.to;
+        sw->slots[shard->owner].shards++;
+        sw->epoch++;
+    }
+    if (actions & MOVE_DO_ADOPT)
+        switch_push(sw, shard->owner, IN_ADOPT, number, number, sw->clock);
+    if (actions & MOVE_DO_FLUSH)
+        flush_hold(sw, shard, shard->move.to);
+}
+
+void switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint32_t generation)
+{
+    struct switch_shard *shard = &sw->shards[number];
+    struct switch_operation *operation = &sw->operation;
+    unsigned actions = move_step(&shard->move, MOVE_RELEASED, slot, 0, generation);
+
+    if (actions & MOVE_DO_REFUSE) {
+        switch_fail(sw, "replica %s answered a release that was not asked for (shard %u)", sw->slots[slot].name, number);
+        return;
+    }
+    if (!(actions & MOVE_DO_OWN))
+        return;
+    uint32_t flows = state_shard_flows(sw->arena->state, number);
+    act(sw, number, actions);
+    histogram_add(&sw->pauses, sw->now - shard->held_since);
+    sw->moves_in_flight--;
+    sw->moves_completed++;
+    sw->flows_moved += flows;
+    operation->in_flight--;
+    operation->completed++;
+    operation->flows += flows;
+}
+
+void switch_move_abandon(struct sm_switch *sw, uint32_t number, const char *cause)
+{
+    struct switch_shard *shard = &sw->shards[number];
+    unsigned actions = move_step(&shard->move, MOVE_ABANDON, 0, 0, 0);
+
+    if (actions & MOVE_DO_REFUSE)
+        return;
+    act(sw, number, actions);
+    sw->moves_in_flight--;
+    sw->moves_abandoned++;
+    sw->operation.in_flight--;
+    sw->operation.abandoned++;
+    snprintf(sw->operation.cause, sizeof sw->operation.cause, "%s", cause);
+}
+
+/* Start the next shard of the operation; false when it has to wait. */
+static bool start_next(struct sm_switch *sw)
+{
+    struct switch_operation *operation = &sw->operation;
+    uint32_t number = operation->shards[operation->next];
+    unsigned to = operation->to[operation->next];
+    struct switch_shard *shard = &sw->shards[number];
+
+    if (shard->owner == to && shard->move.state == MOVE_STEADY) {
+        operation->next++;
+        return true;
+    }
+    if (sw->slots[to].state != SLOT_READY) {
+        operation->next++;
+        operation->abandoned++;
+        sw->moves_abandoned++;
+        snprintf(operation->cause, sizeof operation->cause, "replica %s is gone", sw->slots[to].name);
+        return true;
+    }
+    if (!room_for_markers(sw, shard->owner) || !room_for_markers(sw, to))
+        return false;
+    unsigned actions = move_step(&shard->move, MOVE_START, shard->owner, to, 0);
+    if (actions & MOVE_DO_REFUSE)
+        return false;
+    act(sw, number, actions);
+    operation->next++;
+    operation->in_flight++;
+    sw->moves_in_flight++;
+    sw->moves_started++;
+    return true;
+}
+
+/* On interfaces a shard is held no longer than limits.hold.time; anywhere no longer than the operation's deadline. */
+static void check_deadlines(struct sm_switch *sw)
+{
+    struct switch_operation *operation = &sw->operation;
+    bool late = sw->now > operation->deadline;
+    uint64_t patience = sw->options.in->is_interface ? sw->options.hold_ns : UINT64_MAX;
+    uint32_t left = operation->in_flight;
+
+    for (uint32_t i = operation->next; left > 0 && i-- > 0;) {
+        struct switch_shard *shard = &sw->shards[operation->shards[i]];
+        if (shard->move.state != MOVE_RELEASING)
+            continue;
+        left--;
+        if (late)
+            switch_move_abandon(sw, operation->shards[i], "the deadline has passed");
+        else if (sw->now - shard->held_since > patience)
+            switch_move_abandon(sw, operation->shards[i], "limits.hold.time");
+    }
+    if (late && operation->next < operation->count) {
+        operation->abandoned += operation->count - operation->next;
+        sw->moves_abandoned += operation->count - operation->next;
+        operation->next = operation->count;
+        snprintf(operation->cause, sizeof operation->cause, "the deadline has passed");
+    }
+}
+
+void switch_moves_poll(struct sm_switch *sw)
+{
+    struct switch_operation *operation = &sw->operation;
+
+    if (!operation->active)
+        return;
+    while (operation->next < operation->count && sw->moves_in_flight < SWITCH_MOVES_IN_FLIGHT && start_next(sw))
+        ;
+    if (operation->open_gate) {
+        operation->open_gate = false;
+        switch_open_gate(sw);
+    }
+    check_deadlines(sw);
+    if (operation->next == operation->count && operation->in_flight == 0) {
+        operation->active = false;
+        switch_notify(sw, NOTICE_MOVED);
+    }
+}
+
+int switch_move_begin(struct sm_switch *sw, uint64_t deadline_ns, bool open_gate)
+{
+    struct switch_operation *operation = &sw->operation;
+
+    if (operation->active)
+        return SM_E_STATE;
+    uint32_t id = operation->id + 1;
+    memset(operation, 0, sizeof *operation);
+    operation->id = id;
+    operation->deadline = deadline_ns;
+    operation->open_gate = open_gate;
+    return 0;
+}
+
+int switch_move_add(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned slot)
+{
+    struct switch_operation *operation = &sw->operation;
+
+    if (first > last || last >= SM_SHARDS || slot >= ARENA_SLOTS || sw->slots[slot].state != SLOT_READY)
+        return SM_E_INVALID;
+    for (uint32_t shard = first; shard <= last; shard++) {
+        if (sw->shards[shard].owner == SWITCH_NONE)
+            return SM_E_STATE;
+        if (sw->shards[shard].owner == slot && sw->shards[shard].move.state == MOVE_STEADY)
+            continue;
+        if (operation->count == SM_SHARDS)
+            return SM_E_INVALID;
+        operation->shards[operation->count] = (uint16_t)shard;
+        operation->to[operation->count++] = (uint8_t)slot;
+    }
+    return 0;
+}
+
+uint32_t switch_move_go(struct sm_switch *sw)
+{
+    sw->operation.active = true;
+    sw->operation.started = sw->now;
+    return sw->operation.count;
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "switch/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *integer(uint64_t value) { return json_integer((json_int_t)value); }
+
+static json_t *dropped(const struct sm_switch *sw)
+{
+    static const char *const own[] = {
+#define DROP_NAME(id, name) [DROP_##id] = (name),
+        SWITCH_DROPS(DROP_NAME)
+#undef DROP_NAME
+    };
+    json_t *reasons = json_object();
+
+    for (unsigned i = 0; i < SWITCH_DROP_COUNT; i++)
+        if (sw->dropped[i])
+            json_object_set_new(reasons, own[i], integer(sw->dropped[i]));
+    for (unsigned i = 0; i < sw->arena->registration.reason_count; i++)
+        if (sw->dropped[SWITCH_DROP_COUNT + i])
+            json_object_set_new(reasons, sw->arena->registration.reasons[i], integer(sw->dropped[SWITCH_DROP_COUNT + i]));
+    return reasons;
+}
+
+static json_t *packets(const struct sm_switch *sw)
+{
+    json_t *object = json_object();
+
+    json_object_set_new(object, "in", integer(sw->entered));
+    json_object_set_new(object, "generated", integer(sw->generated));
+    json_object_set_new(object, "out", integer(sw->out));
+    json_object_set_new(object, "dropped", dropped(sw));
+    return object;
+}
+
+static json_t *flows(const struct sm_switch *sw)
+{
+    json_t *object = json_object();
+    struct state_usage usage;
+
+    state_usage(sw->arena->state, &usage);
+    json_object_set_new(object, "created", integer(usage.flows_created));
+    json_object_set_new(object, "moved", integer(sw->flows_moved));
+    json_object_set_new(object, "expired", integer(usage.flows_closed));
+    json_object_set_new(object, "live", integer(usage.flows_live));
+    json_object_set_new(object, "refused", integer(usage.flows_refused));
+    return object;
+}
+
+static json_t *moves(const struct sm_switch *sw)
+{
+    json_t *object = json_object();
+    json_t *pause = json_object();
+
+    json_object_set_new(pause, "p50", json_real((double)histogram_quantile(&sw->pauses, 0.50) / 1e3));
+    json_object_set_new(pause, "p99", json_real((double)histogram_quantile(&sw->pauses, 0.99) / 1e3));
+    json_object_set_new(pause, "max", json_real((double)sw->pauses.max / 1e3));
+    json_object_set_new(object, "started", integer(sw->moves_started));
+    json_object_set_new(object, "completed", integer(sw->moves_completed));
+    json_object_set_new(object, "abandoned", integer(sw->moves_abandoned));
+    json_object_set_new(object, "relabel", integer(sw->moves_completed));
+    json_object_set_new(object, "copy", integer(0));
+    json_object_set_new(object, "pause_us", pause);
+    json_object_set_new(object, "held_packets", integer(sw->held_packets));
+    return object;
+}
+
+static uint32_t slot_flows(const struct sm_switch *sw, unsigned slot)
+{
+    uint32_t sum = 0;
+
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        if (sw->shards[shard].owner == slot)
+            sum += state_shard_flows(sw->arena->state, shard);
+    return sum;
+}
+
+static json_t *replicas(const struct sm_switch *sw)
+{
+    static const char *const states[] = {"free", "attached", "ready", "retiring", "gone"};
+    json_t *list = json_array();
+
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        const struct switch_slot *slot = &sw->slots[i];
+        if (slot->state == SLOT_FREE)
+            continue;
+        json_t *object = json_object();
+        json_object_set_new(object, "id", integer(slot->id));
+        json_object_set_new(object, "name", json_string(slot->name));
+        json_object_set_new(object, "pid", integer((uint64_t)slot->pid));
+        json_object_set_new(object, "state", json_string(states[slot->state]));
+        json_object_set_new(object, "packets", integer(slot->packets));
+        json_object_set_new(object, "shards", integer(slot->shards));
+        json_object_set_new(object, "flows", integer(slot_flows(sw, i)));
+        json_object_set_new(object, "queue", integer(slot->in_flight));
+        json_array_append_new(list, object);
+    }
+    return list;
+}
+
+static json_t *parse_counters(const struct sm_switch *sw)
+{
+    const struct sm_parse_counters *counters = sm_parser_counters(sw->parser);
+    json_t *object = json_object();
+
+#define PARSE_COUNTER(name) json_object_set_new(object, #name, integer(counters->name));
+    SM_PARSE_COUNTERS(PARSE_COUNTER)
+#undef PARSE_COUNTER
+    return object;
+}
+
+/* Replicas notice a second owner themselves (replica.c); their counts outlive them until the slot is used again. */
+static json_t *one_owner(const struct sm_switch *sw)
+{
+    uint64_t violations = sw->owner_violations;
+    char text[128];
+
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].state != SLOT_FREE)
+            violations += atomic_load_explicit(&sw->slots[i].channel->counters.owner_violations, memory_order_relaxed);
+    snprintf(text, sizeof text, "broken: %llu times two replicas had one shard", (unsigned long long)violations);
+    return json_string(violations ? text : "held");
+}
+
+static json_t *invariants(const struct sm_switch *sw)
+{
+    json_t *object = json_object();
+    struct sm_errbuf text;
+    const char *loss_free = "held so far";
+
+    if (sw->in_flight == 0)
+        loss_free = audit_loss_free(&sw->audit, &text);
+    json_object_set_new(object, "one_owner", one_owner(sw));
+    json_object_set_new(object, "loss_free", json_string(loss_free));
+    json_object_set_new(object, "ordered", json_string(audit_ordered(&sw->audit, &text)));
+    return object;
+}
+
+static json_t *ports(const struct sm_switch *sw)
+{
+    json_t *list = json_array();
+
+    for (unsigned i = 0; i < 2; i++) {
+        const struct sm_port *port = sw->ports[i];
+        if (!port)
+            continue;
+        json_t *object = json_object();
+        json_object_set_new(object, "name", json_string(port->name));
+        json_object_set_new(object, "driver", json_string(port->is_interface ? "libpcap+libnet" : "file"));
+        json_object_set_new(object, "rx_packets", integer(port->counters.rx_packets));
+        json_object_set_new(object, "tx_packets", integer(port->counters.tx_packets));
+        json_object_set_new(object, "tx_failed", integer(port->counters.tx_failed));
+        json_object_set_new(object, "rx_missed", integer(port->counters.rx_missed));
+        json_array_append_new(list, object);
+    }
+    return list;
+}
+
+static json_t *memory(const struct sm_switch *sw)
+{
+    json_t *object = json_object();
+    struct state_usage usage;
+
+    state_usage(sw->arena->state, &usage);
+    json_object_set_new(object, "used", integer(usage.memory_used));
+    json_object_set_new(object, "limit", integer(usage.memory_limit));
+    return object;
+}
+
+json_t *switch_report(struct sm_switch *sw)
+{
+    static const char *const states[] = {"waiting", "running", "gated", "ended", "finished"};
+    json_t *report = json_object();
+    json_t *in_flight_max = json_object();
+    uint64_t end = sw->finished_wall ? sw->finished_wall : sw->now;
+
+    json_object_set_new(report, "packets", packets(sw));
+    json_object_set_new(report, "flows", flows(sw));
+    json_object_set_new(report, "moves", moves(sw));
+    json_object_set_new(in_flight_max, "packets", integer(sw->in_flight_max));
+    json_object_set_new(in_flight_max, "replicas", integer(sw->replicas_in_flight_max));
+    json_object_set_new(report, "in_flight_max", in_flight_max);
+    json_object_set_new(report, "replicas", replicas(sw));
+    json_object_set_new(report, "invariants", invariants(sw));
+    json_object_set_new(report, "seconds", json_real(sw->start_wall ? (double)(end - sw->start_wall) / 1e9 : 0));
+    json_object_set_new(report, "version", json_string(SPLITMERGE_VERSION));
+    json_object_set_new(report, "seed", integer(sw->arena->seed));
+    json_object_set_new(report, "service", json_string(sw->arena->service));
+    json_object_set_new(report, "host", json_string(sw->arena->host));
+    json_object_set_new(report, "state", json_string(states[sw->state]));
+    json_object_set_new(report, "in_flight", integer(sw->in_flight));
+    json_object_set_new(report, "parse", parse_counters(sw));
+    json_object_set_new(report, "memory", memory(sw));
+    json_object_set_new(report, "ports", ports(sw));
+    json_object_set_new(report, "time", integer(sw->clock));
+    json_object_set_new(report, "first_time", integer(sw->first_time));
+    json_object_set_new(report, "error", sw->error[0] ? json_string(sw->error) : json_null());
+    return report;
+}
+
+static double field_value(const uint8_t *bytes, unsigned size, bool is_signed)
+{
+    union {
+        uint8_t u8;
+        uint16_t u16;
+        uint32_t u32;
+        uint64_t u64;
+    } value;
+
+    memcpy(&value, bytes, size);
+    switch (size) {
+    case 1:
+        return is_signed ? (double)(int8_t)value.u8 : value.u8;
+    case 2:
+        return is_signed ? (double)(int16_t)value.u16 : value.u16;
+    case 4:
+        return is_signed ? (double)(int32_t)value.u32 : value.u32;
+    default:
+        return is_signed ? (double)(int64_t)value.u64 : (double)value.u64;
+    }
+}
+
+static json_t *hex(const uint8_t *bytes, unsigned count)
+{
+    char *text = malloc(2 * (size_t)count + 1);
+    json_t *string;
+
+    if (!text)
+        return json_null();
+    for (unsigned i = 0; i < count; i++)
+        sprintf(text + 2 * i, "%02x", bytes[i]);
+    text[2 * count] = '\0';
+    string = json_string(text);
+    free(text);
+    return string;
+}
+
+json_t *report_record(const struct state_class *cls, const uint8_t *record)
+{
+    json_t *object = json_object();
+
+    for (unsigned i = 0; i < cls->field_count; i++) {
+        json_t *field = json_object();
+        const uint8_t *bytes = record + cls->fields[i].offset;
+        unsigned size = cls->fields[i].size;
+        json_t *value;
+        if (cls->fields[i].type == SM_FIELD_BYTES)
+            value = hex(bytes, size);
+        else if (cls->fields[i].scale == 1 && size == 8)
+            value = integer(*(const uint64_t *)(const void *)bytes);
+        else
+            value = json_real(field_value(bytes, size, cls->fields[i].type == SM_FIELD_INT) / cls->fields[i].scale);
+        json_object_set_new(field, "value", value);
+        json_object_set_new(field, "unit", json_string(cls->fields[i].unit));
+        json_object_set_new(object, cls->fields[i].name, field);
+    }
+    if (cls->field_count == 0)
+        json_object_set_new(object, "bytes", hex(record, cls->record_size));
+    return object;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * From a port to a replica's ring: receive, parse, hash, steer. The way in of the packet path.
+ *
+ * Admission is the only place that waits or drops for want of room (design D11): once a packet has a buffer, rings,
+ * holds and the reorder window have room for it.
+ */
+
+#include <assert.h>
+#include <string.h>
+
+#include "switch/switch.h"
+
+void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time)
+{
+    struct switch_slot *s = &sw->slots[slot];
+
+    s->in[s->in_head++ & s->channel->ring_mask] = (struct in_entry){
+        .time = time,
+        .buffer = buffer,
+        .shard = (uint16_t)shard,
+        .kind = (uint8_t)kind,
+    };
+}
+
+/*
+ * Packets that were held reach their replica behind later ones. Until they are back, their time bounds how far shared
+ * token buckets may refill; the word must be set before packets of later times are published.
+ */
+void switch_late(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool more)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    _Atomic uint64_t *word = &sw->arena->late_time[slot];
+    uint64_t time = sw->packets[buffer].time;
+
+    if (more) {
+        if (s->late++ == 0 || time < atomic_load_explicit(word, memory_order_relaxed))
+            atomic_store_explicit(word, time, memory_order_release);
+    } else if (--s->late == 0) {
+        atomic_store_explicit(word, UINT64_MAX, memory_order_release);
+    }
+}
+
+static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buffer)
+{
+    struct switch_packet *packet = &sw->packets[buffer];
+
+    packet->place = PLACE_HOLD;
+    packet->next = POOL_NONE;
+    packet->late = true;
+    if (shard->hold_head == POOL_NONE)
+        shard->hold_head = buffer;
+    else
+        sw->packets[shard->hold_tail].next = buffer;
+    shard->hold_tail = buffer;
+    sw->hold_bytes += packet->caplen;
+    sw->held_packets++;
+    sw->operation.held_packets++;
+    switch_late(sw, shard->move.to, buffer, true);
+    if (sw->options.in->is_interface && sw->hold_bytes > sw->options.hold_bytes)
+        switch_move_abandon(sw, packet->shard, "limits.hold.bytes");
+}
+
+/* Put a packet that has a shard in its owner's ring, or in the shard's hold. */
+void switch_steer(struct sm_switch *sw, uint32_t buffer)
+{
+    struct switch_packet *packet = &sw->packets[buffer];
+    struct switch_shard *shard = &sw->shards[packet->shard];
+
+    if (shard->move.state == MOVE_RELEASING) {
+        hold(sw, shard, buffer);
+        return;
+    }
+    if (shard->owner == SWITCH_NONE) {
+        switch_drop(sw, buffer, DROP_NO_REPLICA);
+        return;
+    }
+    packet->place = PLACE_RING;
+    packet->slot = shard->owner;
+    sw->slots[shard->owner].in_flight++;
+    switch_push(sw, shard->owner, IN_PACKET, buffer, packet->shard, packet->time);
+}
+
+/* Give the received packet its buffer, place in order, key and shard. */
+static void admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t buffer, struct sm_port *port)
+{
+    struct switch_packet *packet = &sw->packets[buffer];
+    struct packet_meta *meta = pool_meta(&sw->arena->pool, buffer);
+    uint8_t *data = pool_data(&sw->arena->pool, buffer);
+    struct sm_parsed parsed;
+
+    memcpy(data, frame->data, frame->caplen);
+    packet->sequence = sw->admitted++;
+    sw->entered++;
+    packet->seconds = frame->seconds;
+    packet->fraction = frame->fraction;
+    packet->caplen = frame->caplen;
+    packet->len = frame->len;
+    packet->time = sw->clock;
+    packet->from = sw->pending_port;
+    packet->late = false;
+    packet->place = PLACE_WINDOW;
+    sw->in_flight++;
+
+    sm_parse(sw->parser, port->linktype, data, frame->caplen, frame->len, (sm_time){sw->clock}, &parsed);
+    if (parsed.headers.family == 0) {
+        audit_enter(&sw->audit, buffer, SM_SHARDS, data, frame->caplen, frame->len);
+        switch_unprocessed(sw, buffer);
+        return;
+    }
+    struct sm_key key;
+    if (sw->arena->steering == SM_BY_FLOW)
+        key = parsed.key;
+    else
+        sm_parsed_key(&parsed, data, frame->caplen, sw->arena->steering, &key);
+    meta->key = parsed.key;
+    meta->headers = parsed.headers;
+    meta->hash = state_hash(sw->arena->state, &key);
+    meta->time = sw->clock;
+    meta->caplen = frame->caplen;
+    meta->len = frame->len;
+    meta->shard = packet->shard = (uint16_t)state_shard_of(meta->hash);
+    sw->shards[packet->shard].packets++;
+    audit_enter(&sw->audit, buffer, packet->shard, data, frame->caplen, frame->len);
+    switch_steer(sw, buffer);
+}
+
+/* Receive into sw->pending; false when there is nothing now, or nothing any more. */
+static bool receive(struct sm_switch *sw)
+{
+    bool two_way = sw->ports[1] && sw->ports[1]->is_interface && sw->ports[1]->ops->receive;
+
+    for (unsigned tries = two_way ? 2 : 1; tries > 0; tries--) {
+        uint8_t port = two_way ? sw->next_port ^= 1 : 0;
+        int result = sw->ports[port]->ops->receive(sw->ports[port], &sw->pending);
+        if (result == 1) {
+            sw->has_pending = true;
+            sw->pending_port = port;
+            return true;
+        }
+        if (result < 0) {
+            sw->input_ended = true;
+            sw->input_result = result;
+            return false;
+        }
+    }
+    return false;
+}
+
+static void gate_reached(struct sm_switch *sw)
+{
+    sw->state = SWITCH_GATED;
+    switch_notify(sw, NOTICE_GATED);
+}
+
+/* Whether the pending packet's time has come, at the pace asked for. */
+static bool its_turn(struct sm_switch *sw, uint64_t time)
+{
+    if (sw->options.pace_pps > 0)
+        return (double)(sw->now - sw->start_wall) * sw->options.pace_pps >= (double)sw->entered * 1e9;
+    if (!sw->options.pace_recorded)
+        return true;
+    if (sw->start_time == 0) {
+        sw->start_time = time;
+        sw->start_wall = sw->now;
+    }
+    return time <= sw->start_time || sw->now - sw->start_wall >= time - sw->start_time;
+}
+
+/* A packet for which there is no room: an interface drops it, a file waits. Returns whether the packet is done with. */
+static bool no_room(struct sm_switch *sw, const struct sm_port *port)
+{
+    bool oversize = sw->pending.caplen > POOL_JUMBO_BYTES - POOL_DATA_OFFSET;
+
+    if (!oversize && !port->is_interface)
+        return false;
+    sw->entered++;
+    sw->dropped[oversize ? DROP_OVERSIZE : DROP_POOL]++;
+    return true;
+}
+
+unsigned switch_input(struct sm_switch *sw)
+{
+    unsigned done = 0;
+
+    while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended) {
+        if (sw->gate_packet && sw->entered >= sw->gate_packet) {
+            gate_reached(sw);
+            break;
+        }
+        if (!sw->has_pending && !receive(sw))
+            break;
+        struct sm_port *port = sw->ports[sw->pending_port];
+        uint64_t time = sm_frame_time(port, &sw->pending).ns;
+        if (time < sw->clock)
+            time = sw->clock;
+        if (sw->gate_time && sw->entered > 0 && time - sw->first_time > sw->gate_time - 1) {
+            gate_reached(sw);
+            break;
+        }
+        if (!its_turn(sw, time))
+            break;
+        bool fits = sw->pending.caplen <= POOL_JUMBO_BYTES - POOL_DATA_OFFSET;
+        uint32_t buffer = fits ? switch_buffer_take(sw, sw->pending.caplen) : POOL_NONE;
+        if (buffer == POOL_NONE && !no_room(sw, port))
+            break;
+        if (sw->clock == 0)
+            sw->first_time = time;
+        sw->clock = time;
+        sw->has_pending = false;
+        done++;
+        if (buffer != POOL_NONE)
+            admit(sw, &sw->pending, buffer, port);
+    }
+    return done;
+}

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "switch/switch.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FRAGMENTS 65536u /* entries of the fragment table */
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec now;
+
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+void switch_notify(struct sm_switch *sw, enum switch_notice notice)
+{
+    if (sw->options.notify)
+        sw->options.notify(sw->options.notify_arg, notice);
+}
+
+/* The run cannot end well any more; the first reason is kept. Packets go on. */
+void switch_fail(struct sm_switch *sw, const char *format, ...)
+{
+    va_list args;
+
+    if (sw->error[0])
+        return;
+    va_start(args, format);
+    vsnprintf(sw->error, sizeof sw->error, format, args);
+    va_end(args);
+    switch_notify(sw, NOTICE_FAILED);
+}
+
+static int allocate(struct sm_switch *sw)
+{
+    const struct pool_layout *pool = &sw->arena->pool;
+    uint32_t places = 1;
+
+    sw->buffers = pool_count(pool);
+    while (places < sw->buffers)
+        places *= 2;
+    sw->window_mask = places - 1;
+    sw->window = malloc(places * sizeof *sw->window);
+    sw->packets = calloc(sw->buffers, sizeof *sw->packets);
+    if (!sw->window || !sw->packets || audit_init(&sw->audit, sw->buffers) != 0 ||
+        sm_parser_create(&sw->parser, FRAGMENTS) != 0)
+        return SM_E_NO_MEMORY;
+    for (uint32_t i = 0; i < places; i++)
+        sw->window[i] = (struct window_place){.buffer = POOL_NONE, .generated_head = POOL_NONE};
+    sw->free_small = sw->free_jumbo = POOL_NONE;
+    for (uint32_t i = sw->buffers; i-- > 0;) {
+        uint32_t *list = i < pool->small_count ? &sw->free_small : &sw->free_jumbo;
+        sw->packets[i].next = *list;
+        *list = i;
+    }
+    return 0;
+}
+
+int switch_create(struct sm_switch **out, const struct switch_options *options, struct sm_errbuf *error)
+{
+    struct sm_switch *sw = calloc(1, sizeof *sw);
+
+    if (sw) {
+        sw->options = *options;
+        sw->arena = options->arena;
+        sw->ports[0] = options->in;
+        sw->ports[1] = options->out;
+    }
+    if (!sw || allocate(sw) != 0) {
+        snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
+        if (sw)
+            switch_destroy(sw, false, error);
+        return SM_E_NO_MEMORY;
+    }
+    for (uint32_t i = 0; i < SM_SHARDS; i++) {
+        sw->shards[i].owner = SWITCH_NONE;
+        sw->shards[i].hold_head = sw->shards[i].hold_tail = POOL_NONE;
+    }
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        sw->slots[i].wake_fd = -1;
+    *out = sw;
+    return 0;
+}
+
+static int close_port(struct sm_port **port, bool whole, struct sm_errbuf *error)
+{
+    int result = *port ? (*port)->ops->close(*port, whole, error) : 0;
+    *port = NULL;
+    return result;
+}
+
+int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
+{
+    int out = close_port(&sw->ports[1], whole, error);
+    int in = close_port(&sw->ports[0], whole, error);
+    return out ? out : in;
+}
+
+int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
+{
+    int result = switch_close_ports(sw, whole, error);
+
+    sm_parser_destroy(sw->parser);
+    audit_free(&sw->audit);
+    free(sw->window);
+    free(sw->packets);
+    free(sw);
+    return result;
+}
+
+int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t pid, int wake_fd)
+{
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        struct switch_slot *slot = &sw->slots[i];
+        if (slot->state != SLOT_FREE && slot->state != SLOT_GONE)
+            continue;
+        if (slot->channel)
+            sw->owner_violations +=
+                atomic_load_explicit(&slot->channel->counters.owner_violations, memory_order_relaxed);
+        *slot = (struct switch_slot){.state = SLOT_ATTACHED, .id = id, .pid = pid, .wake_fd = wake_fd};
+        snprintf(slot->name, sizeof slot->name, "%s", name);
+        slot->channel = arena_channel(sw->arena, 0, i);
+        channel_reset(slot->channel, sw->buffers);
+        slot->in = channel_in(slot->channel);
+        slot->out = channel_out(slot->channel);
+        return (int)i;
+    }
+    return SM_E_LIMIT;
+}
+
+void switch_slot_ready(struct sm_switch *sw, unsigned slot)
+{
+    sw->slots[slot].state = SLOT_READY;
+    switch_lend(sw, slot);
+    atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
+}
+
+int switch_slot_drop(struct sm_switch *sw, unsigned slot)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    bool clean = s->shards == 0 && s->in_flight == 0;
+
+    atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
+    s->state = SLOT_GONE;
+    s->wake_fd = -1;
+    for (uint32_t i = 0; clean && i < sw->buffers; i++)
+        if (sw->packets[i].place == PLACE_LENT && sw->packets[i].slot == slot)
+            switch_buffer_free(sw, i);
+    return clean ? 0 : SM_E_STATE;
+}
+
+int switch_slot_retire(struct sm_switch *sw, unsigned slot)
+{
+    if (sw->slots[slot].state != SLOT_READY || sw->slots[slot].shards != 0)
+        return SM_E_STATE;
+    sw->slots[slot].state = SLOT_RETIRING;
+    switch_push(sw, slot, IN_RETIRE, 0, 0, sw->clock);
+    return 0;
+}
+
+int switch_slot_of(const struct sm_switch *sw, uint32_t id)
+{
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].state != SLOT_FREE && sw->slots[i].state != SLOT_GONE && sw->slots[i].id == id)
+            return (int)i;
+    return -1;
+}
+
+int switch_assign(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned slot)
+{
+    if (first > last || last >= SM_SHARDS || slot >= ARENA_SLOTS || sw->slots[slot].state != SLOT_READY)
+        return SM_E_INVALID;
+    for (uint32_t shard = first; shard <= last; shard++)
+        if (sw->shards[shard].owner != SWITCH_NONE)
+            return SM_E_STATE;
+    for (uint32_t shard = first; shard <= last; shard++)
+        sw->shards[shard].owner = (uint8_t)slot;
+    sw->slots[slot].shards += last - first + 1;
+    sw->epoch++;
+    switch_push(sw, slot, IN_ADOPT, last, first, sw->clock);
+    return 0;
+}
+
+void switch_start(struct sm_switch *sw)
+{
+    sw->start_wall = clock_ns(CLOCK_MONOTONIC);
+    sw->state = SWITCH_RUNNING;
+}
+
+void switch_stop_input(struct sm_switch *sw)
+{
+    if (!sw->input_ended) {
+        sw->input_ended = true;
+        sw->input_result = SM_E_END;
+    }
+    if (sw->state == SWITCH_GATED || sw->state == SWITCH_WAITING)
+        sw->state = SWITCH_RUNNING;
+}
+
+void switch_finish(struct sm_switch *sw)
+{
+    sw->finished_wall = clock_ns(CLOCK_MONOTONIC);
+    sw->state = SWITCH_FINISHED;
+}
+
+void switch_gate(struct sm_switch *sw, uint64_t packet, bool by_time, uint64_t time)
+{
+    sw->gate_packet = by_time ? 0 : packet;
+    sw->gate_time = by_time ? time + 1 : 0;
+}
+
+void switch_open_gate(struct sm_switch *sw)
+{
+    sw->gate_packet = sw->gate_time = 0;
+    if (sw->state == SWITCH_GATED)
+        sw->state = SWITCH_RUNNING;
+}
+
+int switch_query_start(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t cursor)
+{
+    if (sw->query.active || sw->slots[slot].state != SLOT_READY)
+        return SM_E_STATE;
+    sw->query = (struct switch_query){.active = true, .slot = (uint8_t)slot};
+    switch_push(sw, slot, IN_QUERY, cursor, shard, sw->clock);
+    return 0;
+}
+
+/* Everything a replica writes is checked here before it is used; what does not hold is the end of trust in it. */
+static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_entry *entry)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    const struct switch_packet *packet = entry->buffer < sw->buffers ? &sw->packets[entry->buffer] : NULL;
+
+    switch (entry->kind) {
+    case OUT_PACKET:
+        if (!packet || packet->place != PLACE_RING || packet->slot != slot)
+            return false;
+        switch_back(sw, entry->buffer, entry);
+        return true;
+    case OUT_GENERATED:
+        if (!packet || packet->place != PLACE_LENT || packet->slot != slot || entry->cause != s->last_buffer ||
+            s->packets == 0 || entry->length == 0 || entry->length > pool_capacity(&sw->arena->pool, entry->buffer))
+            return false;
+        switch_back_generated(sw, slot, entry);
+        return true;
+    case OUT_RELEASED:
+        if (entry->reason >= SM_SHARDS)
+            return false;
+        switch_released(sw, slot, entry->reason, entry->cause);
+        return true;
+    case OUT_TICKED:
+        s->ticking = false;
+        return true;
+    case OUT_QUERIED:
+        if (!sw->query.active || sw->query.slot != slot)
+            return false;
+        sw->query.active = false;
+        switch_notify(sw, NOTICE_QUERIED);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static unsigned take_back(struct sm_switch *sw, unsigned slot)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
+    uint32_t produced = commit_produced(commit);
+    uint32_t n = produced - s->out_tail;
+
+    if (n > s->channel->ring_mask + 1) {
+        switch_fail(sw, "replica %s committed more than its ring holds", s->name);
+        return 0;
+    }
+    /* The pool's data of packets that leave will be read soon. */
+    for (; s->out_tail != produced; s->out_tail++) {
+        const struct out_entry entry = s->out[s->out_tail & s->channel->ring_mask];
+        if (!take_back_one(sw, slot, &entry))
+            switch_fail(sw, "replica %s returned a descriptor that it was not given", s->name);
+    }
+    return n;
+}
+
+/* Make what was pushed visible, and wake who sleeps. */
+static void publish(struct sm_switch *sw)
+{
+    bool published = false;
+
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        struct switch_slot *s = &sw->slots[i];
+        if (s->in_head == s->published)
+            continue;
+        atomic_store_explicit(&s->channel->in_head, s->in_head, memory_order_release);
+        published = true;
+    }
+    /* After the rings: whoever sees this time and an empty ring knows that nothing earlier will come there. */
+    if (atomic_load_explicit(&sw->arena->pushed_time, memory_order_relaxed) != sw->clock)
+        atomic_store_explicit(&sw->arena->pushed_time, sw->clock, memory_order_release);
+    if (!published)
+        return;
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        struct switch_slot *s = &sw->slots[i];
+        if (s->in_head == s->published)
+            continue;
+        s->published = s->in_head;
+        if (s->wake_fd >= 0 && atomic_load_explicit(&s->channel->replica_sleeps, memory_order_relaxed)) {
+            uint64_t one = 1;
+            if (write(s->wake_fd, &one, sizeof one) < 0)
+                switch_fail(sw, "cannot wake replica %s", s->name);
+        }
+    }
+}
+
+static bool send_ticks(struct sm_switch *sw)
+{
+    bool sent = false;
+
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        if (sw->slots[i].state != SLOT_READY || sw->slots[i].ticking)
+            continue;
+        switch_push(sw, i, IN_TICK, 0, 0, sw->clock);
+        sw->slots[i].ticking = true;
+        sent = true;
+    }
+    sw->last_tick = sw->clock;
+    return sent;
+}
+
+static bool anybody_ticking(const struct sm_switch *sw)
+{
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].ticking)
+            return true;
+    return false;
+}
+
+/* Tell replicas the time now and then; and once at the end, so that every timer up to the last packet has fired. */
+static void keep_time(struct sm_switch *sw, unsigned done)
+{
+    if (sw->options.in->is_interface && done == 0 && sw->clock != 0) {
+        /* No traffic: the clock follows the wall, behind packets that are captured but not yet read. */
+        uint64_t wall = clock_ns(CLOCK_REALTIME) - SWITCH_TICK_NS / 2;
+        if (wall > sw->clock)
+            sw->clock = wall;
+    }
+    if (sw->state == SWITCH_RUNNING && sw->clock - sw->last_tick >= SWITCH_TICK_NS)
+        send_ticks(sw);
+    if (!sw->input_ended || sw->state != SWITCH_RUNNING || sw->in_flight > 0 || sw->operation.active ||
+        anybody_ticking(sw))
+        return;
+    if (!sw->final_tick) {
+        sw->final_tick = true;
+        if (send_ticks(sw))
+            return;
+    }
+    sw->state = SWITCH_ENDED;
+    switch_notify(sw, NOTICE_ENDED);
+}
+
+static void note_in_flight(struct sm_switch *sw)
+{
+    uint32_t replicas = 0;
+
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        replicas += sw->slots[i].in_flight > 0;
+    if (replicas > sw->replicas_in_flight_max)
+        sw->replicas_in_flight_max = replicas;
+    if (sw->in_flight > sw->in_flight_max)
+        sw->in_flight_max = sw->in_flight;
+}
+
+unsigned switch_poll(struct sm_switch *sw)
+{
+    unsigned done = 0;
+
+    sw->now = clock_ns(CLOCK_MONOTONIC);
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING)
+            done += take_back(sw, i);
+    switch_moves_poll(sw);
+    if (sw->options.order_arrival)
+        switch_output_poll(sw);
+    done += switch_input(sw);
+    note_in_flight(sw);
+    /* Moves also start between packets of a burst that has just been steered. */
+    keep_time(sw, done);
+    publish(sw);
+    if (sw->ports[1] && done == 0 && sw->ports[1]->ops->flush(sw->ports[1]) != 0)
+        switch_fail(sw, "%s", sw->ports[1]->error.text);
+    return done;
+}
+
+bool switch_idle(const struct sm_switch *sw)
+{
+    return sw->in_flight == 0 && !sw->operation.active && !sw->query.active && !anybody_ticking(sw) &&
+           (sw->state != SWITCH_RUNNING);
+}
+
+bool switch_sleep_prepare(struct sm_switch *sw)
+{
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING)
+            atomic_store_explicit(&sw->slots[i].channel->switch_sleeps, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        const struct switch_slot *s = &sw->slots[i];
+        if (s->state != SLOT_READY && s->state != SLOT_RETIRING)
+            continue;
+        uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
+        if (commit_produced(commit) != s->out_tail)
+            return false;
+    }
+    return true;
+}
+
+void switch_sleep_end(struct sm_switch *sw)
+{
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].channel)
+            atomic_store_explicit(&sw->slots[i].channel->switch_sleeps, 0, memory_order_relaxed);
+}
+
+int switch_sleep_ms(const struct sm_switch *sw)
+{
+    if (sw->operation.active)
+        return 1;
+    if (sw->state == SWITCH_RUNNING && !sw->input_ended) {
+        if (sw->has_pending)
+            return 1; /* paced, or out of buffers */
+        return (int)(SWITCH_TICK_NS / 1000000);
+    }
+    return -1;
+}

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_SWITCH_SWITCH_H
+#define SM_SWITCH_SWITCH_H
+
+/*
+ * The switch's data plane: ports, steering, rings, holds, moves, output order.
+ *
+ * Overview.  A packet goes: port -> buffer of the pool -> parsed, hashed -> shard -> its owner's ring, or the shard's hold
+ * while the shard is between owners -> back from the replica -> reorder window (order: arrival) -> port. Every
+ * buffer comes back, dropped packets' too. What is not IP goes from the port straight to the output.
+ *
+ * Life-cycle.  switch_create -> slots become ready, shards are assigned -> switch_start -> RUNNING, held at gates ->
+ * the input ends -> everything in flight comes back, timers up to the last packet's time fire -> ENDED -> switch_finish
+ * (outputs closed) -> FINISHED. Moves run in RUNNING and in ENDED.
+ *
+ * Concurrency.  One thread calls all of this (the worker; in a standalone program the program's own). It shares with
+ * replicas only the channels and a few words of the arena's header.
+ *
+ * Limits.  Buffers of the pool bound everything in flight; SWITCH_MOVES_IN_FLIGHT shards between owners at a time;
+ * the hold in bytes and time on interfaces. A packet that finds no room on an interface is dropped under one of
+ * SWITCH_DROPS; on a file the input waits.
+ */
+
+#include <sys/types.h>
+
+#include "arena/arena.h"
+#include "packet/packet.h"
+#include "ports/port.h"
+#include "switch/audit.h"
+#include "switch/histogram.h"
+#include "switch/move.h"
+
+#define SWITCH_MOVES_IN_FLIGHT 64u
+#define SWITCH_TICK_NS 100000000ull /* idle shards hear of the time this often, in packet time */
+#define SWITCH_NONE 0xffu
+
+/* The switch's own reasons for dropping; those that a middlebox registers follow them. */
+#define SWITCH_DROPS(X)                                                                                                \
+    X(POOL, "pool")             /* interface: no packet buffer was free */                                             \
+    X(HOLD, "hold")             /* interface: the hold was full and its move could not be abandoned any more */        \
+    X(OVERSIZE, "oversize")     /* longer than the largest buffer */                                                   \
+    X(NO_REPLICA, "no_replica") /* its shard has no owner */                                                           \
+    X(UNKNOWN, "unknown")       /* the middlebox gave a reason that it had not registered */
+
+enum switch_drop {
+#define SWITCH_DROP_ENUM(id, name) DROP_##id,
+    SWITCH_DROPS(SWITCH_DROP_ENUM)
+#undef SWITCH_DROP_ENUM
+    SWITCH_DROP_COUNT
+};
+
+enum slot_state { SLOT_FREE, SLOT_ATTACHED, SLOT_READY, SLOT_RETIRING, SLOT_GONE };
+
+enum switch_state { SWITCH_WAITING, SWITCH_RUNNING, SWITCH_GATED, SWITCH_ENDED, SWITCH_FINISHED };
+
+/* What the switch knows of a buffer; its own memory, not the arena's. */
+struct switch_packet {
+    uint64_t sequence;     /* of arrival; place in the reorder window */
+    int64_t seconds;       /* timestamp to leave with */
+    int64_t fraction;
+    uint64_t time;         /* packet time */
+    uint32_t caplen, len;
+    uint32_t next;         /* in a hold, in a list of generated packets, or free */
+    uint16_t shard;
+    uint8_t place;         /* enum packet_place */
+    uint8_t slot;          /* whose ring, or whose reserve */
+    uint8_t from;          /* port it came in by */
+    bool late;             /* held once: counts in its slot's late packets */
+};
+
+enum packet_place { PLACE_FREE, PLACE_RING, PLACE_HOLD, PLACE_WINDOW, PLACE_LENT };
+
+/* A replica's slot. */
+struct switch_slot {
+    enum slot_state state;
+    uint32_t id; /* the number in its name */
+    char name[32];
+    pid_t pid;
+    int wake_fd; /* its eventfd; -1: it never sleeps */
+
+    struct channel *channel;
+    struct in_entry *in;
+    struct out_entry *out;
+    uint32_t in_head;   /* written, published by the next publish() */
+    uint32_t published;
+    uint32_t out_tail;
+    uint32_t lent;      /* buffers in its reserve, or on their way back as generated packets */
+    uint32_t in_flight; /* packets in its ring or not yet taken back */
+    uint32_t late;      /* of those, and of those held for it, packets that were held */
+    bool ticking;       /* an IN_TICK is unanswered */
+    bool querying;
+    uint64_t packets;
+    uint32_t shards;
+    uint32_t last_buffer; /* the last OUT_PACKET, which generated packets refer to */
+    struct switch_packet last;
+};
+
+struct switch_shard {
+    uint8_t owner; /* slot, or SWITCH_NONE */
+    struct shard_move move;
+    uint32_t hold_head, hold_tail; /* buffers; POOL_NONE: none */
+    uint64_t held_since;           /* wall clock, ns */
+    uint64_t packets;
+};
+
+struct window_place {
+    uint32_t buffer; /* POOL_NONE: not back yet */
+    bool drop;
+    bool written;
+    uint32_t generated_head, generated_tail;
+};
+
+/* A set of moves asked for together. One at a time. */
+struct switch_operation {
+    bool active;
+    uint32_t id;
+    uint16_t shards[SM_SHARDS]; /* to do, in order */
+    uint8_t to[SM_SHARDS];
+    uint32_t count, next;
+    uint32_t in_flight;
+    uint32_t completed, abandoned;
+    uint64_t flows, held_packets;
+    uint64_t started, deadline; /* wall clock, ns */
+    bool open_gate;             /* once the first markers are queued */
+    char cause[96];             /* why moves were abandoned */
+};
+
+struct switch_query {
+    bool active;
+    uint8_t slot;
+    uint32_t shard, cursor;
+};
+
+enum switch_notice { NOTICE_GATED, NOTICE_MOVED, NOTICE_ENDED, NOTICE_FAILED, NOTICE_QUERIED };
+
+struct switch_options {
+    struct arena *arena;
+    struct sm_port *in, *out; /* out NULL: tap, or nothing to send on. The switch closes both */
+    bool order_arrival;
+    double pace_pps;          /* 0: as fast as it goes, or */
+    bool pace_recorded;       /* as captured */
+    uint64_t hold_bytes;      /* interfaces only */
+    uint64_t hold_ns;
+    void (*notify)(void *arg, enum switch_notice notice); /* on the switch's thread; may be NULL */
+    void *notify_arg;
+};
+
+struct sm_switch {
+    struct switch_options options;
+    struct arena *arena;
+    enum switch_state state;
+    struct sm_parser *parser;
+    struct sm_port *ports[2];
+
+    struct switch_packet *packets;   /* by buffer */
+    uint32_t free_small, free_jumbo; /* lists through next */
+    uint32_t buffers, in_flight;
+
+    struct switch_slot slots[ARENA_SLOTS];
+    struct switch_shard shards[SM_SHARDS];
+    struct switch_operation operation;
+    uint32_t moves_in_flight;
+    uint32_t epoch; /* of the assignment; counts every change of owner */
+
+    struct window_place *window;
+    uint32_t window_mask;
+    uint64_t window_next; /* sequence of the next packet to leave */
+
+    /* Input. */
+    struct sm_frame pending; /* received, waits for a buffer, a gate or its time */
+    bool has_pending;
+    bool input_ended;
+    int input_result;        /* SM_E_END, SM_E_DAMAGED or SM_E_IO */
+    uint8_t next_port;       /* which of two interfaces is read next */
+    uint8_t pending_port;
+    uint64_t gate_packet;    /* 0: no gate */
+    uint64_t gate_time;      /* ns since the first packet, plus one; 0: no gate */
+    bool final_tick;         /* sent after the end of the input */
+    uint64_t clock;          /* packet time: the largest seen so far */
+    uint64_t first_time;
+    uint64_t last_tick;
+    uint64_t now;            /* wall clock, read once a turn */
+    uint64_t start_wall;
+    uint64_t start_time;     /* packet time of the first packet, for pacing */
+
+    /* Counters. */
+    uint64_t entered, admitted, generated, out;
+    uint64_t dropped[SWITCH_DROP_COUNT + SM_MAX_REASONS];
+    uint64_t hold_bytes, held_packets;
+    uint64_t moves_started, moves_completed, moves_abandoned, flows_moved;
+    uint32_t in_flight_max, replicas_in_flight_max;
+    struct histogram pauses;
+    struct audit audit;
+    uint64_t finished_wall;
+    uint64_t owner_violations; /* of replicas whose slots are used again */
+    struct switch_query query;
+    char error[256]; /* why the run cannot end well; empty: it can */
+};
+
+int switch_create(struct sm_switch **sw, const struct switch_options *options, struct sm_errbuf *error);
+
+/* Close the ports (whole: rename outputs to their names) and free. 0 or SM_E_IO. The arena stays the caller's. */
+int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error);
+int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error);
+
+/* Slots. take: reset the channel of a free slot for a new replica, returns its number or SM_E_LIMIT. ready: it has
+ * registered. drop: the replica is gone; SM_E_STATE if it still owned shards. retire: tell it to end. */
+int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t pid, int wake_fd);
+void switch_slot_ready(struct sm_switch *sw, unsigned slot);
+int switch_slot_drop(struct sm_switch *sw, unsigned slot);
+int switch_slot_retire(struct sm_switch *sw, unsigned slot);
+/* The slot of a replica id, or -1. */
+int switch_slot_of(const struct sm_switch *sw, uint32_t id);
+
+/* Give shards without an owner to a slot. */
+int switch_assign(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned slot);
+
+void switch_start(struct sm_switch *sw);
+void switch_stop_input(struct sm_switch *sw);
+void switch_finish(struct sm_switch *sw); /* the end has come: freeze the clock of the report */
+
+void switch_gate(struct sm_switch *sw, uint64_t packet, bool by_time, uint64_t time);
+void switch_open_gate(struct sm_switch *sw);
+
+/* Moves: begin, add ranges, go. SM_E_STATE: another operation is under way. NOTICE_MOVED when it is done. */
+int switch_move_begin(struct sm_switch *sw, uint64_t deadline_ns, bool open_gate);
+int switch_move_add(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned slot);
+uint32_t switch_move_go(struct sm_switch *sw);
+
+/* Ask a slot for its flows from (shard, cursor) on; NOTICE_QUERIED when its query area holds them. SM_E_STATE: a query
+ * is under way. */
+int switch_query_start(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t cursor);
+
+/* One turn: take back, move, send, receive, publish. Returns how much was done; 0: nothing to do now. */
+unsigned switch_poll(struct sm_switch *sw);
+
+/* Sleep support (design D8). prepare: tell peers that we sleep; false: something has come meanwhile. */
+bool switch_sleep_prepare(struct sm_switch *sw);
+void switch_sleep_end(struct sm_switch *sw);
+/* How long a sleep may last, in ms: until a deadline, a paced packet or a tick is due. -1: no bound. */
+int switch_sleep_ms(const struct sm_switch *sw);
+
+/* Everything in flight has come back and there is nothing to do until a command comes. */
+bool switch_idle(const struct sm_switch *sw);
+
+/* Parts of the packet path in files of their own. */
+unsigned switch_input(struct sm_switch *sw);                            /* steer.c: receive, up to a burst */
+void switch_steer(struct sm_switch *sw, uint32_t buffer);               /* to a ring or a hold */
+void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time);
+void switch_moves_poll(struct sm_switch *sw);                           /* moves.c */
+void switch_released(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
+void switch_move_abandon(struct sm_switch *sw, uint32_t shard, const char *cause);
+void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *entry); /* output.c */
+void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out_entry *entry);
+void switch_unprocessed(struct sm_switch *sw, uint32_t buffer);
+void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason);
+void switch_output_poll(struct sm_switch *sw);
+uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes);      /* pool.c */
+void switch_buffer_free(struct sm_switch *sw, uint32_t buffer);
+void switch_lend(struct sm_switch *sw, unsigned slot);
+void switch_late(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool more);
+void switch_notify(struct sm_switch *sw, enum switch_notice notice);
+void switch_fail(struct sm_switch *sw, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
