@@ -6,7 +6,10 @@
 
 typedef unsigned __int128 wide;
 
-static uint64_t full_level(const struct bucket_rate *rate) { return rate->burst * BUCKET_UNIT; }
+static uint64_t full_level(const struct bucket_rate *rate)
+{
+    return rate->burst * BUCKET_UNIT;
+}
 
 /* `level` after `elapsed` ns, capped at the burst. */
 static uint64_t refill(const struct bucket_rate *rate, uint64_t level, uint64_t elapsed)

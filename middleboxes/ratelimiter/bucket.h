@@ -58,8 +58,8 @@ struct bucket_span {
 #define SHARED_MAX_SPANS 32
 
 struct shared_bucket {
-    struct bucket bucket;      /* packets of times up to bucket.time have been debited here */
-    uint32_t capacity;         /* most spans, 1..SHARED_MAX_SPANS */
+    struct bucket bucket; /* packets of times up to bucket.time have been debited here */
+    uint32_t capacity;    /* most spans, 1..SHARED_MAX_SPANS */
     uint32_t count;
     struct bucket_span span[]; /* by time; they do not overlap */
 };

@@ -25,9 +25,9 @@ struct packet {
 enum waits { WAITS_ALWAYS, WAITS_NEVER, WAITS_SOMETIMES };
 
 struct replica {
-    uint32_t next;        /* its next packet, an index; `count` when it has none left */
-    bool waiting;         /* its packet was uncertain: it waits for low to come */
-    bool held;            /* it has a debit that it may yet give back */
+    uint32_t next; /* its next packet, an index; `count` when it has none left */
+    bool waiting;  /* its packet was uncertain: it waits for low to come */
+    bool held;     /* it has a debit that it may yet give back */
     struct shared_debit debit;
 };
 
@@ -160,8 +160,8 @@ static void fill(struct model *m, uint32_t count, unsigned replicas, uint64_t ga
         now += rnd(m) % 3 ? rnd(m) % (gap + 1) : 0;
         if (rnd(m) % 200 == 0)
             now += gap * 100;
-        m->packets[i] = (struct packet){.time = now, .cost = (uint32_t)(60 + rnd(m) % 1440),
-                                        .replica = (unsigned)(rnd(m) % replicas)};
+        m->packets[i] = (struct packet){
+            .time = now, .cost = (uint32_t)(60 + rnd(m) % 1440), .replica = (unsigned)(rnd(m) % replicas)};
     }
 }
 

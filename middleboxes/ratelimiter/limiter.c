@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "limiter.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/*
+ * Overview.  A limit keeps one bucket for each key: a flow of the class of its granularity, under the limit's number as
+ * tag. The limits that apply to a packet are asked in file order; only when all that drop have tokens is anything
+ * taken.
+ *
+ * Life-cycle of a bucket.  A partitioned one is made by the first packet that takes from it, and closed by its timer at
+ * the moment when it would be full again: a full bucket says no more than none. A shared one is made when first asked,
+ * and kept.
+ *
+ * Concurrency.  A partitioned bucket is this replica's alone for the whole packet: ask first, take at the end. A shared
+ * one is locked from get to put, and no two at once: asking takes at once, and gives back when the packet is dropped by
+ * a later limit, or has to wait.
+ *
+ * Limits.  Where no bucket can be made the packet is dropped as `flow_limit`.
+ */
+
+#define KEYED_SPANS 8 /* debits that a keyed shared bucket keeps apart; `all` has SHARED_MAX_SPANS */
+#define TIMER_FULL 0
+
+/* What a packet takes from one limit. */
+struct taking {
+    const struct limit *limit;
+    uint16_t tag;
+    bool shared;
+    uint32_t cost;
+    struct sm_flow flow;       /* partitioned; null: no bucket yet */
+    struct shared_debit debit; /* shared; taken already */
+};
+
+struct limiter {
+    const struct policy *policy;
+    struct {
+        bool used, shared;
+        uint32_t spans; /* 0: has no room to be shared */
+        struct sm_class cls;
+    } classes[SM_GRANULARITY_COUNT];
+    bool any_shared;
+    uint16_t reasons[POLICY_MAX_LIMITS];
+    uint16_t reason_flow_limit;
+    struct taking takings[POLICY_MAX_LIMITS]; /* of the packet in hand */
+    unsigned taking_count;
+};
+
+struct limiter *limiter_create(const struct policy *policy)
+{
+    struct limiter *limiter = calloc(1, sizeof(*limiter));
+
+    if (limiter)
+        limiter->policy = policy;
+    return limiter;
+}
+
+void limiter_destroy(struct limiter *limiter)
+{
+    free(limiter);
+}
+
+/*
+ * Whether one steering key partitions all keyed classes: there is only one, or they are the two-way ones, which meet
+ * in the host pair. Otherwise some will be shared, and which is the runtime's choice; all then get room for it.
+ */
+static bool all_keyed_join(const struct limiter *limiter)
+{
+    unsigned used = 0, two_way = 0;
+
+    for (unsigned per = 0; per < SM_GRANULARITY_COUNT; per++) {
+        if (!limiter->classes[per].used || per == SM_BY_ALL)
+            continue;
+        used++;
+        two_way += per == SM_BY_FLOW || per == SM_BY_HOST_PAIR;
+    }
+    return used <= 1 || two_way == used;
+}
+
+/* The timer is armed for the moment when the bucket is full, and armed anew whenever something is taken. */
+static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now,
+                           void *user)
+{
+    const struct limiter *limiter = user;
+    const struct bucket_rate *rate = &limiter->policy->limits[sm_flow_key(flow)->tag].rate;
+    uint64_t full = bucket_full_at(flow.state, rate);
+
+    if (full <= now.ns)
+        sm_flow_close(replica, cls, flow);
+    else
+        sm_flow_timer_set(replica, cls, flow, slot, (sm_time){full});
+}
+
+/* The unit of a class's tokens: limits in bytes and in packets may share it. */
+static const char *token_unit(const struct policy *policy, enum sm_granularity per)
+{
+    bool bytes = false, packets = false;
+
+    for (unsigned i = 0; i < policy->count; i++) {
+        if (policy->limits[i].per != per)
+            continue;
+        bytes |= !policy->limits[i].packets;
+        packets |= policy->limits[i].packets;
+    }
+    return bytes && packets ? "B|pkt" : packets ? "packets" : "B";
+}
+
+static int register_class(struct limiter *limiter, struct sm_replica *replica, enum sm_granularity per, bool join)
+{
+    bool all = per == SM_BY_ALL;
+    uint32_t spans = all ? SHARED_MAX_SPANS : join ? 0 : KEYED_SPANS;
+    const struct sm_field fields[] = {
+        {.name = "tokens",
+         .type = SM_FIELD_UINT,
+         .offset = offsetof(struct bucket, level),
+         .size = 8,
+         .unit = token_unit(limiter->policy, per),
+         .scale = (double)BUCKET_UNIT},
+        {.name = "as_of", .type = SM_FIELD_TIME, .offset = offsetof(struct bucket, time), .size = 8},
+        {.name = "debits_ahead", .type = SM_FIELD_UINT, .offset = offsetof(struct shared_bucket, count), .size = 4},
+    };
+    const struct sm_class_options options = {
+        .size = sizeof(options),
+        .name = sm_granularity_name(per),
+        .version = 1,
+        .record_size = (uint32_t)(spans ? SHARED_SIZE(spans) : sizeof(struct bucket)),
+        .granularity = per,
+        .may_share = true,
+        .timers = all ? 0 : 1,
+        .fields = fields,
+        .field_count = spans ? 3 : 2,
+        .on_timer = all ? NULL : bucket_is_full,
+        .user = limiter,
+    };
+
+    limiter->classes[per].spans = spans;
+    return sm_class_register(replica, &options, &limiter->classes[per].cls);
+}
+
+int limiter_register(struct limiter *limiter, struct sm_replica *replica)
+{
+    const struct policy *policy = limiter->policy;
+    bool registered[SM_GRANULARITY_COUNT] = {0};
+    int status = sm_drop_reason(replica, "flow_limit", &limiter->reason_flow_limit);
+
+    for (unsigned i = 0; i < policy->count; i++)
+        limiter->classes[policy->limits[i].per].used = true;
+    for (unsigned i = 0; status == 0 && i < policy->count; i++) {
+        enum sm_granularity per = policy->limits[i].per;
+        char reason[sizeof("limit:") + POLICY_MAX_NAME];
+
+        snprintf(reason, sizeof(reason), "limit:%s", policy->limits[i].name);
+        status = sm_drop_reason(replica, reason, &limiter->reasons[i]);
+        if (status == 0 && !registered[per])
+            status = register_class(limiter, replica, per, all_keyed_join(limiter));
+        registered[per] = true;
+    }
+    return status;
+}
+
+int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error)
+{
+    for (unsigned per = 0; per < SM_GRANULARITY_COUNT; per++) {
+        if (!limiter->classes[per].used)
+            continue;
+        limiter->classes[per].shared = !sm_class_partitioned(replica, limiter->classes[per].cls);
+        limiter->any_shared |= limiter->classes[per].shared;
+        if (limiter->classes[per].shared && limiter->classes[per].spans == 0) {
+            snprintf(error->text, sizeof(error->text), "the service does not partition by %s, as one key could",
+                     sm_granularity_name((enum sm_granularity)per));
+            return SM_E_CONFLICT;
+        }
+    }
+    return 0;
+}
+
+enum answer { HAS, LACKS, UNCERTAIN, NO_ROOM };
+
+/* Ask a shared bucket, and take at once what it has. */
+static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet,
+                              sm_time low, bool patient, struct taking *taking)
+{
+    const struct bucket_rate *rate = &taking->limit->rate;
+    sm_class cls = limiter->classes[taking->limit->per].cls;
+    uint64_t now = sm_packet_time(packet).ns;
+    enum shared_verdict verdict;
+    struct shared_bucket *shared;
+    sm_flow flow;
+
+    if (taking->cost > rate->burst)
+        return LACKS;
+    flow = sm_flow_get(replica, cls, packet, taking->tag);
+    if (!flow.state && sm_flow_create(replica, cls, packet, taking->tag, &flow, NULL) < 0)
+        return NO_ROOM;
+    shared = flow.state;
+    if (shared->capacity == 0) /* zeroed: nobody has been here before */
+        shared_init(shared, rate, low.ns < now ? low.ns : now, limiter->classes[taking->limit->per].spans);
+    verdict = shared_take(shared, rate, low.ns, now, taking->cost, patient, &taking->debit);
+    sm_flow_put(replica, cls, flow);
+    return verdict == SHARED_HAS ? HAS : verdict == SHARED_LACKS ? LACKS : UNCERTAIN;
+}
+
+/* Ask a partitioned bucket. None is as good as a full one. */
+static enum answer ask_own(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet,
+                           struct taking *taking)
+{
+    const struct bucket_rate *rate = &taking->limit->rate;
+
+    taking->flow = sm_flow_get(replica, limiter->classes[taking->limit->per].cls, packet, taking->tag);
+    if (!taking->flow.state)
+        return taking->cost <= rate->burst ? HAS : LACKS;
+    return bucket_has(taking->flow.state, rate, sm_packet_time(packet).ns, taking->cost) ? HAS : LACKS;
+}
+
+/* Give back to shared buckets what this packet has taken from them. */
+static void give_back(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet)
+{
+    for (unsigned i = 0; i < limiter->taking_count; i++) {
+        const struct taking *taking = &limiter->takings[i];
+        sm_class cls = limiter->classes[taking->limit->per].cls;
+        sm_flow flow;
+
+        if (!taking->shared)
+            continue;
+        flow = sm_flow_get(replica, cls, packet, taking->tag);
+        assert(flow.state);
+        shared_undo(flow.state, &taking->limit->rate, &taking->debit);
+        sm_flow_put(replica, cls, flow);
+    }
+    limiter->taking_count = 0;
+}
+
+/* The bytes of the packet's IP header that a mark needs, or NULL where they were not captured. */
+static const uint8_t *ip_header(const struct sm_packet *packet, uint32_t length)
+{
+    uint32_t offset = sm_packet_headers(packet)->l3, caplen = sm_packet_caplen(packet);
+
+    return offset + length <= caplen ? sm_packet_data(packet) + offset : NULL;
+}
+
+/* CE can only be told to those who listen. (What was not captured is not known not to; it is left as it is.) */
+static bool drops(const struct limit *limit, const struct sm_packet *packet)
+{
+    const uint8_t *ip = ip_header(packet, 2);
+
+    return limit->drops ||
+           (limit->mark.ce && ip && !mark_ecn_capable(mark_traffic_class(ip, sm_packet_headers(packet)->family)));
+}
+
+static void mark(struct sm_packet *packet, const struct mark *mark)
+{
+    const struct sm_headers *headers = sm_packet_headers(packet);
+    uint32_t length = mark_length(headers->family);
+    const uint8_t *ip = ip_header(packet, length);
+    uint8_t before, after, *writable;
+
+    if (!ip)
+        return;
+    before = mark_traffic_class(ip, headers->family);
+    after = mark_apply(before, mark);
+    if (after == before)
+        return;
+    writable = sm_packet_writable(packet, headers->l3, length);
+    if (writable)
+        mark_write(writable, headers->family, after);
+}
+
+/* Make the partitioned buckets that the packet takes from and that are not there. All, or none: false. */
+static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet)
+{
+    for (unsigned i = 0; i < limiter->taking_count; i++) {
+        struct taking *taking = &limiter->takings[i];
+        sm_class cls = limiter->classes[taking->limit->per].cls;
+
+        if (taking->shared || taking->flow.state || taking->cost == 0)
+            continue;
+        if (sm_flow_create(replica, cls, packet, taking->tag, &taking->flow, NULL) == 0) {
+            bucket_init(taking->flow.state, &taking->limit->rate, sm_packet_time(packet).ns);
+            continue;
+        }
+        while (i-- > 0) { /* those just made are full, and none is as good */
+            taking = &limiter->takings[i];
+            if (taking->flow.state &&
+                bucket_full_at(taking->flow.state, &taking->limit->rate) <= sm_packet_time(packet).ns)
+                sm_flow_close(replica, limiter->classes[taking->limit->per].cls, taking->flow);
+        }
+        return false;
+    }
+    return true;
+}
+
+static void take_own(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet)
+{
+    for (unsigned i = 0; i < limiter->taking_count; i++) {
+        const struct taking *taking = &limiter->takings[i];
+        const struct bucket_rate *rate = &taking->limit->rate;
+
+        if (taking->shared || taking->cost == 0)
+            continue;
+        bucket_take(taking->flow.state, rate, sm_packet_time(packet).ns, taking->cost);
+        sm_flow_timer_set(replica, limiter->classes[taking->limit->per].cls, taking->flow, TIMER_FULL,
+                          (sm_time){bucket_full_at(taking->flow.state, rate)});
+    }
+}
+
+static void drop(struct limiter *limiter, struct sm_replica *replica, struct sm_packet *packet, uint16_t reason)
+{
+    give_back(limiter, replica, packet);
+    sm_packet_drop(packet, reason);
+}
+
+/* Decide and carry out. False: undone, because an earlier packet of another replica may have a say; only if patient. */
+static bool decide(struct limiter *limiter, struct sm_replica *replica, struct sm_packet *packet,
+                   const struct limit_set *set, bool patient)
+{
+    sm_time low = limiter->any_shared ? sm_shared_low(replica) : (sm_time){0};
+    const struct limit *marker = NULL;
+
+    limiter->taking_count = 0;
+    for (int i = limit_set_next(set, 0); i >= 0; i = limit_set_next(set, (unsigned)i + 1)) {
+        const struct limit *limit = &limiter->policy->limits[i];
+        struct taking *taking = &limiter->takings[limiter->taking_count];
+        enum answer answer;
+
+        *taking = (struct taking){.limit = limit,
+                                  .tag = (uint16_t)i,
+                                  .shared = limiter->classes[limit->per].shared,
+                                  .cost = limit->packets ? 1 : sm_packet_len(packet)};
+        answer = taking->shared ? ask_shared(limiter, replica, packet, low, patient, taking)
+                                : ask_own(limiter, replica, packet, taking);
+        if (answer == HAS) {
+            limiter->taking_count++;
+        } else if (answer == UNCERTAIN) {
+            give_back(limiter, replica, packet);
+            return false;
+        } else if (answer == NO_ROOM || drops(limit, packet)) {
+            drop(limiter, replica, packet, answer == NO_ROOM ? limiter->reason_flow_limit : limiter->reasons[i]);
+            return true;
+        } else if (!marker) {
+            marker = limit;
+        }
+    }
+    if (!make_buckets(limiter, replica, packet)) {
+        drop(limiter, replica, packet, limiter->reason_flow_limit);
+        return true;
+    }
+    take_own(limiter, replica, packet);
+    if (marker)
+        mark(packet, &marker->mark);
+    sm_packet_pass(packet);
+    return true;
+}
+
+void limiter_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    struct limiter *limiter = user;
+    struct limit_set set;
+
+    if (sm_packet_headers(packet)->family == 0 || !policy_match(limiter->policy, packet, &set))
+        return;
+    if (!decide(limiter, replica, packet, &set, true)) {
+        /* When it cannot be waited for, or has been, the second answer is final. */
+        sm_shared_wait(replica, packet);
+        decide(limiter, replica, packet, &set, false);
+    }
+}

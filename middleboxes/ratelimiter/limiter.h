@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef RATELIMITER_LIMITER_H
+#define RATELIMITER_LIMITER_H
+
+/* The rate limiter as a middlebox: its flow classes and what it does with a packet. */
+
+#include <splitmerge/splitmerge.h>
+
+#include "policy.h"
+
+struct limiter;
+
+/* `policy` stays the caller's and must outlive the limiter. NULL: out of memory. */
+struct limiter *limiter_create(const struct policy *policy);
+void limiter_destroy(struct limiter *limiter);
+
+/* Register classes and drop reasons; between sm_open() and sm_start(). 0 or an error of the runtime. */
+int limiter_register(struct limiter *limiter, struct sm_replica *replica);
+
+/* After sm_start(): learn which classes are shared. SM_E_CONFLICT: one that has to be partitioned is not. */
+int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error);
+
+/* The packet handler; `user` is the limiter. */
+sm_packet_fn limiter_packet;
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Policies: what they say, and one line for each way to get one wrong. */
+#include <criterion/criterion.h>
+
+#include <string.h>
+
+#include "policy.h"
+
+static struct policy *parse(const char *text, struct sm_errbuf *error)
+{
+    memset(error, 0, sizeof(*error));
+    return policy_parse("p.yaml", text, strlen(text), error);
+}
+
+/* A policy of one limit with one line more, or instead. */
+#define LIMIT "limits:\n  - name: a\n    per: flow\n    rate: 1Mbit\n    burst: 2KiB\n"
+#define FRAME(name, per, rate, burst)                                                                                  \
+    "limits:\n  - name: " name "\n    per: " per "\n    rate: " rate "\n    burst: " burst "\n"
+#define SECOND "  - name: b\n    per: source\n    rate: 10pps\n    burst: 20\n"
+
+static const struct {
+    const char *text, *error; /* the error begins so */
+} wrong[] = {
+    {"", "p.yaml:"},
+    {"limit: []\n", "p.yaml:1: limit: "},
+    {"limits: []\n", "p.yaml:1: limits: expected 1 to 256 limits, got 0"},
+    {"limits: 5\n", "p.yaml:1: limits: expected a list, got '5'"},
+    {"limits:\n  - per: flow\n    rate: 1Mbit\n    burst: 1B\n", "p.yaml:2: limits[0].name: expected a name"},
+    {"limits:\n  - name: a\n    rate: 1Mbit\n    burst: 1B\n", "p.yaml:2: limits[0].per: expected flow, host-pair"},
+    {"limits:\n  - name: a\n    per: flow\n    burst: 1B\n", "p.yaml:2: limits[0].rate: expected a rate"},
+    {"limits:\n  - name: a\n    per: flow\n    rate: 1Mbit\n", "p.yaml:2: limits[0].burst: expected a size"},
+    {FRAME("a b", "flow", "1Mbit", "1B"), "p.yaml:2: limits[0].name: expected at most 41 letters"},
+    {FRAME("aaaaaaaaaabbbbbbbbbbccccccccccddddddddddee", "flow", "1Mbit", "1B"), "p.yaml:2: limits[0].name: "},
+    {FRAME("a", "flows", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected "},
+    {FRAME("a", "flow", "1mbit", "1B"), "p.yaml:4: limits[0].rate: expected a rate"},
+    {FRAME("a", "flow", "0bit", "1B"), "p.yaml:4: limits[0].rate: expected a rate"},
+    {FRAME("a", "flow", "-1bit", "1B"), "p.yaml:4: limits[0].rate: expected a rate"},
+    {FRAME("a", "flow", "1001Gbit", "1B"), "p.yaml:4: limits[0].rate: expected at most 1000Gbit, got '1001Gbit'"},
+    {FRAME("a", "flow", "125001Mpps", "1"), "p.yaml:4: limits[0].rate: expected at most 125000Mpps"},
+    {FRAME("a", "flow", "1Mbit", "0B"), "p.yaml:5: limits[0].burst: expected 1 to 1073741824 bytes"},
+    {FRAME("a", "flow", "1Mbit", "2GiB"), "p.yaml:5: limits[0].burst: expected 1 to 1073741824 bytes"},
+    {FRAME("a", "flow", "1Mbit", "100"), "p.yaml:5: limits[0].burst: expected "},
+    {FRAME("a", "flow", "1kpps", "1KiB"), "p.yaml:5: limits[0].burst: expected a number of packets"},
+    {FRAME("a", "flow", "1kpps", "0"), "p.yaml:5: limits[0].burst: expected a number of packets"},
+    {FRAME("a", "flow", "1kpps", "2G"), "p.yaml:5: limits[0].burst: expected a number of packets"},
+    {FRAME("a", "flow", "[1]", "1B"), "p.yaml:4: limits[0].rate: expected a rate"},
+    {LIMIT "    brust: 1B\n", "p.yaml:6: limits[0].brust: "},
+    {LIMIT "    burst: 1B\n", "p.yaml:6: limits[0].burst: "},
+    {LIMIT "    match: []\n", "p.yaml:6: limits[0].match: expected text"},
+    {LIMIT "    exceed: pass\n", "p.yaml:6: limits[0].exceed: expected drop, {mark: ce}"},
+    {LIMIT "    exceed: {drop: 1}\n", "p.yaml:6: limits[0].exceed.drop: "},
+    {LIMIT "    exceed: {}\n", "p.yaml:6: limits[0].exceed.mark: expected ce"},
+    {LIMIT "    exceed: {mark: ect}\n", "p.yaml:6: limits[0].exceed.mark: expected ce or {dscp: CODEPOINT}, got 'ect'"},
+    {LIMIT "    exceed: {mark: {}}\n", "p.yaml:6: limits[0].exceed.mark.dscp: expected a code point"},
+    {LIMIT "    exceed: {mark: {dscp: CS9}}\n", "p.yaml:6: limits[0].exceed.mark.dscp: expected CS0 to CS7"},
+    {LIMIT "    exceed: {mark: {dscp: [1]}}\n", "p.yaml:6: limits[0].exceed.mark.dscp: expected CS0 to CS7"},
+    {LIMIT "    parent: c\n", "p.yaml:6: limits[0].parent: expected the name of a limit of this file, got 'c'"},
+    {LIMIT "    parent: a\n", "p.yaml:6: limits[0].parent: expected no circle of parents, but 'a' leads back"},
+    {LIMIT "    parent: b\n" SECOND "    parent: a\n", "p.yaml:6: limits[0].parent: expected no circle of parents"},
+    {LIMIT "  - name: a\n    per: all\n    rate: 1pps\n    burst: 1\n",
+     "p.yaml:6: limits[1].name: expected a name of its own"},
+};
+
+Test(policy, says_what_is_wrong_and_where)
+{
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
+        struct sm_errbuf error;
+        struct policy *policy = parse(wrong[i].text, &error);
+
+        cr_expect_null(policy, "accepted:\n%s", wrong[i].text);
+        cr_expect_eq(strncmp(error.text, wrong[i].error, strlen(wrong[i].error)), 0, "%sgives  %s\nwanted %s",
+                     wrong[i].text, error.text, wrong[i].error);
+        cr_expect_null(strchr(error.text, '\n'), "one line: %s", error.text);
+        policy_free(policy);
+    }
+}
+
+Test(policy, reads_all_there_is_to_say)
+{
+    struct sm_errbuf error;
+    struct policy *policy = parse("limits:\n"
+                                  "  - name: per-source\n"
+                                  "    match: \"ip and src net 10.0.0.0/8\"\n"
+                                  "    per: source\n"
+                                  "    rate: 1Mbit\n"
+                                  "    burst: 16KiB\n"
+                                  "    exceed: {mark: {dscp: CS1}}\n"
+                                  "    parent: site\n"
+                                  "  - {name: ecn, per: host-pair, rate: 2kpps, burst: 1k, exceed: {mark: ce}}\n"
+                                  "  - {name: site, per: all, rate: 1.5Gbit, burst: 1GiB, exceed: drop, parent: top}\n"
+                                  "  - {name: top, per: all, rate: 1000Gbit, burst: 1B}\n",
+                                  &error);
+    const struct limit *limit;
+
+    cr_assert_not_null(policy, "%s", error.text);
+    cr_assert_eq(policy->count, 4);
+    limit = &policy->limits[0];
+    cr_assert_str_eq(limit->name, "per-source");
+    cr_assert_str_eq(limit->match, "ip and src net 10.0.0.0/8");
+    cr_assert_eq(limit->per, SM_BY_SOURCE);
+    cr_assert_eq(limit->rate.rate, 1000000);
+    cr_assert_eq(limit->rate.burst, 16384);
+    cr_assert_not(limit->packets || limit->drops || limit->mark.ce);
+    cr_assert_eq(limit->mark.dscp, 8);
+    cr_assert_eq(limit->parent, 2);
+    cr_assert_eq(limit->with_parents.word[0], 1 | 4 | 8);
+    limit = &policy->limits[1];
+    cr_assert(limit->packets && limit->mark.ce && !limit->drops);
+    cr_assert_eq(limit->rate.rate, 16000);
+    cr_assert_eq(limit->rate.burst, 1000);
+    cr_assert_eq(limit->with_parents.word[0], 2);
+    limit = &policy->limits[2];
+    cr_assert(limit->drops);
+    cr_assert_eq(limit->rate.rate, 1500000000);
+    cr_assert_eq(limit->rate.burst, 1u << 30);
+    cr_assert(policy->limits[3].drops, "the default");
+    policy_free(policy);
+}
+
+Test(policy, sets_are_walked_in_file_order)
+{
+    struct limit_set set = {{0}}, more = {{0}};
+    static const int members[] = {0, 63, 64, 200, 255};
+    int at = -1;
+
+    set.word[0] = 1ull << 63;
+    more.word[0] = 1;
+    more.word[1] = 1;
+    more.word[3] = 1ull << 8 | 1ull << 63;
+    limit_set_add(&set, &more);
+    for (size_t i = 0; i < sizeof(members) / sizeof(*members); i++) {
+        at = limit_set_next(&set, (unsigned)(at + 1));
+        cr_assert_eq(at, members[i]);
+    }
+    cr_assert_eq(limit_set_next(&set, 256), -1);
+    cr_assert_eq(limit_set_next(&(struct limit_set){{0}}, 0), -1);
+}
+
+Test(policy, filters_that_do_not_compile_are_named)
+{
+    struct sm_errbuf error;
+    struct policy *policy = parse(LIMIT "    match: tcp and and\n", &error);
+
+    cr_assert_not_null(policy, "%s", error.text);
+    cr_assert_not(policy_compile(policy, 1, &error));
+    cr_assert_eq(strncmp(error.text, "p.yaml:6: limits[0].match: expected a filter", 40), 0, "%s", error.text);
+    policy_free(policy);
+    policy = parse(LIMIT "    match: tcp port 80\n", &error);
+    cr_assert(policy_compile(policy, 1, &error), "%s", error.text);
+    cr_assert(policy_compile(policy, 12, &error), "again, for raw IP: %s", error.text);
+    policy_free(policy);
+}
