@@ -111,7 +111,7 @@ static uint32_t check_flow_timers(struct check *check, uint32_t index, const str
 }
 
 /* One flow. False: it cannot be looked at. */
-static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_t tag)
+static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_t tag, uint8_t low)
 {
     const struct state *state = check->state;
     const struct flow *flow = flow_at(state, ref);
@@ -131,7 +131,7 @@ static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_
     check->flows++;
     check->class_flows[flow->cls]++;
     uint64_t hash = state_hash(state, &flow->key);
-    if (flow->hash != (uint32_t)hash || tag != hash_tag(hash)) {
+    if (flow->hash != (uint32_t)hash || tag != hash_tag(hash) || low != (uint8_t)hash) {
         report(check, "shard %u: a flow's hash or tag is not its key's", index);
     } else if (state_find(state, index, flow->cls, &flow->key, hash) != flow) {
         report(check, "shard %u: a flow is not found by its key", index);
@@ -162,7 +162,7 @@ static bool check_frame(struct check *check, uint32_t index, const struct shard 
             report(check, "shard %u: a table of 2^%u groups", index, (unsigned)log);
             return false;
         }
-        if (!mark(check, (void *)(uintptr_t)(table - log), sizeof(struct group) << log, "a table", index)) {
+        if (!mark(check, (void *)(uintptr_t)(table - log), (uint64_t)GROUP_STRIDE << log, "a table", index)) {
             return false;
         }
         if (shard->first.tags != 0) {
@@ -185,11 +185,12 @@ static void check_shard(struct check *check, uint32_t index)
         return;
     }
     uint32_t mask, flows = 0, tombstones = 0, timers = 0, armed = 0;
-    const struct group *groups = shard_groups(shard, &mask);
+    struct group *groups = shard_groups(shard, &mask);
     for (uint32_t i = 0; i <= mask; i++) {
         for (unsigned slot = 0; slot < GROUP_SLOTS; slot++) {
-            uint8_t tag = group_tag(&groups[i], slot);
-            uint32_t ref = groups[i].refs[slot];
+            const struct group *group = group_at(groups, i);
+            uint8_t tag = group_tag(group, slot);
+            uint32_t ref = group->refs[slot];
             if (tag < 0x80) {
                 tombstones += tag == GROUP_TOMBSTONE;
                 if (tag > GROUP_TOMBSTONE) {
@@ -198,7 +199,7 @@ static void check_shard(struct check *check, uint32_t index)
                 continue;
             }
             flows++;
-            if (check_flow(check, index, ref, tag)) {
+            if (check_flow(check, index, ref, tag, group_low(group, slot))) {
                 timers += flow_at(check->state, ref)->timers;
                 armed += check_flow_timers(check, index, shard, flow_at(check->state, ref));
             }

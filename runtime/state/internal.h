@@ -46,16 +46,19 @@ struct flow {
 _Static_assert(sizeof(struct flow) == 48, "the record follows, 16-byte aligned");
 _Static_assert(sizeof(struct flow_timer) == STATE_UNIT, "timers keep the header 16-byte aligned");
 
-/* Eight slots of a flow table. */
+/* Eight slots of a flow table. In an array of groups each has a cache line of its own. */
 #define GROUP_SLOTS 8u
+#define GROUP_STRIDE STATE_LINE
 #define GROUP_LOG_MAX 13u /* groups of the largest table, as a logarithm: 65536 slots for STATE_SHARD_FLOWS */
+#define GROUP_LOG_LOW 8u  /* up to here `low` tells where a flow belongs */
 
 struct group {
     uint64_t tags; /* a byte per slot: 0 empty, 1 tombstone, 0x80 | 7 bits of the hash */
+    uint64_t low;  /* a byte per slot: the lowest bits of the hash */
     uint32_t refs[GROUP_SLOTS];
 };
 
-_Static_assert(sizeof(struct group) == 40, "groups are packed");
+_Static_assert(sizeof(struct group) == 48, "a group and the counts of its shard are one cache line");
 _Static_assert((GROUP_SLOTS << GROUP_LOG_MAX) * 7 / 8 > STATE_SHARD_FLOWS, "the largest table holds a full shard");
 
 struct timer_entry {
@@ -67,20 +70,20 @@ struct timer_entry {
 struct shard {
     /* First line: all that a look-up needs while there are few flows. */
     _Atomic(uint64_t) table; /* address of the groups | logarithm of their number; 0: the group below */
-    uint32_t count;
-    uint32_t tombstones;
-    uint64_t unused;
+    uint16_t count;
+    uint16_t tombstones;
+    uint32_t timers; /* timer slots of all flows: the heap has room for so many */
     struct group first;
     /* Second line. */
     struct timer_entry *heap;
     uint32_t heap_count;
     uint32_t heap_capacity; /* entries; 0 or a power of two */
-    uint32_t timers;        /* timer slots of all flows: the heap has room for so many */
     _Atomic(uint32_t) lock; /* stripes: the holder's slot plus one, 0 free */
-    uint64_t more[5];
+    uint32_t more[11];
 };
 
 _Static_assert(sizeof(struct shard) == 128, "a shard is two cache lines");
+_Static_assert(STATE_SHARD_FLOWS <= UINT16_MAX, "counts of a shard have 16 bits");
 
 struct state_actor {
     _Alignas(STATE_LINE) struct state *state;
@@ -159,6 +162,11 @@ static inline struct group *shard_groups(const struct shard *shard, uint32_t *ma
     return (struct group *)(uintptr_t)(table & ~UINT64_C(15));
 }
 
+static inline struct group *group_at(struct group *groups, uint32_t index)
+{
+    return (struct group *)((unsigned char *)groups + (size_t)index * GROUP_STRIDE);
+}
+
 /* Bits of the hash that neither shards nor stripes are chosen by: 0..12 choose the group, 13..19 are the tag. */
 #define GROUP_LOW UINT64_C(0x0101010101010101)
 #define GROUP_HIGH UINT64_C(0x8080808080808080)
@@ -173,11 +181,17 @@ static inline uint8_t hash_tag(uint64_t hash)
     return (uint8_t)(0x80u | (hash >> GROUP_LOG_MAX & 0x7f));
 }
 
-/* The high bits of the tag bytes that equal `tag`; a byte above a true match may be there by mistake. */
-static inline uint64_t group_match(uint64_t tags, uint8_t tag)
+/* The high bits of the bytes that equal `byte`; a byte above a true match may be there by mistake. */
+static inline uint64_t bytes_match(uint64_t bytes, uint8_t byte)
 {
-    uint64_t difference = tags ^ (GROUP_LOW * tag);
+    uint64_t difference = bytes ^ (GROUP_LOW * byte);
     return (difference - GROUP_LOW) & ~difference & GROUP_HIGH;
+}
+
+/* The high bits of the slots that may hold a flow of this hash. */
+static inline uint64_t group_match(const struct group *group, uint64_t hash)
+{
+    return bytes_match(group->tags, hash_tag(hash)) & bytes_match(group->low, (uint8_t)hash);
 }
 
 /* The high bits of the tag bytes that are empty; that are empty or tombstones; that hold a flow. All exact. */
@@ -205,14 +219,15 @@ static inline uint8_t group_tag(const struct group *group, unsigned slot)
     return (uint8_t)(group->tags >> (8 * slot));
 }
 
-static inline void group_set_tag(struct group *group, unsigned slot, uint8_t tag)
+static inline uint8_t group_low(const struct group *group, unsigned slot)
 {
-    uint64_t others = group->tags & ~(UINT64_C(0xff) << (8 * slot));
-    group->tags = others | (uint64_t)tag << (8 * slot);
+    return (uint8_t)(group->low >> (8 * slot));
 }
 
-/* table.c */
-bool shard_holds(const struct state *state, const struct shard *shard, const struct flow *flow);
+static inline uint64_t bytes_set(uint64_t bytes, unsigned slot, uint8_t byte)
+{
+    return (bytes & ~(UINT64_C(0xff) << (8 * slot))) | (uint64_t)byte << (8 * slot);
+}
 
 /* timer.c: room for `more` timer slots beyond those of the shard's flows; SM_E_LIMIT. */
 int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more);

@@ -2,9 +2,10 @@
 /*
  * Flow tables: one per shard, of all classes together.
  *
- * Overview.  Open addressing over groups of eight slots: a word of tags and eight references. A look-up compares eight
- * tags at once and then, most often, one flow's key. Groups are probed one after the other from the one that the hash
- * names; a group with an empty slot ends the search. Flows never move: tables hold references.
+ * Overview.  Open addressing over groups of eight slots: a word of tags, a word of more hash bits and eight references.
+ * A look-up compares eight tags at once and then, nearly always, one flow's key. Groups are probed one after the other
+ * from the one that the hash names; a group with an empty slot ends the search. Flows never move: tables hold
+ * references.
  *
  * Life-cycle.  Up to eight flows are in the group inside `struct shard`, without allocation. The ninth makes an array
  * of groups; at 7/8 full, tombstones counted, it is rebuilt at the size that its flows need: larger, the same, or
@@ -35,18 +36,16 @@ void state_prefetch_shard(const struct state *state, uint32_t shard)
 void state_prefetch_group(const struct state *state, uint32_t shard, uint64_t hash)
 {
     uint32_t mask;
-    const struct group *groups = shard_groups(shard_at(state, shard), &mask);
-    const struct group *group = &groups[hash_group(hash) & mask];
-    __builtin_prefetch(group);
-    __builtin_prefetch((const char *)(group + 1) - 1); /* may be in the next line */
+    struct group *groups = shard_groups(shard_at(state, shard), &mask);
+    __builtin_prefetch(group_at(groups, hash_group(hash) & mask));
 }
 
 void state_prefetch_record(const struct state *state, uint32_t shard, uint64_t hash)
 {
     uint32_t mask;
-    const struct group *groups = shard_groups(shard_at(state, shard), &mask);
-    const struct group *group = &groups[hash_group(hash) & mask];
-    for (uint64_t match = group_match(group->tags, hash_tag(hash)); match != 0; match &= match - 1) {
+    struct group *groups = shard_groups(shard_at(state, shard), &mask);
+    const struct group *group = group_at(groups, hash_group(hash) & mask);
+    for (uint64_t match = group_match(group, hash); match != 0; match &= match - 1) {
         const char *flow = (const char *)flow_at(state, group->refs[group_slot(match)]);
         __builtin_prefetch(flow);
         __builtin_prefetch(flow + STATE_LINE);
@@ -57,12 +56,11 @@ struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls,
                         uint64_t hash)
 {
     uint32_t mask;
-    const struct group *groups = shard_groups(shard_at(state, shard), &mask);
+    struct group *groups = shard_groups(shard_at(state, shard), &mask);
     uint32_t at = hash_group(hash) & mask;
-    uint8_t tag = hash_tag(hash);
     for (uint32_t i = 0; i <= mask; i++, at = (at + 1) & mask) {
-        const struct group *group = &groups[at];
-        for (uint64_t match = group_match(group->tags, tag); match != 0; match &= match - 1) {
+        const struct group *group = group_at(groups, at);
+        for (uint64_t match = group_match(group, hash); match != 0; match &= match - 1) {
             struct flow *flow = flow_at(state, group->refs[group_slot(match)]);
             if (flow->hash == (uint32_t)hash && flow->cls == cls && memcmp(&flow->key, key, sizeof *key) == 0) {
                 return flow;
@@ -83,43 +81,58 @@ static struct group *slot_of(const struct state *state, const struct shard *shar
     struct group *groups = shard_groups(shard, &mask);
     uint32_t at = hash_group(flow->hash) & mask;
     for (uint32_t i = 0; i <= mask; i++, at = (at + 1) & mask) {
-        uint64_t tags = groups[at].tags;
-        for (uint64_t full = group_match(tags, hash_tag(flow->hash)); full != 0; full &= full - 1) {
-            *slot = group_slot(full);
-            if (groups[at].refs[*slot] == ref && group_tag(&groups[at], *slot) == hash_tag(flow->hash)) {
-                return &groups[at];
+        struct group *group = group_at(groups, at);
+        for (uint64_t match = group_match(group, flow->hash); match != 0; match &= match - 1) {
+            *slot = group_slot(match);
+            if (group->refs[*slot] == ref && group_tag(group, *slot) == hash_tag(flow->hash)) {
+                return group;
             }
         }
-        if (group_empty(tags) != 0) {
+        if (group_empty(group->tags) != 0) {
             return NULL;
         }
     }
     return NULL;
 }
 
-bool shard_holds(const struct state *state, const struct shard *shard, const struct flow *flow)
-{
-    unsigned slot;
-    return slot_of(state, shard, flow, &slot) != NULL;
-}
-
 /* Enter a reference in the first vacant slot; there is one. Returns whether a tombstone was replaced. */
 static bool groups_enter(struct group *groups, uint32_t mask, uint32_t hash, uint32_t ref)
 {
     uint32_t at = hash_group(hash) & mask;
-    while (group_vacant(groups[at].tags) == 0) {
+    while (group_vacant(group_at(groups, at)->tags) == 0) {
         at = (at + 1) & mask;
     }
-    unsigned slot = group_slot(group_vacant(groups[at].tags));
-    bool tombstone = group_tag(&groups[at], slot) == GROUP_TOMBSTONE;
-    groups[at].refs[slot] = ref;
-    group_set_tag(&groups[at], slot, hash_tag(hash));
+    struct group *group = group_at(groups, at);
+    unsigned slot = group_slot(group_vacant(group->tags));
+    bool tombstone = group_tag(group, slot) == GROUP_TOMBSTONE;
+    group->refs[slot] = ref;
+    group->low = bytes_set(group->low, slot, (uint8_t)hash);
+    group->tags = bytes_set(group->tags, slot, hash_tag(hash));
     return tombstone;
+}
+
+/* Enter all flows of one table in another. What a table knows of the hash is most often enough: flows are cold. */
+static void groups_copy(const struct state *state, struct group *to, uint32_t to_mask, struct group *from,
+                        uint32_t from_mask)
+{
+    bool look = to_mask >> GROUP_LOG_LOW != 0;
+    for (uint32_t i = 0; i <= from_mask; i++) {
+        const struct group *group = group_at(from, i);
+        for (uint64_t full = group_full(group->tags); look && full != 0; full &= full - 1) {
+            __builtin_prefetch(flow_at(state, group->refs[group_slot(full)]));
+        }
+        for (uint64_t full = group_full(group->tags); full != 0; full &= full - 1) {
+            unsigned slot = group_slot(full);
+            uint32_t ref = group->refs[slot];
+            uint32_t known = group_low(group, slot) | (uint32_t)(group_tag(group, slot) & 0x7f) << GROUP_LOG_MAX;
+            (void)groups_enter(to, to_mask, look ? flow_at(state, ref)->hash : known, ref);
+        }
+    }
 }
 
 static struct group *groups_alloc(struct state_actor *actor, unsigned log)
 {
-    size_t bytes = sizeof(struct group) << log;
+    size_t bytes = (size_t)GROUP_STRIDE << log;
     assert(log >= 1 && log <= GROUP_LOG_MAX);
     struct group *groups = log <= SLAB_TABLE_BINS
                                ? slab_alloc(actor, log - 1)
@@ -137,7 +150,7 @@ static int table_rebuild(struct state_actor *actor, struct shard *shard)
     uint32_t old_mask;
     struct group *old = shard_groups(shard, &old_mask), *groups = &shard->first;
     unsigned log = 0;
-    while (shard->count + 1 > 5u << log) { /* then 5/8 full at most */
+    while (shard->count + 1u > 5u << log) { /* then 5/8 full at most */
         log++;
     }
     if (log > 0) {
@@ -147,13 +160,7 @@ static int table_rebuild(struct state_actor *actor, struct shard *shard)
         }
     }
     assert(groups != old);
-    uint32_t mask = (1u << log) - 1;
-    for (uint32_t i = 0; i <= old_mask; i++) {
-        for (uint64_t full = group_full(old[i].tags); full != 0; full &= full - 1) {
-            uint32_t ref = old[i].refs[group_slot(full)];
-            (void)groups_enter(groups, mask, flow_at(state, ref)->hash, ref);
-        }
-    }
+    groups_copy(state, groups, (1u << log) - 1, old, old_mask);
     atomic_store_explicit(&shard->table, log == 0 ? 0 : (uintptr_t)groups | log, memory_order_relaxed);
     shard->tombstones = 0;
     if (old == &shard->first) {
@@ -170,7 +177,7 @@ static int table_reserve(struct state_actor *actor, struct shard *shard)
     uint32_t mask;
     (void)shard_groups(shard, &mask);
     uint32_t limit = mask == 0 ? GROUP_SLOTS : (mask + 1) * GROUP_SLOTS / 8 * 7;
-    return shard->count + shard->tombstones < limit ? 0 : table_rebuild(actor, shard);
+    return (uint32_t)shard->count + shard->tombstones < limit ? 0 : table_rebuild(actor, shard);
 }
 
 static bool live_reserve(struct state_live *live, uint32_t limit)
@@ -250,7 +257,9 @@ int state_insert(struct state_actor *actor, uint32_t index, unsigned cls, const 
     }
     uint32_t mask;
     struct group *groups = shard_groups(shard, &mask);
-    shard->tombstones -= groups_enter(groups, mask, flow->hash, flow_ref(state, flow));
+    if (groups_enter(groups, mask, flow->hash, flow_ref(state, flow))) {
+        shard->tombstones--;
+    }
     shard->count++;
     shard->timers += flow->timers;
     counter_add(&actor->created);
@@ -266,8 +275,10 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
     struct group *group = slot_of(state, shard, flow, &slot);
     assert(group != NULL && shard->count > 0);
     bool tombstone = shard->table != 0 && group_empty(group->tags) == 0;
-    group_set_tag(group, slot, tombstone ? GROUP_TOMBSTONE : 0);
-    shard->tombstones += tombstone;
+    group->tags = bytes_set(group->tags, slot, tombstone ? GROUP_TOMBSTONE : 0);
+    if (tombstone) {
+        shard->tombstones++;
+    }
     shard->count--;
     timers_release(actor, shard, flow);
     slab_free(actor, flow_object(flow));
@@ -286,9 +297,9 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
 struct flow *state_next(const struct state *state, uint32_t index, uint32_t *cursor)
 {
     uint32_t mask;
-    const struct group *groups = shard_groups(shard_at(state, index), &mask);
+    struct group *groups = shard_groups(shard_at(state, index), &mask);
     while (*cursor / GROUP_SLOTS <= mask) {
-        const struct group *group = &groups[*cursor / GROUP_SLOTS];
+        const struct group *group = group_at(groups, *cursor / GROUP_SLOTS);
         uint64_t full = group_full(group->tags) >> (8 * (*cursor % GROUP_SLOTS));
         if (full != 0) {
             unsigned slot = *cursor % GROUP_SLOTS + group_slot(full);

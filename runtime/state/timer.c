@@ -99,6 +99,9 @@ static struct timer_entry *heap_alloc(struct state_actor *actor, uint32_t capaci
 
 int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more)
 {
+    if (more == 0) {
+        return 0; /* without a look at the shard's second line */
+    }
     uint32_t capacity = shard->heap_capacity;
     if (shard->timers + more <= capacity) {
         return 0;
