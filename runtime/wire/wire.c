@@ -494,11 +494,13 @@ static int check(struct wire_reader *r)
 
 /*
  * End the texts with a zero, over the first byte of what follows: that has been unpacked, so its head is not needed
- * any more. By recursion, no deeper than WIRE_MAX_DEPTH.
+ * any more. An empty text comes without a place. By recursion, no deeper than WIRE_MAX_DEPTH.
  */
-static void end_texts(const msgpack_object *o)
+static void end_texts(msgpack_object *o)
 {
-    if (o->type == MSGPACK_OBJECT_STR)
+    if (o->type == MSGPACK_OBJECT_STR && o->via.str.size == 0)
+        o->via.str.ptr = "";
+    else if (o->type == MSGPACK_OBJECT_STR)
         ((char *)(uintptr_t)o->via.str.ptr)[o->via.str.size] = '\0';
     else if (o->type == MSGPACK_OBJECT_ARRAY)
         for (uint32_t i = 0; i < o->via.array.size; i++)

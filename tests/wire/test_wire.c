@@ -40,6 +40,7 @@ static struct wire_out *sample(void)
     wire_put_bool(out, "yes", true);
     wire_put_nil(out, "nothing");
     wire_put_str(out, "text", "héllo");
+    wire_put_str(out, "empty", "");
     wire_put_bin(out, "bytes", "\x00\xff\x10", 3);
     wire_array_begin(out, "list");
     for (unsigned i = 0; i < 20; i++)
@@ -74,6 +75,7 @@ Test(wire, there_and_back_in_any_pieces)
         cr_expect(wire_get_bool(v, "yes", false));
         cr_expect_eq(wire_type(wire_get(v, "nothing")), WIRE_NIL);
         cr_expect_str_eq(wire_get_str(v, "text", ""), "héllo");
+        cr_expect_str_eq(wire_get_str(v, "empty", "x"), "");
         const uint8_t *data = wire_get_bin(v, "bytes", &size);
         cr_expect(size == 3 && memcmp(data, "\x00\xff\x10", 3) == 0);
         const struct wire_value *list = wire_get_array(v, "list");
