@@ -318,7 +318,7 @@ void *slab_alloc_run(struct state_actor *actor, uint32_t length)
     if (first != UINT32_MAX && run_build(actor, first, length)) {
         return state->heap + (uint64_t)first * SLAB_BYTES;
     }
-    if (actor->slabs.skip > 0) {
+    if (actor->slabs.skip > 0 && length >= actor->slabs.skip_length) {
         actor->slabs.skip--;
         return NULL;
     }
@@ -339,6 +339,7 @@ void *slab_alloc_run(struct state_actor *actor, uint32_t length)
         }
     }
     actor->slabs.skip = SLAB_SEARCH;
+    actor->slabs.skip_length = length;
     return NULL;
 }
 

@@ -27,7 +27,8 @@
  *
  * Limits.  The number of slabs, SLAB_BINS object sizes. An allocation searches SLAB_SEARCH descriptors for room and
  * then takes a fresh slab; when there is none it searches all, once; until room is found again later attempts only go
- * on searching SLAB_SEARCH each, so that a full heap does not make each refusal expensive. Each actor holds at most one
+ * on searching SLAB_SEARCH each, and after a vain search for a run the next SLAB_SEARCH requests for one as long are
+ * refused, so that a full heap does not make each refusal expensive. Each actor holds at most one
  * slab for each size.
  */
 
@@ -86,7 +87,8 @@ struct slab_cursors {
     } current[SLAB_BINS];
     uint64_t dry;    /* bins for which a search of all slabs found nothing */
     uint32_t search; /* where to search on */
-    uint32_t skip;   /* requests for runs to refuse before searching again */
+    uint32_t skip;   /* requests for runs, this long or longer, to refuse before searching again */
+    uint32_t skip_length;
 };
 
 static inline uint64_t slab_pack(struct slab_control c)

@@ -33,7 +33,10 @@ static inline struct fixture fixture_open(uint64_t memory, uint32_t flows)
     return f;
 }
 
-static inline void fixture_close(struct fixture *f) { munmap(f->memory, f->bytes); }
+static inline void fixture_close(struct fixture *f)
+{
+    munmap(f->memory, f->bytes);
+}
 
 static inline unsigned fixture_class(struct fixture *f, uint32_t record, uint8_t timers, uint32_t limit)
 {

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* state_check() finds what is planted; stripe locks. */
+
+#include "support.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+
+#define SHARD 6
+
+static struct fixture f;
+static unsigned cls;
+static struct shard *shard;
+static struct flow *flow;
+
+static void setup(void)
+{
+    f = fixture_open(4u << 20, 10000);
+    cls = fixture_class(&f, 32, 2, 0);
+    for (uint32_t i = 0; i < 100; i++) {
+        flow = insert_key(f.actor, SHARD, cls, i);
+        state_timer_set(f.actor, SHARD, flow, 0, (sm_time){500 + i});
+        state_timer_set(f.actor, SHARD, flow, 1, (sm_time){500 + i});
+    }
+    for (uint32_t i = 0; i < 40; i++) {
+        state_remove(f.actor, SHARD, find_key(f.state, SHARD, cls, i));
+    }
+    shard = &f.state->shards[SHARD];
+    struct sm_errbuf error = {""};
+    cr_assert_eq(state_check(f.state, &error), 0, "%s", error.text);
+}
+
+TestSuite(state_check, .init = setup);
+
+static void expect_found(const char *what)
+{
+    struct sm_errbuf error = {""};
+    cr_assert_gt(state_check(f.state, &error), 0, "%s went unnoticed", what);
+    cr_assert_neq(error.text[0], '\0');
+    cr_assert_gt(state_check(f.state, NULL), 0);
+}
+
+static struct group *some_group(unsigned *slot)
+{
+    uint32_t mask;
+    struct group *groups = shard_groups(shard, &mask);
+    while (group_full(groups->tags) == 0) {
+        groups = group_at(groups, 1);
+    }
+    *slot = group_slot(group_full(groups->tags));
+    return groups;
+}
+
+/* Each plant is undone, and the state is whole again: so each is found for its own sake. */
+#define PLANT(what, place, value)                                                                                      \
+    do {                                                                                                               \
+        __typeof__(place) saved = (place);                                                                             \
+        (place) = (value);                                                                                             \
+        expect_found(what);                                                                                            \
+        (place) = saved;                                                                                               \
+        cr_assert_eq(state_check(f.state, NULL), 0);                                                                   \
+    } while (0)
+
+Test(state_check, tables)
+{
+    unsigned slot;
+    struct group *group = some_group(&slot);
+    PLANT("count", shard->count, 61);
+    PLANT("tombstones", shard->tombstones, (uint16_t)(shard->tombstones + 1));
+    PLANT("a lost slot", group->tags, bytes_set(group->tags, slot, 0));
+    PLANT("a wrong tag", group->tags, group->tags ^ (UINT64_C(1) << (8 * slot)));
+    PLANT("a wrong low byte", group->low, group->low ^ (UINT64_C(1) << (8 * slot)));
+    PLANT("a reference to nowhere", group->refs[slot], UINT32_MAX);
+    PLANT("a reference to the descriptors", group->refs[slot], 1);
+    PLANT("a reference into an object", group->refs[slot], group->refs[slot] + 1);
+    PLANT("a reference to another flow", group->refs[slot],
+          flow_ref(f.state, flow) == group->refs[slot] ? flow_ref(f.state, find_key(f.state, SHARD, cls, 50))
+                                                       : flow_ref(f.state, flow));
+    PLANT("a table nowhere", shard->table, 3);
+    PLANT("a table of another size", shard->table, shard->table + 1);
+    PLANT("flows in both tables", shard->first.tags, 0x80);
+    PLANT("a flow in an empty shard", f.state->shards[0].first.tags, 0x80);
+}
+
+Test(state_check, flows_and_limits)
+{
+    PLANT("a changed key", flow->key.a[15], 1);
+    PLANT("a changed hash", flow->hash, flow->hash + 1);
+    PLANT("another class", flow->cls, 9);
+    PLANT("other timers", flow->timers, 1);
+    PLANT("flows live", f.state->live.flows, 59);
+    PLANT("flows of the class", f.state->class_live[cls].flows, 61);
+    PLANT("flows of no class", f.state->class_live[31].flows, 1);
+    PLANT("magic", f.state->magic, 0);
+}
+
+Test(state_check, timers)
+{
+    PLANT("heap order", shard->heap[5].deadline, 1);
+    PLANT("an entry that is late", shard->heap[119].deadline, 100000);
+    PLANT("a wrong slot", shard->heap[7].slot, 1 - shard->heap[7].slot);
+    PLANT("a wrong flow", shard->heap[7].flow, shard->heap[9].flow + 1000);
+    PLANT("a wrong index", flow_timer(flow, 0)->index, 3);
+    PLANT("an index beyond", flow_timer(flow, 0)->index, 1000);
+    PLANT("a disarmed timer with an entry", flow_timer(flow, 1)->index, 0);
+    PLANT("entries", shard->heap_count, 119);
+    PLANT("slots", shard->timers, 121);
+    PLANT("capacity", shard->heap_capacity, 64);
+    PLANT("no heap", shard->heap, NULL);
+    PLANT("a heap elsewhere", shard->heap, shard->heap + 1);
+}
+
+Test(state_check, slabs)
+{
+    uint32_t index = (uint32_t)(((unsigned char *)flow - f.state->heap) / SLAB_BYTES);
+    struct slab *slab = &f.state->slabs[index];
+    struct slab_control c = slab_unpack(slab->control);
+    PLANT("an object without owner", slab->used[3], slab->used[3] | (UINT64_C(1) << 40));
+    PLANT("an object marked free", slab->used[0], slab->used[0] & (slab->used[0] - 1));
+    c.holder = 7;
+    PLANT("a holder that is not there", slab->control, slab_pack(c));
+    c.holder = 0;
+    c.units++;
+    PLANT("another size", slab->control, slab_pack(c));
+    PLANT("a tail without run", slab->control, slab_pack((struct slab_control){.kind = SLAB_TAIL, .length = 1}));
+    void *run = slab_alloc_run(f.actor, 3);
+    expect_found("a run without owner");
+    slab_free(f.actor, run);
+    cr_assert_eq(state_check(f.state, NULL), 0);
+    struct slab *second = &f.state->slabs[((unsigned char *)run - f.state->heap) / SLAB_BYTES + 1];
+    PLANT("a run with a hole", second->control, 0);
+}
+
+static void *wait_for_lock(void *stripe)
+{
+    state_lock(f.state, *(uint32_t *)stripe, 2);
+    return NULL;
+}
+
+Test(state_check, locks)
+{
+    uint32_t stripe = SM_SHARDS + 3;
+    cr_assert_eq(state_lock_holder(f.state, stripe), -1);
+    state_lock(f.state, stripe, 0);
+    state_lock(f.state, stripe + 1, 65);
+    cr_assert_eq(state_lock_holder(f.state, stripe), 0);
+    cr_assert_eq(state_lock_holder(f.state, stripe + 1), 65);
+    pthread_t thread;
+    cr_assert_eq(pthread_create(&thread, NULL, wait_for_lock, &stripe), 0);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    cr_assert_eq(state_lock_holder(f.state, stripe), 0);
+    state_unlock(f.state, stripe);
+    pthread_join(thread, NULL);
+    cr_assert_eq(state_lock_holder(f.state, stripe), 2);
+    state_unlock(f.state, stripe);
+    state_unlock(f.state, stripe + 1);
+}
