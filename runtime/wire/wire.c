@@ -169,6 +169,33 @@ void wire_put_value(struct wire_out *out, const char *key, const struct wire_val
         out->failed |= msgpack_pack_object(&out->packer, *object(value)) != 0;
 }
 
+void wire_put_json(struct wire_out *out, const char *key, const struct json_t *json)
+{
+    const char *name;
+    json_t *member;
+    bool room = out && out->depth < WIRE_MAX_DEPTH;
+    if (json_is_object(json) && room) {
+        wire_map_begin(out, key);
+        json_object_foreach((json_t *)(uintptr_t)json, name, member) wire_put_json(out, name, member);
+        wire_map_end(out);
+    } else if (json_is_array(json) && room) {
+        wire_array_begin(out, key);
+        for (size_t i = 0; i < json_array_size(json); i++)
+            wire_put_json(out, NULL, json_array_get(json, i));
+        wire_array_end(out);
+    } else if (json_is_string(json)) {
+        wire_put_str(out, key, json_string_value(json));
+    } else if (json_is_integer(json)) {
+        wire_put_int(out, key, json_integer_value(json));
+    } else if (json_is_real(json)) {
+        wire_put_double(out, key, json_real_value(json));
+    } else if (json_is_boolean(json)) {
+        wire_put_bool(out, key, json_is_true(json));
+    } else {
+        wire_put_nil(out, key);
+    }
+}
+
 const uint8_t *wire_bytes(struct wire_out *out, size_t *length)
 {
     if (!out)

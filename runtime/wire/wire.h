@@ -42,6 +42,9 @@ void wire_put_bin(struct wire_out *out, const char *key, const void *data, size_
 struct wire_value;
 void wire_put_value(struct wire_out *out, const char *key, const struct wire_value *value);
 
+/* A value that exists as JSON (never bytes). Absent, or nested deeper than a message may be: nil. */
+void wire_put_json(struct wire_out *out, const char *key, const struct json_t *json);
+
 /* Close all that is open. The bytes belong to `out`. NULL: it ran out of memory, or is larger than a message may be. */
 const uint8_t *wire_bytes(struct wire_out *out, size_t *length);
 

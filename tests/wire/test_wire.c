@@ -112,6 +112,27 @@ Test(wire, json)
     wire_free(out);
 }
 
+Test(wire, json_there_and_back)
+{
+    json_error_t error;
+    json_t *json = json_loads("{\"a\": [1, -2, 0.5, true, null, \"x\"], \"b\": {\"c\": []}}", 0, &error);
+    struct wire_out *out = wire_new();
+    size_t length;
+    wire_put_json(out, "all", json);
+    const uint8_t *bytes = wire_bytes(out, &length);
+    struct wire_reader *reader = wire_reader_new();
+    struct wire_message *message;
+    unsigned count;
+    feed(reader, bytes, length, length, &message, &count);
+    json_t *back = wire_to_json(wire_get(wire_message_value(message), "all"));
+    cr_expect(json_equal(json, back));
+    json_decref(back);
+    json_decref(json);
+    wire_message_free(message);
+    wire_reader_free(reader);
+    wire_free(out);
+}
+
 Test(wire, copies_values)
 {
     struct wire_out *out = sample(), *copy = wire_new();
