@@ -13,8 +13,8 @@
 #define ACTORS 2
 #define SHARDS 24
 #define STRIPES 3
-#define NUMBERS 4000
-#define ROUNDS 120000u /* of both together */
+#define NUMBERS 500
+#define ROUNDS 80000u /* of both together */
 
 struct stress {
     struct fixture f;
@@ -151,7 +151,7 @@ int main(void)
     struct stress *stress = calloc(1, sizeof *stress);
     struct worker workers[ACTORS];
     struct random random = random_seeded("state_stress");
-    stress->f = fixture_open(7u << 20, 40000); /* too little for all, so that slabs change hands */
+    stress->f = fixture_open(11u << 19, 19000); /* too little for all, so that slabs change hands */
     stress->classes[0] = fixture_class(&stress->f, 8, 0, 0);
     stress->classes[1] = fixture_class(&stress->f, 64, 1, 30000);
     stress->classes[2] = fixture_class(&stress->f, 500, 2, 0);
