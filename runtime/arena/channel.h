@@ -81,7 +81,7 @@ struct replica_counters {
 struct query_header {
     uint32_t count;
     uint32_t bytes;       /* of all that follows */
-    uint32_t next_shard;  /* where to go on; SM_SHARDS: finished */
+    uint32_t next_shard;  /* where to go on; the end that was asked for: finished */
     uint32_t next_cursor;
 };
 

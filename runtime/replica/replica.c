@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arena/query.h"
 #include "packet/packet.h"
 
 _Static_assert(offsetof(struct packet_meta, key) == 0 && offsetof(struct packet_meta, headers) == sizeof(struct sm_key),
@@ -179,36 +180,9 @@ static void tick(struct sm_replica *replica, uint64_t now)
     *answer(replica) = (struct out_entry){.kind = OUT_TICKED};
 }
 
-/* Write flows of owned shards into the query area until it is full. */
 static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
 {
-    uint8_t *area = channel_query(replica->channel);
-    struct query_header *header = (struct query_header *)(void *)area;
-    uint32_t used = sizeof *header;
-
-    *header = (struct query_header){.next_shard = SM_SHARDS};
-    for (; shard < SM_SHARDS; shard++, cursor = 0) {
-        struct flow *flow;
-        uint32_t before = cursor;
-        while (replica->owned[shard] && (flow = state_next(replica->state, shard, &cursor)) != NULL) {
-            uint32_t record = state_class(replica->state, flow_class(flow))->record_size;
-            uint32_t need = (uint32_t)sizeof(struct query_flow) + ((record + 7) & ~7u);
-            if (used + need > CHANNEL_QUERY_BYTES) {
-                header->next_shard = shard;
-                header->next_cursor = before;
-                goto out;
-            }
-            struct query_flow *to = (struct query_flow *)(void *)(area + used);
-            *to = (struct query_flow){.cls = (uint16_t)flow_class(flow), .shard = (uint16_t)shard, .record_bytes = record};
-            memcpy(to->key, flow_key(flow), sizeof to->key);
-            memcpy(to + 1, flow_record(flow), record);
-            used += need;
-            header->count++;
-            before = cursor;
-        }
-    }
-out:
-    header->bytes = used - (uint32_t)sizeof *header;
+    query_fill(replica->state, channel_query(replica->channel), shard, cursor, SM_SHARDS, replica->owned, replica->slot);
     *answer(replica) = (struct out_entry){.kind = OUT_QUERIED};
 }
 

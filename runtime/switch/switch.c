@@ -115,6 +115,62 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
     return result;
 }
 
+/* Everything a replica writes is checked here before it is used; what does not hold is the end of trust in it. */
+static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_entry *entry)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    const struct switch_packet *packet = entry->buffer < sw->buffers ? &sw->packets[entry->buffer] : NULL;
+
+    switch (entry->kind) {
+    case OUT_PACKET:
+        if (!packet || packet->place != PLACE_RING || packet->slot != slot)
+            return false;
+        switch_back(sw, entry->buffer, entry);
+        return true;
+    case OUT_GENERATED:
+        if (!packet || packet->place != PLACE_LENT || packet->slot != slot || entry->cause != s->last_buffer ||
+            s->packets == 0 || entry->length == 0 || entry->length > pool_capacity(&sw->arena->pool, entry->buffer))
+            return false;
+        switch_back_generated(sw, slot, entry);
+        return true;
+    case OUT_RELEASED:
+        if (entry->reason >= SM_SHARDS)
+            return false;
+        switch_released(sw, slot, entry->reason, entry->cause);
+        return true;
+    case OUT_TICKED:
+        s->ticking = false;
+        return true;
+    case OUT_QUERIED:
+        if (!sw->query.active || sw->query.slot != slot)
+            return false;
+        sw->query.active = false;
+        switch_notify(sw, NOTICE_QUERIED);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static unsigned take_back(struct sm_switch *sw, unsigned slot)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
+    uint32_t produced = commit_produced(commit);
+    uint32_t n = produced - s->out_tail;
+
+    if (n > s->channel->ring_mask + 1) {
+        switch_fail(sw, "replica %s committed more than its ring holds", s->name);
+        return 0;
+    }
+    for (; s->out_tail != produced; s->out_tail++) {
+        const struct out_entry entry = s->out[s->out_tail & s->channel->ring_mask];
+        if (!take_back_one(sw, slot, &entry))
+            switch_fail(sw, "replica %s returned a descriptor that it was not given", s->name);
+    }
+    return n;
+}
+
 int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t pid, int wake_fd)
 {
     for (unsigned i = 0; i < ARENA_SLOTS; i++) {
@@ -145,6 +201,8 @@ void switch_slot_ready(struct sm_switch *sw, unsigned slot)
 int switch_slot_drop(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
+
+    take_back(sw, slot);
     bool clean = s->shards == 0 && s->in_flight == 0;
 
     atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
@@ -163,6 +221,15 @@ int switch_slot_retire(struct sm_switch *sw, unsigned slot)
     sw->slots[slot].state = SLOT_RETIRING;
     switch_push(sw, slot, IN_RETIRE, 0, 0, sw->clock);
     return 0;
+}
+
+void switch_dismiss(struct sm_switch *sw)
+{
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].state == SLOT_READY) {
+            sw->slots[i].state = SLOT_RETIRING;
+            switch_push(sw, i, IN_RETIRE, 0, 0, sw->clock);
+        }
 }
 
 int switch_slot_of(const struct sm_switch *sw, uint32_t id)
@@ -230,63 +297,6 @@ int switch_query_start(struct sm_switch *sw, unsigned slot, uint32_t shard, uint
     sw->query = (struct switch_query){.active = true, .slot = (uint8_t)slot};
     switch_push(sw, slot, IN_QUERY, cursor, shard, sw->clock);
     return 0;
-}
-
-/* Everything a replica writes is checked here before it is used; what does not hold is the end of trust in it. */
-static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_entry *entry)
-{
-    struct switch_slot *s = &sw->slots[slot];
-    const struct switch_packet *packet = entry->buffer < sw->buffers ? &sw->packets[entry->buffer] : NULL;
-
-    switch (entry->kind) {
-    case OUT_PACKET:
-        if (!packet || packet->place != PLACE_RING || packet->slot != slot)
-            return false;
-        switch_back(sw, entry->buffer, entry);
-        return true;
-    case OUT_GENERATED:
-        if (!packet || packet->place != PLACE_LENT || packet->slot != slot || entry->cause != s->last_buffer ||
-            s->packets == 0 || entry->length == 0 || entry->length > pool_capacity(&sw->arena->pool, entry->buffer))
-            return false;
-        switch_back_generated(sw, slot, entry);
-        return true;
-    case OUT_RELEASED:
-        if (entry->reason >= SM_SHARDS)
-            return false;
-        switch_released(sw, slot, entry->reason, entry->cause);
-        return true;
-    case OUT_TICKED:
-        s->ticking = false;
-        return true;
-    case OUT_QUERIED:
-        if (!sw->query.active || sw->query.slot != slot)
-            return false;
-        sw->query.active = false;
-        switch_notify(sw, NOTICE_QUERIED);
-        return true;
-    default:
-        return false;
-    }
-}
-
-static unsigned take_back(struct sm_switch *sw, unsigned slot)
-{
-    struct switch_slot *s = &sw->slots[slot];
-    uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
-    uint32_t produced = commit_produced(commit);
-    uint32_t n = produced - s->out_tail;
-
-    if (n > s->channel->ring_mask + 1) {
-        switch_fail(sw, "replica %s committed more than its ring holds", s->name);
-        return 0;
-    }
-    /* The pool's data of packets that leave will be read soon. */
-    for (; s->out_tail != produced; s->out_tail++) {
-        const struct out_entry entry = s->out[s->out_tail & s->channel->ring_mask];
-        if (!take_back_one(sw, slot, &entry))
-            switch_fail(sw, "replica %s returned a descriptor that it was not given", s->name);
-    }
-    return n;
 }
 
 /* Make what was pushed visible, and wake who sleeps. */
@@ -391,7 +401,6 @@ unsigned switch_poll(struct sm_switch *sw)
         switch_output_poll(sw);
     done += switch_input(sw);
     note_in_flight(sw);
-    /* Moves also start between packets of a burst that has just been steered. */
     keep_time(sw, done);
     publish(sw);
     if (sw->ports[1] && done == 0 && sw->ports[1]->ops->flush(sw->ports[1]) != 0)

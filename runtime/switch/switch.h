@@ -209,6 +209,8 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
 void switch_slot_ready(struct sm_switch *sw, unsigned slot);
 int switch_slot_drop(struct sm_switch *sw, unsigned slot);
 int switch_slot_retire(struct sm_switch *sw, unsigned slot);
+/* Tell all replicas to end: the service does. */
+void switch_dismiss(struct sm_switch *sw);
 /* The slot of a replica id, or -1. */
 int switch_slot_of(const struct sm_switch *sw, uint32_t id);
 

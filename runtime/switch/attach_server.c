@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Replicas come and go: the switch's side of the attach socket (replica/attach.h).
+ *
+ * Life-cycle of a client.  accepted -> hello: a slot, its channel and its eventfd -> registration: checked against
+ * the other replicas' -> ready: packets may come -> its process has exited (the pidfd says so; a closed socket alone
+ * means nothing): the slot is free again.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "replica/attach.h"
+#include "switch/control.h"
+
+struct attach_client {
+    struct attach_client *next;
+    struct control *control;
+    uv_poll_t socket, process;
+    int socket_fd, pidfd, wake_fd;
+    unsigned handles; /* open uv handles; the client is freed when there are none */
+    pid_t pid;
+    uint32_t id;
+    int slot; /* -1: none yet */
+    bool ready;
+};
+
+static void name_of(const struct attach_client *client, char name[static 16])
+{
+    snprintf(name, 16, "r%u", client->id);
+}
+
+static void closed(uv_handle_t *handle)
+{
+    struct attach_client *client = handle->data;
+
+    if (--client->handles > 0)
+        return;
+    for (struct attach_client **at = &client->control->clients; *at; at = &(*at)->next)
+        if (*at == client) {
+            *at = client->next;
+            break;
+        }
+    if (client->wake_fd >= 0)
+        close(client->wake_fd);
+    close(client->pidfd);
+    free(client);
+}
+
+static void close_socket(struct attach_client *client)
+{
+    if (client->socket_fd < 0)
+        return;
+    uv_close((uv_handle_t *)&client->socket, closed);
+    close(client->socket_fd);
+    client->socket_fd = -1;
+}
+
+struct drop_job {
+    unsigned slot;
+    bool retired;
+    int result;
+};
+
+static void drop_slot(struct sm_switch *sw, void *arg)
+{
+    struct drop_job *job = arg;
+
+    job->retired = sw->slots[job->slot].state == SLOT_RETIRING;
+    job->result = switch_slot_drop(sw, job->slot);
+    if (job->result)
+        switch_fail(sw, "replica %s died and owned shards", sw->slots[job->slot].name);
+}
+
+/* The kernel reports the replica's exit. */
+static void process_exited(uv_poll_t *handle, int status, int events)
+{
+    struct attach_client *client = handle->data;
+    struct control *control = client->control;
+    struct drop_job job = {.slot = (unsigned)client->slot};
+    char name[16];
+
+    (void)status, (void)events;
+    name_of(client, name);
+    if (client->slot >= 0)
+        worker_call(&control->worker, drop_slot, &job);
+    struct wire_out *params = wire_new();
+    wire_put_uint(params, "id", client->id);
+    wire_put_str(params, "name", name);
+    wire_put_bool(params, "retired", job.retired);
+    rpc_broadcast(control->server, "exited", params);
+    close_socket(client);
+    uv_close((uv_handle_t *)&client->process, closed);
+}
+
+static void refuse(struct attach_client *client, const char *reason)
+{
+    char name[16];
+    struct wire_out *params = wire_new();
+
+    name_of(client, name);
+    wire_put_str(params, "name", name);
+    wire_put_int(params, "pid", client->pid);
+    wire_put_str(params, "reason", reason);
+    rpc_broadcast(client->control->server, "refused", params);
+}
+
+struct take_job {
+    struct attach_client *client;
+    int slot;
+    bool taken; /* the name */
+};
+
+static void take_slot(struct sm_switch *sw, void *arg)
+{
+    struct take_job *job = arg;
+    char name[16];
+
+    name_of(job->client, name);
+    job->taken = switch_slot_of(sw, job->client->id) >= 0;
+    if (!job->taken)
+        job->slot = switch_slot_take(sw, job->client->id, name, job->client->pid, job->client->wake_fd);
+}
+
+static int send_welcome(struct attach_client *client, const struct attach_welcome *welcome, const int *fds)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(ATTACH_FDS * sizeof(int))];
+    } control = {0};
+    struct iovec part = {.iov_base = (void *)(uintptr_t)welcome, .iov_len = sizeof *welcome};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+
+    if (fds) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(ATTACH_FDS * sizeof(int));
+        memcpy(CMSG_DATA(header), fds, ATTACH_FDS * sizeof(int));
+    }
+    return sendmsg(client->socket_fd, &message, MSG_NOSIGNAL) == (ssize_t)sizeof *welcome ? 0 : SM_E_IO;
+}
+
+static void on_hello(struct attach_client *client, const struct attach_hello *hello)
+{
+    struct control *control = client->control;
+    struct attach_welcome welcome = {.version = ATTACH_VERSION};
+    struct take_job job = {.client = client};
+
+    client->id = hello->replica;
+    if (hello->magic != ATTACH_MAGIC || hello->version != ATTACH_VERSION) {
+        welcome.result = SM_E_PROTOCOL;
+        snprintf(welcome.error, sizeof welcome.error, "it speaks version %u of the attach protocol, expected %u",
+                 hello->version, ATTACH_VERSION);
+    } else {
+        client->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        worker_call(&control->worker, take_slot, &job);
+        if (job.taken || job.slot < 0 || client->wake_fd < 0) {
+            welcome.result = job.taken ? SM_E_CONFLICT : SM_E_LIMIT;
+            snprintf(welcome.error, sizeof welcome.error, job.taken ? "there is a replica r%u already" : "no slot for replica r%u",
+                     client->id);
+        }
+    }
+    if (welcome.result) {
+        refuse(client, welcome.error);
+        send_welcome(client, &welcome, NULL);
+        return;
+    }
+    client->slot = job.slot;
+    welcome.slot = (uint32_t)job.slot;
+    welcome.base = (uint64_t)(uintptr_t)control->arena;
+    welcome.bytes = control->arena->bytes;
+    const int fds[ATTACH_FDS] = {control->arena_fd, client->wake_fd, control->worker.wake_fd};
+    if (send_welcome(client, &welcome, fds) != 0)
+        refuse(client, "it went away");
+}
+
+struct register_job {
+    const struct registration *registration;
+    unsigned slot;
+    int result;
+    struct sm_errbuf error;
+};
+
+static void register_slot(struct sm_switch *sw, void *arg)
+{
+    struct register_job *job = arg;
+
+    job->result = arena_register(sw->arena, job->registration, &job->error);
+    if (job->result == 0)
+        switch_slot_ready(sw, job->slot);
+}
+
+static void on_registration(struct attach_client *client, const struct registration *registration)
+{
+    struct control *control = client->control;
+    struct register_job job = {.registration = registration, .slot = (unsigned)client->slot};
+    struct attach_reply reply = {0};
+    char name[16];
+
+    worker_call(&control->worker, register_slot, &job);
+    name_of(client, name);
+    reply.result = job.result;
+    if (job.result) {
+        snprintf(reply.error, sizeof reply.error, "%.200s", job.error.text[0] ? job.error.text : sm_strerror(job.result));
+        refuse(client, reply.error);
+    }
+    if (send(client->socket_fd, &reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply || job.result)
+        return;
+    client->ready = true;
+    struct wire_out *params = wire_new();
+    wire_put_uint(params, "id", client->id);
+    wire_put_str(params, "name", name);
+    wire_put_int(params, "pid", client->pid);
+    rpc_broadcast(control->server, "ready", params);
+}
+
+static void socket_readable(uv_poll_t *handle, int status, int events)
+{
+    struct attach_client *client = handle->data;
+    static union {
+        struct attach_hello hello;
+        struct registration registration;
+    } message;
+    ssize_t got = recv(client->socket_fd, &message, sizeof message, MSG_DONTWAIT);
+
+    (void)status, (void)events;
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (got == sizeof message.hello && client->slot < 0)
+        on_hello(client, &message.hello);
+    else if (got == sizeof message.registration && client->slot >= 0 && !client->ready)
+        on_registration(client, &message.registration);
+    else
+        close_socket(client); /* its end, or nonsense; the process's exit is what counts */
+}
+
+static void connection(uv_poll_t *handle, int status, int events)
+{
+    struct control *control = handle->data;
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    int fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    (void)status, (void)events;
+    if (fd < 0)
+        return;
+    struct attach_client *client = calloc(1, sizeof *client);
+    int pidfd = -1;
+    if (!client || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 ||
+        (peer.uid != geteuid() && peer.uid != 0) || (pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0)) < 0) {
+        free(client);
+        close(fd);
+        return;
+    }
+    *client = (struct attach_client){
+        .control = control, .socket_fd = fd, .pidfd = pidfd, .wake_fd = -1, .pid = peer.pid, .slot = -1, .handles = 2};
+    client->next = control->clients;
+    control->clients = client;
+    client->socket.data = client->process.data = client;
+    uv_poll_init(control->loop, &client->socket, fd);
+    uv_poll_init(control->loop, &client->process, pidfd);
+    uv_poll_start(&client->socket, UV_READABLE, socket_readable);
+    uv_poll_start(&client->process, UV_READABLE, process_exited);
+}
+
+int attach_listen(struct control *control, const char *path, struct sm_errbuf *error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    unlink(path);
+    control->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (control->listen_fd < 0 || bind(control->listen_fd, (struct sockaddr *)&address, sizeof address) != 0 ||
+        chmod(path, 0600) != 0 || listen(control->listen_fd, 64) != 0) {
+        snprintf(error->text, sizeof error->text, "%s: %s", path, strerror(errno));
+        return SM_E_IO;
+    }
+    control->listener.data = control;
+    uv_poll_init(control->loop, &control->listener, control->listen_fd);
+    return uv_poll_start(&control->listener, UV_READABLE, connection) == 0 ? 0 : SM_E_IO;
+}
+
+void attach_shutdown(struct control *control)
+{
+    char path[108];
+
+    unlink(rundir_file(control->dir, "attach.sock", path));
+}

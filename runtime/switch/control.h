@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_SWITCH_CONTROL_H
+#define SM_SWITCH_CONTROL_H
+
+/*
+ * The control thread of sm-switch: answers the control protocol (docs/control-protocol.md) and lets replicas attach.
+ * It never touches packets; what it wants of the data plane goes through the worker.
+ */
+
+#include <uv.h>
+
+#include "conf/rundir.h"
+#include "switch/worker.h"
+#include "wire/rpc.h"
+
+struct attach_client;
+
+struct control {
+    uv_loop_t *loop;
+    struct worker worker;
+    struct rpc_server *server;
+    struct arena *arena;
+    int arena_fd;
+    const char *mode;
+    const struct rundir *dir;
+
+    /* Answers that are still due. */
+    struct rpc_call *flows_call;
+    struct rpc_call *finish_call;
+    bool shutting_down;
+    struct wire_out *flows_out;
+    uint32_t flows_limit, flows_count, flows_slot;
+
+    /* Attach (attach_server.c). */
+    uv_poll_t listener;
+    int listen_fd;
+    struct attach_client *clients;
+};
+
+int control_start(struct control *control, struct sm_errbuf *error);
+
+/* Stop the loop: the process ends. */
+void control_end(struct control *control);
+
+/* attach_server.c */
+int attach_listen(struct control *control, const char *path, struct sm_errbuf *error);
+void attach_shutdown(struct control *control);
+
+#endif

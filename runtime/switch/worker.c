@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "switch/worker.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define YIELD_NS 50000 /* poll this long, yielding the core, before sleeping */
+
+static uint64_t monotonic(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static void run_job(struct worker *worker)
+{
+    pthread_mutex_lock(&worker->mutex);
+    worker->job(worker->sw, worker->job_arg);
+    worker->job = NULL;
+    atomic_store_explicit(&worker->has_job, false, memory_order_release);
+    pthread_cond_signal(&worker->done);
+    pthread_mutex_unlock(&worker->mutex);
+}
+
+static void sleep_until_work(struct worker *worker)
+{
+    struct sm_switch *sw = worker->sw;
+    struct pollfd fds[3] = {{.fd = worker->wake_fd, .events = POLLIN}};
+    nfds_t count = 1;
+
+    if (sw->state == SWITCH_RUNNING && !sw->has_pending && !sw->input_ended)
+        for (unsigned i = 0; i < 2; i++)
+            if (sw->ports[i] && sw->ports[i]->is_interface && sw->ports[i]->ops->receive)
+                fds[count++] = (struct pollfd){.fd = sw->ports[i]->ops->fd(sw->ports[i]), .events = POLLIN};
+    if (switch_sleep_prepare(sw) && !atomic_load_explicit(&worker->has_job, memory_order_acquire) &&
+        !atomic_load_explicit(&worker->stop, memory_order_acquire))
+        poll(fds, count, switch_sleep_ms(sw));
+    switch_sleep_end(sw);
+    uint64_t wakes;
+    if (fds[0].revents && read(worker->wake_fd, &wakes, sizeof wakes) < 0 && errno != EAGAIN)
+        switch_fail(sw, "the worker's eventfd cannot be read");
+}
+
+static void *run(void *arg)
+{
+    struct worker *worker = arg;
+    uint64_t idle_since = 0;
+
+    while (!atomic_load_explicit(&worker->stop, memory_order_acquire)) {
+        if (atomic_load_explicit(&worker->has_job, memory_order_acquire)) {
+            run_job(worker);
+            idle_since = 0;
+        }
+        if (switch_poll(worker->sw) > 0) {
+            idle_since = 0;
+            continue;
+        }
+        if (idle_since == 0)
+            idle_since = worker->sw->now;
+        if (monotonic() - idle_since < YIELD_NS)
+            sched_yield();
+        else
+            sleep_until_work(worker);
+    }
+    return NULL;
+}
+
+void worker_notify(void *arg, enum switch_notice notice)
+{
+    struct worker *worker = arg;
+
+    atomic_fetch_or_explicit(&worker->notices, 1u << notice, memory_order_release);
+    uv_async_send(&worker->async);
+}
+
+int worker_start(struct worker *worker, struct sm_switch *sw, uv_loop_t *loop, uv_async_cb on_notice)
+{
+    worker->sw = sw;
+    pthread_mutex_init(&worker->mutex, NULL);
+    pthread_cond_init(&worker->done, NULL);
+    worker->async.data = worker;
+    if (uv_async_init(loop, &worker->async, on_notice) != 0)
+        return SM_E_IO;
+    return pthread_create(&worker->thread, NULL, run, worker) == 0 ? 0 : SM_E_NO_MEMORY;
+}
+
+static void wake(struct worker *worker)
+{
+    uint64_t one = 1;
+
+    if (write(worker->wake_fd, &one, sizeof one) < 0)
+        return; /* its counter is full: it is awake */
+}
+
+void worker_call(struct worker *worker, void (*job)(struct sm_switch *sw, void *arg), void *arg)
+{
+    pthread_mutex_lock(&worker->mutex);
+    worker->job = job;
+    worker->job_arg = arg;
+    atomic_store_explicit(&worker->has_job, true, memory_order_release);
+    wake(worker);
+    while (worker->job)
+        pthread_cond_wait(&worker->done, &worker->mutex);
+    pthread_mutex_unlock(&worker->mutex);
+}
+
+void worker_stop(struct worker *worker)
+{
+    atomic_store_explicit(&worker->stop, true, memory_order_release);
+    wake(worker);
+    pthread_join(worker->thread, NULL);
+}
