@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a rate limiter must do to a capture, in rational arithmetic and a few lines.
+
+    limiter.py POLICY CAPTURE
+
+POLICY is JSON, in a file or as the argument itself: a list of limits with the keys of sm-ratelimiter's policy file
+(name, per, rate, burst, exceed, parent, match), match being absent or one of ip, ip6, tcp, udp. Prints one line a packet:
+its number, and `pass`, `mark`, or the name of what drops it.
+"""
+
+import json
+import re
+import sys
+from fractions import Fraction
+
+import capture
+import dissect
+
+RATES = {"bit": 1, "kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9, "pps": 1, "kpps": 10**3, "Mpps": 10**6}
+SIZES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "": 1}
+CODE_POINTS = {"CS%d" % i: 8 * i for i in range(8)}
+CODE_POINTS.update({"AF%d%d" % (i, j): 8 * i + 2 * j for i in range(1, 5) for j in range(1, 4)})
+CODE_POINTS["EF"] = 46
+
+
+def quantity(text, units):
+    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(text)).groups()
+    return Fraction(number) * units[unit], unit
+
+
+class Limit:
+    def __init__(self, given):
+        self.name, self.per = given["name"], given["per"]
+        rate, unit = quantity(given["rate"], RATES)
+        self.packets = unit.endswith("pps")
+        self.rate = rate if self.packets else rate / 8  # packets or bytes a second
+        self.burst = quantity(given["burst"], SIZES)[0]
+        self.match, self.parent = given.get("match"), given.get("parent")
+        self.exceed = given.get("exceed", "drop")
+        self.buckets = {}  # key -> (tokens, time)
+
+    def cost(self, packet):
+        return 1 if self.packets else packet.len
+
+    def tokens(self, key, now):
+        if key not in self.buckets:
+            return self.burst
+        tokens, time = self.buckets[key]
+        return min(self.burst, tokens + self.rate * Fraction(now - time, 10**9))
+
+    def take(self, key, now, cost):
+        self.buckets[key] = (self.tokens(key, now) - cost, now)
+
+
+def matches(limit, linktype, data):
+    """The few filters needed, as libpcap compiles them for Ethernet: it does not look behind tags."""
+    if not limit.match:
+        return True
+    if linktype != 1:
+        raise ValueError("filters are only known for Ethernet here")
+    kind = dissect.number16(data, 12) if len(data) >= 14 else None
+    if limit.match in ("ip", "ip6"):
+        return kind == {"ip": 0x0800, "ip6": 0x86DD}[limit.match]
+    protocol = {"tcp": 6, "udp": 17}[limit.match]
+    if kind == 0x0800:
+        return len(data) > 23 and data[23] == protocol
+    if kind == 0x86DD and len(data) > 20:
+        return data[20] == protocol or (data[20] == 44 and len(data) > 54 and data[54] == protocol)
+    return False
+
+
+def traffic_class(ip, data):
+    return data[ip.start + 1] if ip.family == 4 else (data[ip.start] << 4 | data[ip.start + 1] >> 4) & 255
+
+
+def drops(limit, ip, data):
+    return limit.exceed == "drop" or (limit.exceed == {"mark": "ce"} and traffic_class(ip, data) & 3 == 0)
+
+
+def marked(limit, ip, data):
+    """The packet's bytes with the mark of `limit`. The checksum is kept as right, or as wrong, as it was."""
+    old, at = traffic_class(ip, data), ip.start
+    mark = limit.exceed["mark"]
+    if mark == "ce":
+        new = old | 3
+    else:
+        point = mark["dscp"]
+        new = CODE_POINTS.get(point, point) << 2 | old & 3
+    data = bytearray(data)
+    if ip.family == 6:
+        data[at] = data[at] & 0xF0 | new >> 4
+        data[at + 1] = (new & 15) << 4 | data[at + 1] & 15
+    elif new != old:
+        data[at + 1] = new
+        # In ones' complement (modulo 65535) the checksum falls by as much as the header's sum rises.
+        value = (dissect.number16(data, at + 10) - (new - old)) % 65535
+        data[at + 10], data[at + 11] = value >> 8, value & 255
+    return bytes(data)
+
+
+def applicable(limits, linktype, data):
+    names = set()
+    for limit in limits:
+        if matches(limit, linktype, data):
+            while limit and limit.name not in names:
+                names.add(limit.name)
+                limit = next((other for other in limits if other.name == limit.parent), None)
+    return [limit for limit in limits if limit.name in names]
+
+
+def decide(limits, linktype, packet, keys, now):
+    """(verdict, bytes) of one IP packet."""
+    using = applicable(limits, linktype, packet.data)
+    lacking = [l for l in using if l.tokens(keys[l.per], now) < l.cost(packet)]
+    for limit in lacking:
+        if drops(limit, keys["ip"], packet.data):
+            return "limit:" + limit.name, None
+    for limit in using:
+        if limit not in lacking:
+            limit.take(keys[limit.per], now, limit.cost(packet))
+    if lacking:
+        return "mark", marked(lacking[0], keys["ip"], packet.data)
+    return "pass", packet.data
+
+
+def dissected(trace):
+    """[(packet, keys or None, packet time)], to be used for several policies."""
+    dissector = dissect.Dissector(trace.linktype)
+    now, rows = 0, []
+    for packet in trace.packets:
+        now = max(now, packet.stamp)
+        rows.append((packet, dissector.keys(packet.data, packet.len, now), now))
+    return rows
+
+
+def verdicts(policy, linktype, rows):
+    limits = [Limit(given) for given in policy]
+    for packet, keys, now in rows:
+        yield decide(limits, linktype, packet, keys, now) if keys else ("pass", packet.data)
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    text = sys.argv[1]
+    if not text.lstrip().startswith("["):
+        with open(text) as file:
+            text = file.read()
+    trace = capture.read(sys.argv[2])
+    for number, (verdict, _) in enumerate(verdicts(json.loads(text), trace.linktype, dissected(trace)), 1):
+        print(number, verdict)
+
+
+if __name__ == "__main__":
+    main()
