@@ -3,7 +3,8 @@
 """sm-ratelimiter, alone, against the oracle: which packets pass, their bytes, their order, and the drop counts.
 
     compare.py --limiter PROGRAM [--policies N] [--seed N] FILE-OR-FOLDER...
-    compare.py --limiter PROGRAM --synthetic [--seed N]
+    compare.py --limiter PROGRAM [--policies N] --traces FOLDER    (SM_TRACES overrides it, SM_FULL=1 means all policies)
+    compare.py --limiter PROGRAM [--policies N] --synthetic [--seed N]
 
 Exit status 0: all agree; 1: some do not; 77: there is nothing to compare.
 """
@@ -59,6 +60,8 @@ def run(program, policy, source, folder):
     done = subprocess.run([program, "--policy", paths[0], "--in", source, "--out", paths[1], "--report", paths[2]],
                           capture_output=True, text=True, timeout=300)
     output = paths[1] if os.path.exists(paths[1]) else paths[1] + ".partial"
+    if "Sanitizer" in done.stderr or "runtime error:" in done.stderr:
+        raise RuntimeError(done.stderr)
     if not os.path.exists(output):
         raise RuntimeError("exit %d, no output: %s" % (done.returncode, done.stderr.strip()))
     dropped = {}
@@ -125,9 +128,14 @@ def main():
     parser.add_argument("--policies", type=int, default=0, help="so many for each file, chosen at random; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--synthetic", action="store_true", help="captures made on the spot")
+    parser.add_argument("--traces", help="a folder that may be missing")
     parser.add_argument("--packets-max", type=int, default=0, help="skip larger captures")
     parser.add_argument("paths", nargs="*")
     args = parser.parse_args()
+    if args.traces:
+        args.paths.append(os.environ.get("SM_TRACES", args.traces))
+        args.policies = 0 if os.environ.get("SM_FULL") == "1" else args.policies
+        args.paths = [path for path in args.paths if os.path.exists(path)]
     runs = failures = files = skipped = 0
     with tempfile.TemporaryDirectory() as folder:
         paths = list(files_below(args.paths))
@@ -136,7 +144,7 @@ def main():
         for source in sorted(paths):
             try:
                 trace = capture.read(source)
-            except (capture.Unreadable, OSError, EOFError) as error:
+            except (capture.Unreadable, OSError, EOFError):
                 skipped += 1
                 continue
             if args.packets_max and len(trace.packets) > args.packets_max:

@@ -11,7 +11,7 @@ MPLS = {0x8847, 0x8848}
 PPPOE_SESSION = 0x8864
 IPV4, IPV6 = 0x0800, 0x86DD
 WITH_PORTS = {6, 17, 132}
-EXTENSIONS = {0, 43, 60, 135, 139, 140}  # their second byte counts units of 8 bytes beyond the first 8
+EXTENSIONS = {0, 43, 60}  # RFC 8200; their second byte counts units of 8 bytes beyond the first 8
 AUTHENTICATION, FRAGMENT = 51, 44
 ICMP_ERRORS = {1: {3, 4, 5, 11, 12}, 58: {1, 2, 3, 4}}
 ICMP_ECHO = {1: {0, 8}, 58: {128, 129}}
@@ -121,20 +121,19 @@ def ipv6(data, at, limit):
     next_header, at = data[at + 6], at + 40
     while True:
         ip.protocol, ip.payload = next_header, at
-        if next_header in EXTENSIONS:
-            step = 8 + 8 * data[at + 1] if has(data, at, 2) else None
-        elif next_header == AUTHENTICATION:
-            step = (data[at + 1] + 2) * 4 if has(data, at, 2) else None
-        elif next_header == FRAGMENT:
-            step = 8
-            if has(data, at, 8):
-                bits = number16(data, at + 2)
-                ip.fragment, ip.offset, ip.ident = True, bits & 0xFFF8, data[at + 4 : at + 8]
-        else:
+        if next_header not in EXTENSIONS and next_header not in (AUTHENTICATION, FRAGMENT):
             return ip
-        if step is None or not has(data, at, step if next_header == FRAGMENT else 2) or at + step > ip.end:
+        if not has(data[: ip.end], at, 8):  # the shortest there is
             ip.payload = None  # ends inside the extensions: the protocol is the last one named
             return ip
+        if next_header in EXTENSIONS:
+            step = 8 + 8 * data[at + 1]
+        elif next_header == AUTHENTICATION:
+            step = (data[at + 1] + 2) * 4
+        else:
+            step = 8
+            bits = number16(data, at + 2)
+            ip.fragment, ip.offset, ip.ident = True, bits & 0xFFF8, data[at + 4 : at + 8]
         next_header, at = data[at], at + step
         if ip.offset > 0:
             ip.protocol, ip.payload = next_header, at
