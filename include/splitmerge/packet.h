@@ -71,9 +71,10 @@ SM_EXPORT void sm_packet_drop(struct sm_packet *packet, uint16_t reason);
 
 /*
  * Send a new packet of `length` bytes, behind `cause` in the output; it leaves by the port by which `cause` would.
- * The bytes are copied. SM_E_LIMIT: no buffer of the replica's reserve is free, or the packet is larger than one
- * (counted as `generated_limit`; try again with a later packet).
+ * The bytes are copied. SM_E_LIMIT: more than sm_options.max_sends for this packet, or longer than SM_MAX_SEND_BYTES.
+ * Every packet is admitted with the buffers for what may be sent because of it, so that nothing else can fail.
  */
+#define SM_MAX_SEND_BYTES 1792
 SM_EXPORT int sm_packet_send(struct sm_replica *replica, struct sm_packet *cause, const void *data, uint32_t length);
 
 /*

@@ -26,11 +26,14 @@ extern "C" {
 /* One packet. What it does to per-flow state, its verdict and what it sends take effect together. */
 typedef void sm_packet_fn(struct sm_replica *replica, struct sm_packet *packet, void *user);
 
+#define SM_MAX_SENDS 4
+
 struct sm_options {
     size_t size;             /* sizeof(struct sm_options) */
     const char *name;        /* the middlebox's name, at most 31 characters */
     sm_packet_fn *on_packet; /* never NULL */
     void *user;              /* handed to on_packet */
+    unsigned max_sends;      /* most packets that on_packet sends because of one packet, at most SM_MAX_SENDS */
 
     /* Standalone only; ignored when attached. */
     const char *input;       /* capture file, "-", or "interface:NAME"; NULL: not standalone, sm_open() needs a switch */

@@ -206,7 +206,7 @@ int arena_register(struct arena *arena, const struct registration *registration,
         return SM_E_CONFLICT;
     }
     if (registration->class_count > SM_MAX_CLASSES || registration->shared_count > SM_MAX_SHARED ||
-        registration->reason_count > SM_MAX_REASONS)
+        registration->reason_count > SM_MAX_REASONS || registration->sends > SM_MAX_SENDS)
         return SM_E_PROTOCOL;
 
     enum sm_granularity steering = steering_choose(registration->classes, registration->class_count);

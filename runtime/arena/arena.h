@@ -50,7 +50,7 @@ struct registration {
     uint32_t class_count;
     uint32_t shared_count;
     uint32_t reason_count;
-    uint32_t reserved;
+    uint32_t sends; /* buffers that every packet needs in reserve */
     struct state_class classes[SM_MAX_CLASSES];
     struct {
         char name[32];

@@ -22,7 +22,6 @@
 
 #define CHANNEL_BURST 64u
 #define CHANNEL_MARKERS 2048u      /* markers in flight */
-#define CHANNEL_RESERVE 64u        /* buffers lent to the replica for packets that it makes */
 #define CHANNEL_QUERY_BYTES (256u << 10)
 #define CHANNEL_JOURNAL_BYTES (4u << 20) /* undo journal of the uncommitted burst; untouched memory costs nothing */
 
@@ -46,7 +45,7 @@ struct in_entry {
 
 enum out_kind {
     OUT_PACKET,    /* `buffer` has been processed */
-    OUT_GENERATED, /* `buffer`, from the reserve, holds a new packet of `length` bytes; it follows buffer `cause` */
+    OUT_GENERATED, /* `buffer`, of the last packet's reserve, holds a new packet of `length` bytes */
     OUT_RELEASED,  /* answer to IN_RELEASE */
     OUT_TICKED,    /* answer to IN_TICK */
     OUT_QUERIED,   /* the query area is filled: struct query_header */
@@ -58,7 +57,7 @@ enum verdict { VERDICT_PASS, VERDICT_DROP };
 struct out_entry {
     uint32_t buffer;
     uint32_t length;
-    uint32_t cause; /* OUT_RELEASED: the move's generation */
+    uint32_t generation; /* OUT_RELEASED: the move's */
     uint16_t reason; /* of a drop; OUT_RELEASED: the shard */
     uint8_t kind;
     uint8_t verdict : 1;
@@ -72,7 +71,6 @@ struct replica_counters {
     _Atomic uint64_t packets;
     _Atomic uint64_t bytes;
     _Atomic uint64_t generated;
-    _Atomic uint64_t generated_limit;  /* packets not made: no buffer in reserve */
     _Atomic uint64_t owner_violations; /* packets of shards that somebody else was processing */
     _Atomic uint64_t timers_fired;
 };
@@ -95,7 +93,6 @@ struct query_flow {
 struct channel {
     /* Written by the switch. */
     _Alignas(64) _Atomic uint32_t in_head;
-    _Alignas(64) _Atomic uint32_t reserve_head;
 
     /* Written by the replica. */
     _Alignas(64) _Atomic uint64_t commit; /* produced << 32 | consumed */
@@ -105,8 +102,6 @@ struct channel {
 
     /* Written by the switch: it wants its eventfd written when commit moves. */
     _Alignas(64) _Atomic uint32_t switch_sleeps;
-
-    _Alignas(64) uint32_t reserve[CHANNEL_RESERVE]; /* written by the switch, read by the replica */
 
     uint32_t ring_mask; /* entries of each ring, less one */
     uint64_t in_offset, out_offset, query_offset, journal_offset; /* from this struct's address */

@@ -8,7 +8,7 @@
  * frees (its free lists are private); whoever holds a buffer's number in a ring may read and write the buffer.
  */
 
-#include <splitmerge/packet.h>
+#include <splitmerge/splitmerge.h>
 
 #define POOL_DATA_OFFSET 256u /* room for struct packet_meta and 128 bytes of headroom */
 #define POOL_SMALL_BYTES 2048u
@@ -23,7 +23,8 @@ struct packet_meta {
     uint32_t caplen;
     uint32_t len;
     uint16_t shard;
-    uint16_t reserved;
+    uint16_t reserve_count;
+    uint32_t reserve[SM_MAX_SENDS]; /* buffers for packets that are sent because of this one */
 };
 
 struct pool_layout {

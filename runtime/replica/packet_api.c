@@ -7,6 +7,8 @@
 #include "packet/packet.h"
 #include "replica/replica.h"
 
+_Static_assert(SM_MAX_SEND_BYTES == POOL_SMALL_BYTES - POOL_DATA_OFFSET, "a reserve is of small buffers");
+
 const uint8_t *sm_packet_data(const struct sm_packet *packet) { return packet->data; }
 
 uint32_t sm_packet_caplen(const struct sm_packet *packet) { return packet->meta->caplen; }
@@ -42,31 +44,18 @@ void sm_packet_drop(struct sm_packet *packet, uint16_t reason)
     packet->reason = reason;
 }
 
-static void count_one(_Atomic uint64_t *counter)
-{
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
-}
-
 int sm_packet_send(struct sm_replica *replica, struct sm_packet *cause, const void *data, uint32_t length)
 {
     struct channel *channel = replica->channel;
-    uint32_t head = atomic_load_explicit(&channel->reserve_head, memory_order_acquire);
 
     if (length == 0)
         return SM_E_INVALID;
-    if (length > POOL_SMALL_BYTES - POOL_DATA_OFFSET || head == replica->reserve_tail) {
-        count_one(&channel->counters.generated_limit);
+    if (length > SM_MAX_SEND_BYTES || cause->sent == cause->meta->reserve_count)
         return SM_E_LIMIT;
-    }
-    uint32_t buffer = channel->reserve[replica->reserve_tail++ % CHANNEL_RESERVE];
+    uint32_t buffer = cause->meta->reserve[cause->sent++];
     memcpy(pool_data(&replica->arena->pool, buffer), data, length);
-    replica->out[replica->produced++ & channel->ring_mask] = (struct out_entry){
-        .buffer = buffer,
-        .length = length,
-        .cause = cause->buffer,
-        .kind = OUT_GENERATED,
-        .verdict = VERDICT_PASS,
-    };
-    count_one(&channel->counters.generated);
+    replica->out[replica->produced++ & channel->ring_mask] =
+        (struct out_entry){.buffer = buffer, .length = length, .kind = OUT_GENERATED, .verdict = VERDICT_PASS};
+    replica_count(&channel->counters.generated, 1);
     return 0;
 }

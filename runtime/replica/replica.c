@@ -48,12 +48,6 @@ bool replica_has_input(const struct sm_replica *replica)
     return atomic_load_explicit(&replica->channel->in_head, memory_order_acquire) != replica->consumed;
 }
 
-/* Counters have one writer: a plain add, atomic only so that readers see whole values. */
-static void count(_Atomic uint64_t *counter, uint64_t amount)
-{
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount, memory_order_relaxed);
-}
-
 static struct out_entry *answer(struct sm_replica *replica)
 {
     return &replica->out[replica->produced++ & replica->channel->ring_mask];
@@ -106,7 +100,7 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
     }
     replica->current = packet;
     shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
-    count(&replica->channel->counters.timers_fired, fired);
+    replica_count(&replica->channel->counters.timers_fired, fired);
 }
 
 static void process_packet(struct sm_replica *replica, const struct in_entry *entry)
@@ -124,7 +118,7 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
 
     atomic_store_explicit(&channel->low, entry->time, memory_order_release);
     if (atomic_load_explicit(&replica->arena->writer[entry->shard], memory_order_relaxed) != replica->slot + 1)
-        count(&channel->counters.owner_violations, 1);
+        replica_count(&channel->counters.owner_violations, 1);
     if (state_timer_next(replica->state, entry->shard) <= entry->time)
         fire_timers(replica, entry->shard, entry->time);
 
@@ -146,8 +140,8 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
         .verdict = packet.verdict,
         .written = packet.written,
     };
-    count(&channel->counters.packets, 1);
-    count(&channel->counters.bytes, meta->len);
+    replica_count(&channel->counters.packets, 1);
+    replica_count(&channel->counters.bytes, meta->len);
 }
 
 static void adopt(struct sm_replica *replica, uint32_t shard)
@@ -155,7 +149,7 @@ static void adopt(struct sm_replica *replica, uint32_t shard)
     uint8_t before = atomic_exchange_explicit(&replica->arena->writer[shard], (uint8_t)(replica->slot + 1),
                                               memory_order_acq_rel);
     if (before != 0)
-        count(&replica->channel->counters.owner_violations, 1);
+        replica_count(&replica->channel->counters.owner_violations, 1);
     replica->owned[shard] = 1;
     shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
 }
@@ -168,7 +162,7 @@ static void release(struct sm_replica *replica, const struct in_entry *entry)
         atomic_store_explicit(&replica->arena->writer[shard], 0, memory_order_release);
     replica->owned[shard] = 0;
     shard_heap_set(&replica->timers, shard, UINT64_MAX);
-    *answer(replica) = (struct out_entry){.kind = OUT_RELEASED, .reason = entry->shard, .cause = entry->buffer};
+    *answer(replica) = (struct out_entry){.kind = OUT_RELEASED, .reason = entry->shard, .generation = entry->buffer};
 }
 
 static void tick(struct sm_replica *replica, uint64_t now)

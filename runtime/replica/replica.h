@@ -34,6 +34,7 @@ struct sm_packet {
     uint16_t reason;
     uint8_t verdict;
     uint8_t written;
+    uint8_t sent;
 };
 
 struct sm_replica {
@@ -48,7 +49,6 @@ struct sm_replica {
     uint32_t consumed; /* entries completely processed; committed up to channel->commit */
     uint32_t produced; /* answers written */
     uint32_t complete; /* answers of completely processed entries */
-    uint32_t reserve_tail;
     bool retired;
     bool started;
 
@@ -88,6 +88,12 @@ void replica_unbind(struct sm_replica *replica);
 
 /* Classes as the arena has them now, after registration. */
 void replica_learn_classes(struct sm_replica *replica);
+
+/* Counters have one writer: a plain add, atomic only so that readers see whole values. */
+static inline void replica_count(_Atomic uint64_t *counter, uint64_t amount)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount, memory_order_relaxed);
+}
 
 /* Process at most `budget` entries and commit. Returns how many. */
 unsigned replica_burst(struct sm_replica *replica, unsigned budget);

@@ -23,8 +23,9 @@ int sm_open(struct sm_replica **out, const struct sm_options *options, struct sm
     if (!error)
         error = &ignored;
     if (!options || options->size != sizeof *options || !options->name || strlen(options->name) > 31 ||
-        !options->on_packet) {
-        snprintf(error->text, sizeof error->text, "sm_open: options need their size, a name and a packet handler");
+        !options->on_packet || options->max_sends > SM_MAX_SENDS) {
+        snprintf(error->text, sizeof error->text,
+                 "sm_open: options need their size, a name, a packet handler, and at most %d sends", SM_MAX_SENDS);
         return SM_E_INVALID;
     }
     if (!path && !options->input) {
@@ -41,6 +42,7 @@ int sm_open(struct sm_replica **out, const struct sm_options *options, struct sm
         return SM_E_NO_MEMORY;
     }
     snprintf(registration->middlebox, sizeof registration->middlebox, "%s", options->name);
+    registration->sends = options->max_sends;
     replica->registration = registration;
     replica->on_packet = options->on_packet;
     replica->user = options->user;

@@ -57,12 +57,9 @@ static void leave(struct sm_switch *sw, uint32_t buffer, bool drop, bool written
 static void leave_generated(struct sm_switch *sw, uint32_t buffer)
 {
     struct switch_packet *packet = &sw->packets[buffer];
-    unsigned slot = packet->slot;
 
     send(sw, buffer, packet->caplen, packet->len);
     switch_buffer_free(sw, buffer);
-    if (sw->slots[slot].state == SLOT_READY)
-        switch_lend(sw, slot);
 }
 
 /* The packet's fate is known: leave now, or take the place in the window. */
@@ -98,8 +95,9 @@ void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *
 
     slot->in_flight--;
     slot->packets++;
-    slot->last_buffer = buffer;
+    switch_reserve_free(sw, &slot->last, slot->last_used);
     slot->last = *packet;
+    slot->last_used = 0;
     if (packet->late)
         switch_late(sw, packet->slot, buffer, false);
     if (entry->verdict == VERDICT_DROP && !is_tap(sw)) {
@@ -118,7 +116,6 @@ void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out
     const struct switch_packet *cause = &s->last;
 
     sw->generated++;
-    s->lent--;
     packet->seconds = cause->seconds;
     packet->fraction = cause->fraction;
     packet->from = cause->from;

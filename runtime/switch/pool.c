@@ -2,7 +2,7 @@
 
 /*
  * Buffers of the pool: two free lists, last in first out so that warm buffers are used again, and the reserve that
- * each replica has for packets that it makes.
+ * each packet has for packets that the middlebox makes because of it.
  */
 
 #include <assert.h>
@@ -14,8 +14,10 @@ uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes)
     uint32_t *list = bytes <= POOL_SMALL_BYTES - POOL_DATA_OFFSET ? &sw->free_small : &sw->free_jumbo;
     uint32_t buffer = *list;
 
-    if (buffer != POOL_NONE)
+    if (buffer != POOL_NONE) {
         *list = sw->packets[buffer].next;
+        sw->packets[buffer].place = PLACE_WINDOW;
+    }
     return buffer;
 }
 
@@ -30,18 +32,29 @@ void switch_buffer_free(struct sm_switch *sw, uint32_t buffer)
     *list = buffer;
 }
 
-void switch_lend(struct sm_switch *sw, unsigned slot)
+/* A packet is admitted with a buffer for everything that may be sent because of it. */
+bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer)
 {
-    struct switch_slot *s = &sw->slots[slot];
-    uint32_t head = atomic_load_explicit(&s->channel->reserve_head, memory_order_relaxed);
+    struct switch_packet *packet = &sw->packets[buffer];
+    struct packet_meta *meta = pool_meta(&sw->arena->pool, buffer);
 
-    for (; s->lent < CHANNEL_RESERVE; s->lent++) {
-        uint32_t buffer = switch_buffer_take(sw, 1);
-        if (buffer == POOL_NONE)
-            break;
-        sw->packets[buffer].place = PLACE_LENT;
-        sw->packets[buffer].slot = (uint8_t)slot;
-        s->channel->reserve[head++ % CHANNEL_RESERVE] = buffer;
+    for (packet->reserve_count = 0; packet->reserve_count < sw->arena->registration.sends; packet->reserve_count++) {
+        uint32_t reserve = switch_buffer_take(sw, 1);
+        if (reserve == POOL_NONE) {
+            switch_reserve_free(sw, packet, 0);
+            return false;
+        }
+        sw->packets[reserve].place = PLACE_RESERVE;
+        packet->reserve[packet->reserve_count] = meta->reserve[packet->reserve_count] = reserve;
     }
-    atomic_store_explicit(&s->channel->reserve_head, head, memory_order_release);
+    meta->reserve_count = packet->reserve_count;
+    return true;
+}
+
+/* Give back what was not used: all but the first `used`. */
+void switch_reserve_free(struct sm_switch *sw, struct switch_packet *packet, unsigned used)
+{
+    while (packet->reserve_count > used)
+        switch_buffer_free(sw, packet->reserve[--packet->reserve_count]);
+    packet->reserve_count = 0;
 }

@@ -73,6 +73,7 @@ void switch_steer(struct sm_switch *sw, uint32_t buffer)
         return;
     }
     if (shard->owner == SWITCH_NONE) {
+        switch_reserve_free(sw, packet, 0);
         switch_drop(sw, buffer, DROP_NO_REPLICA);
         return;
     }
@@ -100,11 +101,11 @@ static void admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     packet->time = sw->clock;
     packet->from = sw->pending_port;
     packet->late = false;
-    packet->place = PLACE_WINDOW;
     sw->in_flight++;
 
     sm_parse(sw->parser, port->linktype, data, frame->caplen, frame->len, (sm_time){sw->clock}, &parsed);
     if (parsed.headers.family == 0) {
+        switch_reserve_free(sw, packet, 0);
         audit_enter(&sw->audit, buffer, SM_SHARDS, data, frame->caplen, frame->len);
         switch_unprocessed(sw, buffer);
         return;
@@ -203,6 +204,10 @@ unsigned switch_input(struct sm_switch *sw)
             break;
         bool fits = sw->pending.caplen <= POOL_JUMBO_BYTES - POOL_DATA_OFFSET;
         uint32_t buffer = fits ? switch_buffer_take(sw, sw->pending.caplen) : POOL_NONE;
+        if (buffer != POOL_NONE && !switch_reserve_take(sw, buffer)) {
+            switch_buffer_free(sw, buffer);
+            buffer = POOL_NONE;
+        }
         if (buffer == POOL_NONE && !no_room(sw, port))
             break;
         if (sw->clock == 0)

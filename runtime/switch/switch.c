@@ -128,15 +128,16 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
         switch_back(sw, entry->buffer, entry);
         return true;
     case OUT_GENERATED:
-        if (!packet || packet->place != PLACE_LENT || packet->slot != slot || entry->cause != s->last_buffer ||
-            s->packets == 0 || entry->length == 0 || entry->length > pool_capacity(&sw->arena->pool, entry->buffer))
+        if (s->last_used == s->last.reserve_count || entry->buffer != s->last.reserve[s->last_used] ||
+            entry->length == 0 || entry->length > SM_MAX_SEND_BYTES)
             return false;
+        s->last_used++;
         switch_back_generated(sw, slot, entry);
         return true;
     case OUT_RELEASED:
         if (entry->reason >= SM_SHARDS)
             return false;
-        switch_released(sw, slot, entry->reason, entry->cause);
+        switch_released(sw, slot, entry->reason, entry->generation);
         return true;
     case OUT_TICKED:
         s->ticking = false;
@@ -168,6 +169,7 @@ static unsigned take_back(struct sm_switch *sw, unsigned slot)
         if (!take_back_one(sw, slot, &entry))
             switch_fail(sw, "replica %s returned a descriptor that it was not given", s->name);
     }
+    switch_reserve_free(sw, &s->last, s->last_used);
     return n;
 }
 
@@ -194,7 +196,6 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
 void switch_slot_ready(struct sm_switch *sw, unsigned slot)
 {
     sw->slots[slot].state = SLOT_READY;
-    switch_lend(sw, slot);
     atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
 }
 
@@ -208,9 +209,6 @@ int switch_slot_drop(struct sm_switch *sw, unsigned slot)
     atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
     s->state = SLOT_GONE;
     s->wake_fd = -1;
-    for (uint32_t i = 0; clean && i < sw->buffers; i++)
-        if (sw->packets[i].place == PLACE_LENT && sw->packets[i].slot == slot)
-            switch_buffer_free(sw, i);
     return clean ? 0 : SM_E_STATE;
 }
 

@@ -63,12 +63,14 @@ struct switch_packet {
     uint32_t next;         /* in a hold, in a list of generated packets, or free */
     uint16_t shard;
     uint8_t place;         /* enum packet_place */
-    uint8_t slot;          /* whose ring, or whose reserve */
+    uint8_t slot;          /* whose ring */
     uint8_t from;          /* port it came in by */
     bool late;             /* held once: counts in its slot's late packets */
+    uint8_t reserve_count;
+    uint32_t reserve[SM_MAX_SENDS]; /* buffers for what is sent because of it */
 };
 
-enum packet_place { PLACE_FREE, PLACE_RING, PLACE_HOLD, PLACE_WINDOW, PLACE_LENT };
+enum packet_place { PLACE_FREE, PLACE_RING, PLACE_HOLD, PLACE_WINDOW, PLACE_RESERVE };
 
 /* A replica's slot. */
 struct switch_slot {
@@ -84,15 +86,14 @@ struct switch_slot {
     uint32_t in_head;   /* written, published by the next publish() */
     uint32_t published;
     uint32_t out_tail;
-    uint32_t lent;      /* buffers in its reserve, or on their way back as generated packets */
     uint32_t in_flight; /* packets in its ring or not yet taken back */
     uint32_t late;      /* of those, and of those held for it, packets that were held */
     bool ticking;       /* an IN_TICK is unanswered */
     bool querying;
     uint64_t packets;
     uint32_t shards;
-    uint32_t last_buffer; /* the last OUT_PACKET, which generated packets refer to */
-    struct switch_packet last;
+    struct switch_packet last; /* the last OUT_PACKET, whose reserve generated packets come from */
+    unsigned last_used;        /* of its reserve */
 };
 
 struct switch_shard {
@@ -259,7 +260,8 @@ void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason);
 void switch_output_poll(struct sm_switch *sw);
 uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes);      /* pool.c */
 void switch_buffer_free(struct sm_switch *sw, uint32_t buffer);
-void switch_lend(struct sm_switch *sw, unsigned slot);
+bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer);
+void switch_reserve_free(struct sm_switch *sw, struct switch_packet *packet, unsigned used);
 void switch_late(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool more);
 void switch_notify(struct sm_switch *sw, enum switch_notice notice);
 void switch_fail(struct sm_switch *sw, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_TESTS_KIT_H
+#define SM_TESTS_KIT_H
+
+/*
+ * A whole service in one thread: a switch over capture files, up to KIT_REPLICAS replicas, and a random schedule that
+ * decides who takes the next step and what is split, merged and moved meanwhile. A run is a function of its seed.
+ */
+
+#include "replica/replica.h"
+#include "switch/switch.h"
+
+#define KIT_REPLICAS 6
+
+struct kit_options {
+    const char *input, *output;
+    bool order_arrival;
+    uint64_t seed;
+    unsigned replicas;    /* at the start; more may join when the schedule says so */
+    bool schedule;        /* split, merge and move at random; false: one replica, nothing happens */
+    unsigned min_buffers; /* packet buffers; 0: 512 */
+    unsigned max_sends;
+    uint64_t memory;      /* 0: 32 MiB */
+    uint32_t flows;       /* 0: 65536 */
+    /* The middlebox: registers itself, then handles packets. */
+    int (*setup)(struct sm_replica *replica, void *user);
+    int (*started)(struct sm_replica *replica, void *user);
+    sm_packet_fn *on_packet;
+    void *user;
+    void (*each_step)(struct sm_switch *sw, void *user); /* may be NULL */
+};
+
+struct kit_result {
+    uint64_t in, out, dropped, generated;
+    uint64_t moves, abandoned, held;
+    uint64_t flows_created, flows_live, flows_refused;
+    uint32_t replicas_in_flight; /* most at once that had packets */
+    uint32_t busy_shards;        /* that packets came to */
+    bool damaged;
+    char broken[512]; /* empty: every promise held */
+};
+
+/* 0, or an error: *error says what. Promises that broke are in result->broken, with a result of 0. */
+int kit_run(const struct kit_options *options, struct kit_result *result, struct sm_errbuf *error);
+
+/* xorshift64*: the tests' random numbers. */
+uint64_t kit_random(uint64_t *state);
+
+#endif
