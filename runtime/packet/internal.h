@@ -135,6 +135,14 @@ void sm_chain_walk(const struct sm_span *span, uint32_t offset, uint8_t next, st
 bool sm_transport_read(struct sm_parser *parser, const struct sm_span *ip, uint32_t offset, sm_time now,
                        struct sm_ends *ends, struct sm_headers *headers, struct sm_key *key);
 
+/*
+ * The two ways through an IPv4 packet at `l3`; *parsed of the general one is all zero before but for the flags. They
+ * leave *parsed and the counters equal where the plain one returns true. False of the general one: it is not IP.
+ */
+bool sm_ip4_plain(struct sm_parser *parser, const struct sm_span *span, uint32_t l3, struct sm_parsed *parsed);
+bool sm_ip4_general(struct sm_parser *parser, const struct sm_span *span, uint32_t l3, sm_time now,
+                    struct sm_parsed *parsed);
+
 /* Build the identity of a fragment. */
 void sm_fragment_identify(struct sm_fragment_id *id, const struct sm_ends *ends, uint32_t number);
 

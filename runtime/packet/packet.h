@@ -10,11 +10,14 @@
 #include <splitmerge/packet.h>
 #include <splitmerge/types.h>
 
-/* Every case that parsing meets has a counter; names as in reports. */
+/*
+ * Every case that parsing meets has a counter; names as in reports. A packet counts once in each that it meets, and
+ * they add up: ipv4 + ipv6 + non_ip = packets; tcp + udp + sctp + icmp + icmpv6 + other_protocol = ipv4 + ipv6.
+ */
 #define SM_PARSE_COUNTERS(X)                                                                                           \
     X(packets)                                                                                                         \
-    X(vlan)                                                                                                            \
-    X(qinq)                                                                                                            \
+    X(vlan) /* one tag or more */                                                                                      \
+    X(qinq) /* two tags or more; counted as vlan too */                                                                \
     X(mpls)                                                                                                            \
     X(pppoe)                                                                                                           \
     X(ipv4)                                                                                                            \
@@ -26,7 +29,7 @@
     X(sctp)                                                                                                            \
     X(icmp)                                                                                                            \
     X(icmpv6)                                                                                                          \
-    X(icmp_error)                                                                                                      \
+    X(icmp_error)          /* keyed by the packet that it quotes */                                                    \
     X(icmp_error_unquoted) /* an ICMP error whose quoted packet could not be read: keyed by its outer header */        \
     X(other_protocol)                                                                                                  \
     X(arp)                                                                                                             \
@@ -45,7 +48,10 @@ struct sm_parse_counters {
 #undef SM_PARSE_COUNTER_FIELD
 };
 
-/* What was found in one packet. */
+/*
+ * What was found in one packet. headers.l4 is set only when the transport header without its options was captured whole
+ * (for protocols not known here: when one byte of it was); the key has the ports as soon as they were captured.
+ */
 struct sm_parsed {
     struct sm_key key;         /* the two-way key SM_BY_FLOW; meaningful when headers.family != 0 */
     struct sm_headers headers; /* headers.family == 0: not IP, passes unprocessed */

@@ -12,7 +12,7 @@
 /* A packet as received, or to be sent. Received data is valid until the next receive call on the port. */
 struct sm_frame {
     const uint8_t *data;
-    uint32_t caplen;  /* bytes at data */
+    uint32_t caplen;  /* bytes at data; files may have more than their own snaplen */
     uint32_t len;     /* bytes on the wire */
     int64_t seconds;  /* timestamp as in the capture: not normalised, so that a file can be copied exactly */
     int64_t fraction; /* in units of the port's precision: microseconds, or nanoseconds */
