@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""sm-ratelimiter as a command: exit status and the one line it says; flow limits; pipes.  command.py PROGRAM EXAMPLES"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "oracle"))
+
+import capture  # noqa: E402
+import synthetic  # noqa: E402
+
+PROGRAM, EXAMPLES = sys.argv[1:3]
+POLICY = os.path.join(EXAMPLES, "per-flow.yaml")
+
+
+def run(*arguments, data=None, attach=None):
+    environment = {k: v for k, v in os.environ.items() if k != "SPLITMERGE_ATTACH"}
+    if attach:
+        environment["SPLITMERGE_ATTACH"] = attach
+    return subprocess.run([PROGRAM, *arguments], input=data, capture_output=True, env=environment, timeout=60)
+
+
+class Command(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.input = self.path("in.pcap")
+        capture.write_pcap(self.input, 1, synthetic.Maker("command", 1).packets(500))
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def write(self, name, text):
+        with open(self.path(name), "w") as file:
+            file.write(text)
+        return self.path(name)
+
+    def test_wrong_usage_and_missing_things(self):
+        filtered = self.write("filter.yaml", "limits:\n  - {name: a, per: flow, rate: 1Mbit, burst: 1KiB, match: 'tcp and'}\n")
+        junk = self.write("junk", "This is not a capture.\n")
+        rows = [
+            (2, b"--policy is needed", []),
+            (2, b"--in is needed", ["--policy", POLICY]),
+            (2, b"unrecognized option '--polcy'", ["--polcy", POLICY]),
+            (2, b"unexpected argument 'x'", ["--policy", POLICY, "x"]),
+            (2, b"--flows: expected", ["--policy", POLICY, "--flows", "many"]),
+            (2, b"--memory: expected", ["--policy", POLICY, "--memory", "12"]),
+            (2, b"/none: ", ["--policy", "/none", "--check"]),
+            (2, filtered.encode() + b":2: limits[0].match: expected a filter", ["--policy", filtered, "--check"]),
+            (2, filtered.encode() + b":2: limits[0].match: ", ["--policy", filtered, "--in", self.input]),
+            (1, b"/none", ["--policy", POLICY, "--in", "/none"]),
+            (1, b"junk: not a capture", ["--policy", POLICY, "--in", junk]),
+            (1, b"no such interface", ["--policy", POLICY, "--in", "interface:none0"]),
+            (1, b"/none/out.pcap", ["--policy", POLICY, "--in", self.input, "--out", "/none/out.pcap"]),
+        ]
+        for status, text, arguments in rows:
+            done = run(*arguments)
+            self.assertEqual(done.returncode, status, (arguments, done.stderr))
+            self.assertIn(text, done.stderr)
+            self.assertTrue(done.stderr.startswith(b"sm-ratelimiter: "), done.stderr)
+            self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
+            self.assertEqual(done.stdout, b"")
+
+    def test_without_the_switch_it_was_started_for(self):
+        done = run("--policy", POLICY, attach="/none")
+        self.assertEqual((done.returncode, done.stderr.count(b"\n")), (1, 1), done.stderr)
+
+    def test_help_and_version(self):
+        self.assertTrue(run("--help").stdout.startswith(b"usage: sm-ratelimiter"))
+        self.assertRegex(run("--version").stdout, rb"^sm-ratelimiter \d+\.\d+\.\d+\n$")
+
+    def test_a_pipe_is_as_good_as_a_file(self):
+        with open(self.input, "rb") as file:
+            data = file.read()
+        piped = run("--policy", POLICY, "--in", "-", "--out", "-", data=data)
+        filed = run("--policy", POLICY, "--in", self.input, "--out", self.path("out.pcap"))
+        self.assertEqual((piped.returncode, filed.returncode), (0, 0), piped.stderr + filed.stderr)
+        with open(self.path("out.pcap"), "rb") as file:
+            self.assertEqual(file.read(), piped.stdout)
+
+    def report(self, policy, *arguments):
+        """The report of a run that ends well and accounts for all packets."""
+        paths = [self.write("policy.yaml", policy), self.path("out.pcap"), self.path("report.json")]
+        done = run("--policy", paths[0], "--in", self.input, "--out", paths[1], "--report", paths[2], *arguments)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        with open(paths[2]) as file:
+            report = json.load(file)
+        packets = report["packets"]
+        self.assertEqual(packets["in"], packets["out"] + sum(packets["dropped"].values()))
+        self.assertEqual(packets["out"], len(capture.read(paths[1]).packets))
+        return report
+
+    def test_a_new_key_is_dropped_where_no_bucket_can_be_kept(self):
+        slow = "limits: [{name: slow, per: flow, rate: 1bit, burst: 1GiB}]"
+        self.assertEqual(self.report(slow)["packets"]["dropped"].get("flow_limit", 0), 0)
+        for arguments in (["--flows", "5"], ["--memory", "1B"]):
+            report = self.report(slow, *arguments)
+            self.assertGreater(report["packets"]["dropped"].get("flow_limit", 0), 0, arguments)
+            self.assertLessEqual(report["flows"]["live"], 5)
+
+    def test_buckets_that_are_full_again_are_gone(self):
+        flows = self.report("limits: [{name: wide, per: flow, rate: 1000Gbit, burst: 1GiB}]")["flows"]
+        self.assertGreater(flows["created"], 100)
+        self.assertLess(flows["live"], 10)
+        self.assertEqual(flows["created"], flows["live"] + flows["expired"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
