@@ -95,6 +95,7 @@ static int inherited_lock(const char *path)
     if (fd < 3 || fstat(fd, &ours) != 0 || stat(path, &file) != 0 || ours.st_dev != file.st_dev ||
         ours.st_ino != file.st_ino || flock(fd, LOCK_EX | LOCK_NB) != 0)
         return -1;
+    unsetenv(LOCK_ENVIRONMENT); /* it is ours; children of ours have no part in it */
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     return fd;
 }

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <glob.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "orchestrator.h"
+
+extern char **environ;
+
+static bool in_path(const char *name, char *found, size_t size)
+{
+    const char *path = getenv("PATH");
+    for (const char *at = path ? path : ""; *at;) {
+        size_t length = strcspn(at, ":");
+        int written = snprintf(found, size, "%.*s/%s", (int)length, at, name);
+        if (length > 0 && written > 0 && (size_t)written < size && access(found, X_OK) == 0)
+            return true;
+        at += length + (at[length] == ':');
+    }
+    return false;
+}
+
+/* Beside our own program, and where a build tree has middleboxes. */
+static bool beside_us(const char *name, char *found, size_t size)
+{
+    static const char *const places[] = {"%s/%s", "%s/../middleboxes/*/%s"};
+    char self[2048], pattern[4096];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (length < 0)
+        return false;
+    self[length] = '\0';
+    *strrchr(self, '/') = '\0';
+    bool done = false;
+    for (unsigned i = 0; i < 2 && !done; i++) {
+        glob_t matches;
+        snprintf(pattern, sizeof(pattern), i == 0 ? places[0] : places[1], self, name);
+        if (glob(pattern, 0, NULL, &matches) != 0)
+            continue;
+        done = access(matches.gl_pathv[0], X_OK) == 0;
+        snprintf(found, size, "%s", matches.gl_pathv[0]);
+        globfree(&matches);
+    }
+    return done;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct child *child = handle->data;
+    child->process.data = NULL;
+}
+
+static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_number)
+{
+    struct child *child = process->data;
+    child->alive = false;
+    child->status = signal_number ? -signal_number : status;
+    uv_close((uv_handle_t *)process, on_closed);
+    orchestrator_child_exited(child->o, child);
+}
+
+static int run_program(struct child *child, const char *program)
+{
+    struct orchestrator *o = child->o;
+    char attach[108], variable[2][160];
+    unsigned count = 0, variables = 0;
+    while (o->service.args[count])
+        count++;
+    while (environ[variables])
+        variables++;
+    char **args = calloc(count + 2, sizeof(*args)), **env = calloc(variables + 3, sizeof(*env));
+    if (!args || !env) {
+        free(args);
+        free(env);
+        return UV_ENOMEM;
+    }
+    args[0] = (char *)(uintptr_t)o->service.exec;
+    memcpy(args + 1, o->service.args, count * sizeof(*args));
+    snprintf(variable[0], sizeof(variable[0]), "SPLITMERGE_ATTACH=%s", rundir_file(&o->dir, "attach.sock", attach));
+    snprintf(variable[1], sizeof(variable[1]), "SPLITMERGE_REPLICA=r%u", child->id);
+    env[0] = variable[0]; /* getenv() finds the first */
+    env[1] = variable[1];
+    memcpy(env + 2, environ, variables * sizeof(*env));
+    uv_stdio_container_t stdio[] = {
+        {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = 1}, {.flags = UV_INHERIT_FD, .data.fd = 2}};
+    /* In a session of its own: the terminal's interrupt is for us, who end replicas in order. */
+    uv_process_options_t options = {
+        .file = program,
+        .args = args,
+        .env = env,
+        .exit_cb = on_exit_of_child,
+        .flags = UV_PROCESS_DETACHED,
+        .stdio = stdio,
+        .stdio_count = 3,
+    };
+    int result = uv_spawn(o->loop, &child->process, &options);
+    free(args);
+    free(env);
+    return result;
+}
+
+int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
+{
+    char program[4096];
+    const char *exec = o->service.exec;
+    if (strchr(exec, '/')) {
+        snprintf(program, sizeof(program), "%s", exec);
+    } else if (!in_path(exec, program, sizeof(program)) && !beside_us(exec, program, sizeof(program))) {
+        snprintf(error->text, sizeof(error->text), "middlebox '%.100s' is not in PATH", exec);
+        return SM_E_NOT_FOUND;
+    }
+    struct child *child = calloc(1, sizeof(*child));
+    if (!child) {
+        snprintf(error->text, sizeof(error->text), "out of memory");
+        return SM_E_NO_MEMORY;
+    }
+    child->o = o;
+    child->id = id;
+    int result = run_program(child, program);
+    child->process.data = child;
+    struct child **link = &o->children;
+    while (*link)
+        link = &(*link)->next;
+    *link = child;
+    if (result == 0) {
+        child->alive = true;
+        return 0;
+    }
+    child->status = 127;
+    uv_close((uv_handle_t *)&child->process, on_closed);
+    snprintf(error->text, sizeof(error->text), "middlebox '%.100s' cannot be started: %s", program,
+             uv_strerror(result));
+    return SM_E_IO;
+}
+
+struct child *child_of(struct orchestrator *o, uint32_t id)
+{
+    struct child *child = o->children;
+    while (child && child->id != id)
+        child = child->next;
+    return child;
+}
+
+unsigned children_alive(const struct orchestrator *o)
+{
+    unsigned count = 0;
+    for (const struct child *child = o->children; child; child = child->next)
+        count += child->alive;
+    return count;
+}
+
+void children_kill(struct orchestrator *o, int signal_number)
+{
+    for (struct child *child = o->children; child; child = child->next)
+        if (child->alive)
+            uv_process_kill(&child->process, signal_number);
+}
+
+void children_free(struct orchestrator *o)
+{
+    while (o->children) {
+        struct child *child = o->children;
+        o->children = child->next;
+        free(child);
+    }
+}
+
+void children_learn(struct orchestrator *o, const struct wire_value *status)
+{
+    const struct wire_value *list = wire_get_array(status, "replicas");
+    for (unsigned i = 0; i < wire_count(list); i++) {
+        const struct wire_value *replica = wire_item(list, i);
+        struct child *child = child_of(o, (uint32_t)wire_get_uint(replica, "id", 0));
+        if (!child)
+            continue;
+        child->packets = wire_get_uint(replica, "packets", child->packets);
+        child->shards = (uint32_t)wire_get_uint(replica, "shards", 0);
+    }
+}
+
+const char *child_how(const struct child *child, char text[static 48])
+{
+    if (child->status < 0)
+        snprintf(text, 48, "was killed by signal %d", (int)-child->status);
+    else
+        snprintf(text, 48, "exited with status %d", (int)child->status);
+    return text;
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "orchestrator.h"
+
+#define MOVE_DEADLINE_MS 10000
+#define ANSWER_MS 30000 /* the switch answers within this, or something is wrong with it */
+
+/* ---- selecting ---- */
+
+struct selection {
+    struct orchestrator *o;
+    bool set[PLACEMENT_SHARDS];
+};
+
+static bool select_flow(void *user, const struct wire_value *flow, const struct sm_key *key, uint32_t shard)
+{
+    struct selection *selection = user;
+    (void)flow;
+    if (shard < PLACEMENT_SHARDS && !selection->set[shard])
+        selection->set[shard] = selector_match(selection->o->selector, key, shard);
+    return true;
+}
+
+static void selected(void *user, const struct rpc_error *error)
+{
+    struct selection *selection = user;
+    struct orchestrator *o = selection->o;
+    if (error)
+        ops_refused(&o->ops, (enum ops_code)error->code, error->message);
+    else
+        ops_selected(&o->ops, selection->set);
+    free(selection);
+    operate(o);
+}
+
+static void do_select(struct orchestrator *o)
+{
+    if (selector_by_shard(o->selector)) {
+        ops_selected(&o->ops, o->selector->shards);
+        return;
+    }
+    struct selection *selection = calloc(1, sizeof(*selection));
+    if (!selection) {
+        ops_refused(&o->ops, OPS_FAILED, "out of memory");
+        return;
+    }
+    selection->o = o;
+    scan_flows(o, select_flow, selected, selection);
+}
+
+/* ---- looking and moving ---- */
+
+static void on_shards(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    placement_table owners;
+    const struct wire_value *list = wire_get_array(result, "owners");
+    for (unsigned i = 0; i < PLACEMENT_SHARDS; i++)
+        owners[i] = (uint32_t)wire_uint(wire_item(list, i), 0);
+    if (error)
+        ops_refused(&o->ops, (enum ops_code)error->code, error->message);
+    else if (wire_count(list) != PLACEMENT_SHARDS)
+        ops_refused(&o->ops, OPS_FAILED, "the switch's table of shards is not of our size");
+    else
+        ops_owners(&o->ops, owners);
+    operate(o);
+}
+
+static void on_move_answered(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    (void)result;
+    if (!error)
+        return; /* `moved` says how it went */
+    o->gate_open = false;
+    ops_refused(&o->ops, (enum ops_code)error->code, error->message);
+    operate(o);
+}
+
+static void do_move(struct orchestrator *o)
+{
+    bool opens = !o->operation_call && o->gated;
+    struct wire_out *params = wire_new();
+    wire_array_begin(params, "moves");
+    for (size_t i = 0; i < o->ops.range_count; i++) {
+        wire_array_begin(params, NULL);
+        wire_put_uint(params, NULL, o->ops.ranges[i].first);
+        wire_put_uint(params, NULL, o->ops.ranges[i].last);
+        wire_put_uint(params, NULL, o->ops.ranges[i].to);
+        wire_array_end(params);
+    }
+    wire_array_end(params);
+    wire_put_uint(params, "deadline_ms", MOVE_DEADLINE_MS);
+    wire_put_bool(params, "open_gate", opens);
+    rpc_request(o->sw, "move", params, 0, on_move_answered, o);
+    if (opens) {
+        /* Right behind it, since reading goes on as soon as the markers are queued. */
+        o->gate_open = true;
+        o->gated = false;
+        runner_gate(o);
+    }
+}
+
+void operate_moved(struct orchestrator *o, const struct wire_value *params)
+{
+    struct ops_moved moved = {
+        .completed = wire_get_uint(params, "completed", 0),
+        .abandoned = wire_get_uint(params, "abandoned", 0),
+        .flows = wire_get_uint(params, "flows", 0),
+        .held_packets = wire_get_uint(params, "held_packets", 0),
+        .seconds = wire_get_double(params, "seconds", 0),
+    };
+    snprintf(moved.cause, sizeof(moved.cause), "%s", wire_get_str(params, "cause", ""));
+    ops_moved(&o->ops, &moved);
+    operate(o);
+}
+
+/* ---- starting and retiring ---- */
+
+static void do_start(struct orchestrator *o, uint32_t id)
+{
+    struct sm_errbuf error;
+    if (child_spawn(o, id, &error) != 0) {
+        fprintf(stderr, "sm-orchestrator: %s\n", error.text);
+        ops_exited(&o->ops, id, "could not be started");
+    }
+}
+
+struct retirement {
+    struct orchestrator *o;
+    uint32_t id;
+};
+
+static void on_retire(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct retirement *retirement = user;
+    struct orchestrator *o = retirement->o;
+    (void)result;
+    if (error)
+        ops_stays(&o->ops, retirement->id, error->message);
+    free(retirement);
+    operate(o);
+}
+
+static void on_status(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    if (!error)
+        children_learn(user, result);
+}
+
+static void do_retire(struct orchestrator *o, uint32_t id)
+{
+    struct retirement *retirement = malloc(sizeof(*retirement));
+    if (!retirement) {
+        ops_stays(&o->ops, id, "out of memory");
+        return;
+    }
+    *retirement = (struct retirement){o, id};
+    /* What it did is asked for while the switch still knows. */
+    rpc_request(o->sw, "status", NULL, ANSWER_MS, on_status, o);
+    struct wire_out *params = wire_new();
+    wire_put_uint(params, "replica", id);
+    rpc_request(o->sw, "retire", params, ANSWER_MS, on_retire, retirement);
+}
+
+static void do_kill(struct orchestrator *o, uint32_t id)
+{
+    struct child *child = child_of(o, id);
+    if (child && child->alive)
+        uv_process_kill(&child->process, SIGKILL);
+    else
+        ops_exited(&o->ops, id, "is gone");
+}
+
+/* ---- the machine ---- */
+
+static void do_reply(struct orchestrator *o)
+{
+    struct rpc_call *call = o->operation_call;
+    struct ops_result result = o->ops.result;
+    o->operation_call = NULL;
+    selector_free(o->selector);
+    o->selector = NULL;
+    if (call)
+        serve_reply(call, &result, o->ops.request.verb == OPS_SPLIT);
+    else
+        runner_operated(o, &result);
+    runner_go_on(o);
+    orchestrator_check_end(o);
+}
+
+static void act(struct orchestrator *o, const struct ops_action *action)
+{
+    switch (action->kind) {
+    case OPS_DO_START:
+        do_start(o, action->id);
+        break;
+    case OPS_DO_SELECT:
+        do_select(o);
+        break;
+    case OPS_DO_LOOK:
+        rpc_request(o->sw, "shards", NULL, ANSWER_MS, on_shards, o);
+        break;
+    case OPS_DO_MOVE:
+        do_move(o);
+        break;
+    case OPS_DO_RETIRE:
+        do_retire(o, action->id);
+        break;
+    case OPS_DO_KILL:
+        do_kill(o, action->id);
+        break;
+    case OPS_DO_REPLY:
+        do_reply(o);
+        break;
+    }
+}
+
+static void on_patience(uv_timer_t *timer)
+{
+    struct orchestrator *o = timer->data;
+    ops_timed_out(&o->ops);
+    operate(o);
+}
+
+void operate(struct orchestrator *o)
+{
+    struct ops_action action;
+    while (o->phase == PHASE_RUNNING && o->sw && ops_next(&o->ops, &action))
+        act(o, &action);
+    if (o->phase != PHASE_RUNNING || o->ops.stage == o->patience_stage)
+        return;
+    o->patience_stage = o->ops.stage;
+    unsigned ms = ops_patience(&o->ops);
+    if (ms)
+        uv_timer_start(&o->patience, on_patience, ms, ms);
+    else
+        uv_timer_stop(&o->patience);
+}
+
+enum ops_code operate_begin(struct orchestrator *o, const struct ops_request *request, struct selector *selector,
+                            struct rpc_call *call, struct ops_result *refusal)
+{
+    enum ops_code code = ops_begin(&o->ops, request, refusal);
+    if (code != OPS_OK) {
+        selector_free(selector);
+        return code;
+    }
+    o->operation_call = call;
+    o->selector = selector;
+    operate(o);
+    return OPS_OK;
+}

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "ops.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- replicas and actions ---- */
+
+void ops_init(struct ops *ops, unsigned min, unsigned max)
+{
+    memset(ops, 0, sizeof(*ops));
+    ops->min = min;
+    ops->max = max;
+}
+
+static struct ops_replica *find(struct ops *ops, uint32_t id)
+{
+    for (unsigned i = 0; i < ops->count; i++)
+        if (ops->replicas[i].id == id)
+            return &ops->replicas[i];
+    return NULL;
+}
+
+const struct ops_replica *ops_replica(const struct ops *ops, uint32_t id)
+{
+    return find((struct ops *)(uintptr_t)ops, id);
+}
+
+unsigned ops_ready_ids(const struct ops *ops, uint32_t ids[OPS_MAX_REPLICAS])
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < ops->count; i++)
+        if (ops->replicas[i].state == OPS_REPLICA_READY)
+            ids[count++] = ops->replicas[i].id;
+    return count;
+}
+
+static unsigned in_state(const struct ops *ops, enum ops_replica_state state)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < ops->count; i++)
+        count += ops->replicas[i].state == state;
+    return count;
+}
+
+static void act(struct ops *ops, enum ops_action_kind kind, uint32_t id)
+{
+    const unsigned size = sizeof(ops->queue) / sizeof(*ops->queue);
+    assert(ops->queue_tail - ops->queue_head < size);
+    ops->queue[ops->queue_tail++ % size] = (struct ops_action){kind, id};
+}
+
+bool ops_next(struct ops *ops, struct ops_action *action)
+{
+    if (ops->queue_head == ops->queue_tail)
+        return false;
+    *action = ops->queue[ops->queue_head++ % (sizeof(ops->queue) / sizeof(*ops->queue))];
+    return true;
+}
+
+uint32_t ops_add(struct ops *ops)
+{
+    assert(ops->count < OPS_MAX_REPLICAS);
+    ops->replicas[ops->count++] = (struct ops_replica){.id = ++ops->last_id, .state = OPS_REPLICA_STARTING};
+    return ops->last_id;
+}
+
+static void remove_replica(struct ops *ops, struct ops_replica *replica)
+{
+    size_t behind = (size_t)(&ops->replicas[ops->count] - replica - 1);
+    memmove(replica, replica + 1, behind * sizeof(*replica));
+    ops->count--;
+}
+
+/* ---- beginning ---- */
+
+static enum ops_code refuse(struct ops_result *refusal, enum ops_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static enum ops_code refuse(struct ops_result *refusal, enum ops_code code, const char *format, ...)
+{
+    va_list args;
+    *refusal = (struct ops_result){.code = code};
+    va_start(args, format);
+    vsnprintf(refusal->message, sizeof(refusal->message), format, args);
+    va_end(args);
+    return code;
+}
+
+static bool is_ready(const struct ops *ops, uint32_t id)
+{
+    const struct ops_replica *replica = ops_replica(ops, id);
+    return replica && replica->state == OPS_REPLICA_READY;
+}
+
+static const char *const verbs[] = {"scale", "split", "merge", "move", "drain", "rebalance"};
+
+static enum ops_code check(const struct ops *ops, const struct ops_request *r, struct ops_result *refusal)
+{
+    bool takes_replica = r->verb == OPS_SPLIT || r->verb == OPS_MERGE || r->verb == OPS_DRAIN;
+    if (ops->stage != OPS_IDLE)
+        return refuse(refusal, OPS_BUSY, "another operation (%s) is under way", verbs[ops->request.verb]);
+    if (r->verb == OPS_SCALE && (r->count < ops->min || r->count > ops->max))
+        return refuse(refusal, OPS_USAGE, "scale: expected %u to %u replicas, got %u", ops->min, ops->max, r->count);
+    if (takes_replica && !is_ready(ops, r->replica))
+        return refuse(refusal, OPS_NOT_FOUND, "there is no replica r%u", r->replica);
+    if (r->into && !is_ready(ops, r->into))
+        return refuse(refusal, OPS_NOT_FOUND, "there is no replica r%u", r->into);
+    if ((r->verb == OPS_MERGE || r->verb == OPS_MOVE) && !r->into)
+        return refuse(refusal, OPS_USAGE, "%s: expected a replica to move to", verbs[r->verb]);
+    if (takes_replica && r->into == r->replica)
+        return refuse(refusal, OPS_USAGE, "%s: expected two replicas, got r%u twice", verbs[r->verb], r->replica);
+    if (r->verb == OPS_SPLIT && !r->into && ops->count >= ops->max)
+        return refuse(refusal, OPS_FAILED, "split: the service may have %u replicas and has them", ops->max);
+    if (r->verb == OPS_MERGE && ops->count <= ops->min)
+        return refuse(refusal, OPS_FAILED, "merge: the service needs %u replicas and has no more", ops->min);
+    if (r->verb == OPS_DRAIN && in_state(ops, OPS_REPLICA_READY) < 2)
+        return refuse(refusal, OPS_FAILED, "drain: there is no other replica");
+    return OPS_OK;
+}
+
+static void start_replicas(struct ops *ops, unsigned number)
+{
+    for (unsigned i = 0; i < number; i++) {
+        uint32_t id = ops_add(ops);
+        find(ops, id)->fresh = true;
+        act(ops, OPS_DO_START, id);
+    }
+}
+
+static void look(struct ops *ops)
+{
+    ops->stage = OPS_LOOKING;
+    act(ops, OPS_DO_LOOK, 0);
+}
+
+enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, struct ops_result *refusal)
+{
+    enum ops_code code = check(ops, request, refusal);
+    if (code != OPS_OK)
+        return code;
+    ops->request = *request;
+    ops->result = (struct ops_result){.into = request->into};
+    for (unsigned i = 0; i < ops->count; i++)
+        ops->replicas[i].fresh = ops->replicas[i].leaving = false;
+    if (request->verb == OPS_MOVE) {
+        ops->stage = OPS_SELECTING;
+        act(ops, OPS_DO_SELECT, 0);
+        return OPS_OK;
+    }
+    if (request->verb == OPS_SCALE && request->count > ops->count)
+        start_replicas(ops, request->count - ops->count);
+    if (request->verb == OPS_SPLIT && !request->into) {
+        start_replicas(ops, 1);
+        ops->result.into = ops->last_id;
+    }
+    /* The highest-numbered go. */
+    for (unsigned i = request->count; request->verb == OPS_SCALE && i < ops->count; i++)
+        ops->replicas[i].leaving = true;
+    if (request->verb == OPS_MERGE)
+        find(ops, request->replica)->leaving = true;
+    if (in_state(ops, OPS_REPLICA_STARTING) > 0)
+        ops->stage = OPS_STARTING;
+    else
+        look(ops);
+    return OPS_OK;
+}
+
+/* ---- going on ---- */
+
+static void finish(struct ops *ops)
+{
+    ops->stage = OPS_IDLE;
+    act(ops, OPS_DO_REPLY, 0);
+}
+
+/* Retire who leaves; when nobody does, the operation is over. */
+static void retire(struct ops *ops)
+{
+    for (unsigned i = 0; i < ops->count; i++) {
+        struct ops_replica *replica = &ops->replicas[i];
+        if (!replica->leaving)
+            continue;
+        if (replica->state == OPS_REPLICA_READY)
+            act(ops, OPS_DO_RETIRE, replica->id);
+        else if (replica->state == OPS_REPLICA_STARTING)
+            act(ops, OPS_DO_KILL, replica->id);
+        replica->state = OPS_REPLICA_RETIRING;
+    }
+    if (in_state(ops, OPS_REPLICA_RETIRING) > 0)
+        ops->stage = OPS_RETIRING;
+    else
+        finish(ops);
+}
+
+/* Before anything has moved: whoever was started for this goes again, whoever was to leave stays. */
+static void give_up(struct ops *ops, enum ops_code code, const char *message)
+{
+    ops->result.code = code;
+    snprintf(ops->result.message, sizeof(ops->result.message), "%s", message);
+    for (unsigned i = 0; i < ops->count; i++)
+        ops->replicas[i].leaving = ops->replicas[i].fresh;
+    retire(ops);
+}
+
+static unsigned staying(const struct ops *ops, uint32_t ids[OPS_MAX_REPLICAS])
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < ops->count; i++)
+        if (ops->replicas[i].state == OPS_REPLICA_READY && !ops->replicas[i].leaving)
+            ids[count++] = ops->replicas[i].id;
+    return count;
+}
+
+static void plan(const struct ops *ops, placement_table owners)
+{
+    uint32_t ids[OPS_MAX_REPLICAS];
+    unsigned count = staying(ops, ids), others = 0;
+    switch (ops->request.verb) {
+    case OPS_SCALE:
+    case OPS_REBALANCE:
+        placement_spread(owners, ids, count);
+        break;
+    case OPS_SPLIT:
+        placement_split(owners, ops->request.replica, ops->result.into);
+        break;
+    case OPS_MERGE:
+        placement_merge(owners, ops->request.replica, ops->request.into);
+        break;
+    case OPS_MOVE:
+        placement_move(owners, ops->set, ops->request.into);
+        break;
+    case OPS_DRAIN:
+        for (unsigned i = 0; i < count; i++)
+            if (ids[i] != ops->request.replica)
+                ids[others++] = ids[i];
+        placement_drain(owners, ops->request.replica, ids, others);
+        break;
+    }
+}
+
+void ops_owners(struct ops *ops, const placement_table owners)
+{
+    placement_table after;
+    if (ops->stage != OPS_LOOKING)
+        return;
+    memcpy(after, owners, sizeof(after));
+    plan(ops, after);
+    ops->range_count = placement_ranges(owners, after, ops->ranges);
+    if (ops->range_count == 0) {
+        retire(ops);
+    } else {
+        ops->stage = OPS_MOVING;
+        act(ops, OPS_DO_MOVE, 0);
+    }
+}
+
+void ops_ready(struct ops *ops, uint32_t id)
+{
+    struct ops_replica *replica = find(ops, id);
+    if (!replica || replica->state != OPS_REPLICA_STARTING)
+        return;
+    replica->state = OPS_REPLICA_READY;
+    if (ops->stage == OPS_STARTING && in_state(ops, OPS_REPLICA_STARTING) == 0)
+        look(ops);
+}
+
+bool ops_exited(struct ops *ops, uint32_t id, const char *how)
+{
+    char message[128];
+    struct ops_replica *replica = find(ops, id);
+    if (!replica)
+        return true;
+    enum ops_replica_state state = replica->state;
+    bool concerned = replica->leaving || id == ops->request.replica || id == ops->result.into;
+    remove_replica(ops, replica);
+    if (state == OPS_REPLICA_RETIRING) {
+        if (ops->stage == OPS_RETIRING && in_state(ops, OPS_REPLICA_RETIRING) == 0)
+            finish(ops);
+        return true;
+    }
+    if (state == OPS_REPLICA_STARTING && ops->stage == OPS_STARTING) {
+        snprintf(message, sizeof(message), "replica r%u %s before it was ready", id, how);
+        give_up(ops, OPS_FAILED, message);
+        return true;
+    }
+    /* What is moving is for the switch to abandon. */
+    if (concerned && (ops->stage == OPS_SELECTING || ops->stage == OPS_STARTING || ops->stage == OPS_LOOKING)) {
+        snprintf(message, sizeof(message), "replica r%u %s", id, how);
+        give_up(ops, OPS_FAILED, message);
+    }
+    return false;
+}
+
+void ops_selected(struct ops *ops, const bool set[PLACEMENT_SHARDS])
+{
+    if (ops->stage != OPS_SELECTING)
+        return;
+    memcpy(ops->set, set, sizeof(ops->set));
+    look(ops);
+}
+
+void ops_moved(struct ops *ops, const struct ops_moved *moved)
+{
+    if (ops->stage != OPS_MOVING)
+        return;
+    ops->result.moved = *moved;
+    if (moved->abandoned > 0) {
+        ops->result.code = OPS_FAILED;
+        snprintf(ops->result.message, sizeof(ops->result.message), "%llu of %llu moves were abandoned: %s",
+                 (unsigned long long)moved->abandoned, (unsigned long long)(moved->completed + moved->abandoned),
+                 moved->cause[0] ? moved->cause : "no cause was given");
+        for (unsigned i = 0; i < ops->count; i++)
+            ops->replicas[i].leaving = false;
+    }
+    retire(ops);
+}
+
+void ops_refused(struct ops *ops, enum ops_code code, const char *message)
+{
+    if (ops->stage == OPS_SELECTING || ops->stage == OPS_LOOKING || ops->stage == OPS_MOVING)
+        give_up(ops, code, message);
+}
+
+void ops_stays(struct ops *ops, uint32_t id, const char *message)
+{
+    struct ops_replica *replica = find(ops, id);
+    if (ops->stage != OPS_RETIRING || !replica || replica->state != OPS_REPLICA_RETIRING)
+        return;
+    replica->state = OPS_REPLICA_READY;
+    ops->result.code = OPS_FAILED;
+    snprintf(ops->result.message, sizeof(ops->result.message), "%s", message);
+    if (in_state(ops, OPS_REPLICA_RETIRING) == 0)
+        finish(ops);
+}
+
+unsigned ops_patience(const struct ops *ops)
+{
+    return ops->stage == OPS_STARTING ? OPS_START_MS : ops->stage == OPS_RETIRING ? OPS_RETIRE_MS : 0;
+}
+
+void ops_timed_out(struct ops *ops)
+{
+    if (ops->stage == OPS_STARTING) {
+        give_up(ops, OPS_TIMED_OUT, "a new replica was not ready within 30 s");
+        return;
+    }
+    for (unsigned i = 0; ops->stage == OPS_RETIRING && i < ops->count; i++)
+        if (ops->replicas[i].state == OPS_REPLICA_RETIRING)
+            act(ops, OPS_DO_KILL, ops->replicas[i].id);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_ORCHESTRATOR_OPS_H
+#define SM_ORCHESTRATOR_OPS_H
+
+/*
+ * Operations as a state machine. Pure (design D7): the loop tells it what has happened and does what it asks for.
+ *
+ * Life-cycle of an operation (one at a time; a second one is refused with code 4):
+ *
+ *     idle -> [selecting] -> [starting] -> looking -> [moving] -> [retiring] -> idle, with OPS_DONE
+ *
+ * selecting: a selector becomes a set of shards. starting: new replicas attach and register. looking: the switch says
+ * who owns what, since it alone knows. moving: the plan is carried out. retiring: replicas that own nothing any more
+ * end. A stage that has nothing to do is left out. What fails before `moving` changes nothing: replicas that the
+ * operation started are retired again, and then it is done. Moves that were abandoned leave a valid service, whose
+ * replicas then all stay.
+ */
+
+#include "placement.h"
+
+#define OPS_MAX_REPLICAS PLACEMENT_MAX_IDS
+#define OPS_START_MS 30000  /* a replica is ready within this, or has failed */
+#define OPS_RETIRE_MS 10000 /* a replica that was told to end is gone within this, or is killed */
+
+enum ops_verb { OPS_SCALE, OPS_SPLIT, OPS_MERGE, OPS_MOVE, OPS_DRAIN, OPS_REBALANCE };
+
+struct ops_request {
+    enum ops_verb verb;
+    uint32_t count;   /* scale: replicas */
+    uint32_t replica; /* split, merge, drain */
+    uint32_t into;    /* split (0: a new one), merge, move */
+};
+
+/* Codes are the exit statuses of smctl. */
+enum ops_code { OPS_OK = 0, OPS_FAILED = 1, OPS_USAGE = 2, OPS_NOT_FOUND = 3, OPS_BUSY = 4, OPS_TIMED_OUT = 5 };
+
+/* What the switch says when moves are through. */
+struct ops_moved {
+    uint64_t completed, abandoned, flows, held_packets;
+    double seconds;
+    char cause[128]; /* empty: none */
+};
+
+struct ops_result {
+    enum ops_code code;
+    char message[200]; /* why not; empty where code is OPS_OK */
+    struct ops_moved moved;
+    uint32_t into; /* split: who got the half */
+};
+
+enum ops_stage { OPS_IDLE, OPS_SELECTING, OPS_STARTING, OPS_LOOKING, OPS_MOVING, OPS_RETIRING };
+
+enum ops_replica_state { OPS_REPLICA_STARTING, OPS_REPLICA_READY, OPS_REPLICA_RETIRING };
+
+struct ops_replica {
+    uint32_t id;
+    enum ops_replica_state state;
+    bool fresh;   /* started by the operation under way */
+    bool leaving; /* retires when the moves are through */
+};
+
+enum ops_action_kind {
+    OPS_DO_START,  /* start replica `id`; then ops_ready() or ops_exited() */
+    OPS_DO_SELECT, /* then ops_selected() */
+    OPS_DO_LOOK,   /* then ops_owners() */
+    OPS_DO_MOVE,   /* ops->ranges, ops->range_count; then ops_moved() or ops_refused() */
+    OPS_DO_RETIRE, /* tell `id` to end; then ops_exited() */
+    OPS_DO_KILL,   /* `id` owns nothing and does not end; then ops_exited() */
+    OPS_DO_REPLY,  /* the operation is over: ops->result */
+};
+
+struct ops_action {
+    enum ops_action_kind kind;
+    uint32_t id;
+};
+
+struct ops {
+    unsigned min, max;
+    struct ops_replica replicas[OPS_MAX_REPLICAS]; /* by id, ascending */
+    unsigned count;
+    uint32_t last_id;
+    enum ops_stage stage;
+    struct ops_request request;
+    struct ops_result result;
+    bool set[PLACEMENT_SHARDS]; /* move: what the selector gave */
+    struct placement_range ranges[PLACEMENT_SHARDS];
+    size_t range_count;
+    struct ops_action queue[4 * OPS_MAX_REPLICAS];
+    unsigned queue_head, queue_tail;
+};
+
+void ops_init(struct ops *ops, unsigned min, unsigned max);
+
+/* A new replica, in state starting, outside any operation: the service's first ones. Returns its id. */
+uint32_t ops_add(struct ops *ops);
+
+/* Begin an operation. OPS_OK, or why not, in *refusal; then nothing has changed. */
+enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, struct ops_result *refusal);
+
+/* The next action, in order; false: none now. Ask after every event. */
+bool ops_next(struct ops *ops, struct ops_action *action);
+
+/* Events. */
+void ops_ready(struct ops *ops, uint32_t id);
+/* A process is gone; `how` for people ("exited with status 1"). False: nobody expected that, and it is for the caller
+ * to find out whether it owned anything. */
+bool ops_exited(struct ops *ops, uint32_t id, const char *how);
+void ops_selected(struct ops *ops, const bool set[PLACEMENT_SHARDS]);
+void ops_owners(struct ops *ops, const placement_table owners);
+void ops_moved(struct ops *ops, const struct ops_moved *moved);
+/* Selecting, looking, or moving was refused. */
+void ops_refused(struct ops *ops, enum ops_code code, const char *message);
+/* A replica would not retire, and lives on. */
+void ops_stays(struct ops *ops, uint32_t id, const char *message);
+/* ops_patience() has run out. */
+void ops_timed_out(struct ops *ops);
+
+/* How long the present stage may last, in ms; 0: for ever. */
+unsigned ops_patience(const struct ops *ops);
+
+/* A replica by id; NULL: there is none. */
+const struct ops_replica *ops_replica(const struct ops *ops, uint32_t id);
+
+/* Ids of the replicas that are ready. Returns how many. */
+unsigned ops_ready_ids(const struct ops *ops, uint32_t ids[OPS_MAX_REPLICAS]);
+
+#endif

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "orchestrator.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONNECT_MS 10000 /* the switch listens within this */
+#define RETRY_MS 20
+#define ANSWER_MS 30000
+#define LEAVE_MS 5000 /* replicas and switch end by themselves within this */
+
+static void leave(struct orchestrator *o);
+
+/* ---- failing ---- */
+
+void orchestrator_fail(struct orchestrator *o, const char *format, ...)
+{
+    if (o->failed || o->phase == PHASE_LEAVING)
+        return; /* what follows from the first failure is not news */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(o->error, sizeof(o->error), format, args);
+    va_end(args);
+    fprintf(stderr, "sm-orchestrator: %s\n", o->error);
+    o->failed = true;
+    leave(o);
+}
+
+/* ---- leaving: the switch tells replicas to end, and ends; whoever does not is made to ---- */
+
+static void close_everything(struct orchestrator *o)
+{
+    uv_handle_t *handles[] = {(uv_handle_t *)&o->timer, (uv_handle_t *)&o->patience, (uv_handle_t *)&o->signals[0],
+                              (uv_handle_t *)&o->signals[1]};
+    rpc_server_close(o->server);
+    o->server = NULL;
+    rpc_close(o->sw);
+    o->sw = NULL;
+    for (unsigned i = 0; i < sizeof(handles) / sizeof(*handles); i++)
+        if (!uv_is_closing(handles[i]))
+            uv_close(handles[i], NULL);
+}
+
+static void check_left(struct orchestrator *o)
+{
+    if (o->phase == PHASE_LEAVING && children_alive(o) == 0 && !o->sw)
+        close_everything(o);
+}
+
+static void on_leave_timeout(uv_timer_t *timer)
+{
+    struct orchestrator *o = timer->data;
+    children_kill(o, SIGKILL);
+    if (o->sw && o->switch_pid > 0)
+        kill(o->switch_pid, SIGTERM);
+    rpc_close(o->sw);
+    o->sw = NULL;
+    check_left(o);
+}
+
+static void on_shutdown(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    (void)user; /* the connection's end, or the timer, is what counts */
+    (void)error;
+    (void)result;
+}
+
+static void on_last_status(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    if (error)
+        return;
+    children_learn(o, result);
+    json_decref(o->status);
+    o->status = wire_to_json(result);
+}
+
+static void leave(struct orchestrator *o)
+{
+    bool drained = o->phase == PHASE_FINISHING && !o->failed;
+    o->phase = PHASE_LEAVING;
+    uv_timer_stop(&o->patience);
+    if (o->operation_call)
+        rpc_refuse(o->operation_call, RPC_FAILED, "the service ends");
+    o->operation_call = NULL;
+    selector_free(o->selector);
+    o->selector = NULL;
+    if (o->sw) {
+        if (!drained)
+            rpc_request(o->sw, "status", NULL, 0, on_last_status, o);
+        rpc_request(o->sw, "shutdown", NULL, 0, on_shutdown, o);
+    } else {
+        children_kill(o, SIGKILL);
+    }
+    /* A service that has failed does not drain: its packets wait for somebody who is gone. */
+    uv_timer_start(&o->timer, on_leave_timeout, drained ? LEAVE_MS : 500, 0);
+    check_left(o);
+}
+
+/* ---- finishing ---- */
+
+static void on_finished(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    if (o->phase != PHASE_FINISHING)
+        return;
+    if (error) {
+        orchestrator_fail(o, "the switch cannot finish: %s", error->message);
+        return;
+    }
+    children_learn(o, result);
+    o->status = wire_to_json(result);
+    leave(o);
+}
+
+void orchestrator_stop(struct orchestrator *o)
+{
+    if (o->phase == PHASE_CONNECTING || o->phase == PHASE_STARTING) {
+        o->failed = true; /* it has not run; whoever stopped it knows */
+        snprintf(o->error, sizeof(o->error), "stopped before it ran");
+        leave(o);
+    } else if (o->phase == PHASE_RUNNING) {
+        o->phase = PHASE_FINISHING;
+        uv_timer_stop(&o->patience);
+        rpc_request(o->sw, "finish", NULL, 0, on_finished, o);
+    }
+}
+
+void orchestrator_check_end(struct orchestrator *o)
+{
+    if (o->phase == PHASE_RUNNING && o->ended && runner_done(o) && o->ops.stage == OPS_IDLE)
+        orchestrator_stop(o);
+}
+
+/* ---- running ---- */
+
+struct ownership {
+    struct orchestrator *o;
+    uint32_t id;
+};
+
+static void on_owned(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct ownership *ownership = user;
+    struct orchestrator *o = ownership->o;
+    struct child *child = child_of(o, ownership->id);
+    const struct wire_value *owners = wire_get_array(result, "owners");
+    unsigned shards = 0;
+    char how[48];
+    for (unsigned i = 0; i < wire_count(owners); i++)
+        shards += wire_uint(wire_item(owners, i), 0) == ownership->id;
+    if (error || shards > 0)
+        orchestrator_fail(o,
+                          "replica r%u %s while it owned %u shards; taking over from a dead replica is not built yet",
+                          ownership->id, child_how(child, how), shards);
+    else if (o->phase == PHASE_RUNNING)
+        fprintf(stderr, "sm-orchestrator: replica r%u %s; it owned nothing\n", ownership->id, child_how(child, how));
+    free(ownership);
+    runner_child_exited(o, child->id);
+    operate(o);
+    orchestrator_check_end(o);
+}
+
+void orchestrator_child_exited(struct orchestrator *o, struct child *child)
+{
+    char how[48];
+    child_how(child, how);
+    if (o->phase == PHASE_CONNECTING || o->phase == PHASE_STARTING) {
+        orchestrator_fail(o, "middlebox '%s' (replica r%u) %s before it was ready%s%s", o->service.exec, child->id, how,
+                          child->refusal[0] ? ": " : "", child->refusal);
+    } else if (o->phase == PHASE_RUNNING) {
+        if (child->refusal[0])
+            fprintf(stderr, "sm-orchestrator: replica r%u was refused: %s\n", child->id, child->refusal);
+        struct ownership *ownership = ops_exited(&o->ops, child->id, how) ? NULL : malloc(sizeof(*ownership));
+        if (ownership) {
+            *ownership = (struct ownership){o, child->id};
+            rpc_request(o->sw, "shards", NULL, ANSWER_MS, on_owned, ownership);
+        }
+        operate(o);
+    } else if (o->phase == PHASE_FINISHING && child->shards > 0) {
+        orchestrator_fail(o, "replica r%u %s before the end", child->id, how);
+    }
+    check_left(o);
+}
+
+static void on_ended_status(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    if (o->phase != PHASE_RUNNING)
+        return;
+    if (error) {
+        orchestrator_fail(o, "the switch does not answer: %s", error->message);
+        return;
+    }
+    uint64_t first = wire_get_uint(result, "first_time", 0), last = wire_get_uint(result, "time", 0);
+    o->end_packets = wire_get_uint(wire_get_map(result, "packets"), "in", 0);
+    o->end_time = last > first ? last - first : 0;
+    children_learn(o, result);
+    runner_ended(o);
+    orchestrator_check_end(o);
+}
+
+static void on_ready(struct orchestrator *o, const struct wire_value *params);
+
+static void on_notify(void *user, struct rpc_peer *peer, const char *method, const struct wire_value *params)
+{
+    struct orchestrator *o = user;
+    (void)peer;
+    if (strcmp(method, "ready") == 0) {
+        on_ready(o, params);
+    } else if (strcmp(method, "refused") == 0) {
+        uint32_t id;
+        struct child *child = replica_id(wire_get_str(params, "name", ""), &id) ? child_of(o, id) : NULL;
+        if (child)
+            snprintf(child->refusal, sizeof(child->refusal), "%s", wire_get_str(params, "reason", "refused"));
+    } else if (strcmp(method, "failed") == 0) {
+        orchestrator_fail(o, "the switch cannot go on: %s", wire_get_str(params, "message", "it gave no reason"));
+    } else if (o->phase != PHASE_RUNNING) {
+        return;
+    } else if (strcmp(method, "gated") == 0) {
+        runner_gated(o);
+        orchestrator_check_end(o);
+    } else if (strcmp(method, "moved") == 0) {
+        operate_moved(o, params);
+    } else if (strcmp(method, "ended") == 0) {
+        rpc_request(o->sw, "status", NULL, ANSWER_MS, on_ended_status, o);
+    }
+}
+
+/* ---- starting ---- */
+
+static void on_started(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    (void)result;
+    if (error)
+        orchestrator_fail(o, "the switch refused to start: %s", error->message);
+}
+
+static void on_assigned(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    (void)result;
+    if (o->phase != PHASE_STARTING)
+        return;
+    if (error) {
+        orchestrator_fail(o, "the switch refused the assignment: %s", error->message);
+        return;
+    }
+    uv_timer_stop(&o->timer);
+    o->phase = PHASE_RUNNING;
+    runner_gate(o);
+    rpc_request(o->sw, "start", NULL, ANSWER_MS, on_started, o);
+}
+
+static void assign(struct orchestrator *o)
+{
+    placement_table none = {0}, owners;
+    static struct placement_range ranges[PLACEMENT_SHARDS];
+    uint32_t ids[OPS_MAX_REPLICAS];
+    placement_even(owners, ids, ops_ready_ids(&o->ops, ids));
+    size_t count = placement_ranges(none, owners, ranges);
+    struct wire_out *params = wire_new();
+    wire_array_begin(params, "owners");
+    for (size_t i = 0; i < count; i++) {
+        wire_array_begin(params, NULL);
+        wire_put_uint(params, NULL, ranges[i].first);
+        wire_put_uint(params, NULL, ranges[i].last);
+        wire_put_uint(params, NULL, ranges[i].to);
+        wire_array_end(params);
+    }
+    wire_array_end(params);
+    rpc_request(o->sw, "assign", params, ANSWER_MS, on_assigned, o);
+}
+
+static void on_ready(struct orchestrator *o, const struct wire_value *params)
+{
+    uint32_t id = (uint32_t)wire_get_uint(params, "id", 0), ids[OPS_MAX_REPLICAS];
+    struct child *child = child_of(o, id);
+    if (child)
+        child->was_ready = true;
+    ops_ready(&o->ops, id);
+    if (o->phase == PHASE_STARTING && ops_ready_ids(&o->ops, ids) == o->service.replicas.start)
+        assign(o);
+    else if (o->phase == PHASE_RUNNING)
+        operate(o);
+}
+
+static void on_start_timeout(uv_timer_t *timer)
+{
+    struct orchestrator *o = timer->data;
+    uint32_t late = 0;
+    for (const struct child *child = o->children; child && !late; child = child->next)
+        late = child->was_ready ? 0 : child->id;
+    orchestrator_fail(o, "middlebox '%s' (replica r%u) was not ready within %u s", o->service.exec, late,
+                      OPS_START_MS / 1000);
+}
+
+static void start_replicas(struct orchestrator *o)
+{
+    struct sm_errbuf error;
+    o->phase = PHASE_STARTING;
+    uv_timer_start(&o->timer, on_start_timeout, OPS_START_MS, 0);
+    for (uint32_t i = 0; i < o->service.replicas.start && o->phase == PHASE_STARTING; i++)
+        if (child_spawn(o, ops_add(&o->ops), &error) != 0)
+            orchestrator_fail(o, "%s", error.text);
+}
+
+/* ---- connecting ---- */
+
+static void on_hello(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    const char *name = wire_get_str(result, "service", "");
+    if (o->phase != PHASE_CONNECTING)
+        return;
+    if (error) {
+        orchestrator_fail(o, "the switch does not answer: %s", error->message);
+        return;
+    }
+    o->switch_pid = (int)wire_get_uint(result, "pid", 0);
+    if (strcmp(name, o->service.name) != 0)
+        orchestrator_fail(o, "expected the switch of service %s, got that of '%.64s'", o->service.name, name);
+    else
+        start_replicas(o);
+}
+
+static void on_switch_closed(void *user, struct rpc_peer *peer, const char *reason)
+{
+    struct orchestrator *o = user;
+    (void)peer;
+    o->sw = NULL;
+    if (o->phase == PHASE_LEAVING)
+        check_left(o);
+    else
+        orchestrator_fail(o, "the switch is gone: %s", reason);
+}
+
+static void on_connect_timer(uv_timer_t *timer)
+{
+    struct orchestrator *o = timer->data;
+    char path[108];
+    struct sm_errbuf error;
+    struct rpc_handlers handlers = {.user = o, .notify = on_notify, .closed = on_switch_closed};
+    int result = rpc_connect(&o->sw, o->loop, rundir_file(&o->dir, "switch.sock", path), &handlers, &error);
+    if (result == 0) {
+        uv_timer_stop(timer);
+        rpc_hello(o->sw, ANSWER_MS, on_hello, o);
+    } else if (result != SM_E_NOT_FOUND || uv_now(o->loop) >= o->connect_until) {
+        orchestrator_fail(o, "no switch of service %s: %s", o->service.name, error.text);
+    }
+}
+
+static void on_signal(uv_signal_t *signal_handle, int number)
+{
+    (void)number;
+    orchestrator_stop(signal_handle->data);
+}
+
+void orchestrator_start(struct orchestrator *o)
+{
+    static const int numbers[2] = {SIGINT, SIGTERM};
+    ops_init(&o->ops, o->service.replicas.min, o->service.replicas.max);
+    uv_timer_init(o->loop, &o->timer);
+    uv_timer_init(o->loop, &o->patience);
+    o->timer.data = o->patience.data = o;
+    for (unsigned i = 0; i < 2; i++) {
+        uv_signal_init(o->loop, &o->signals[i]);
+        o->signals[i].data = o;
+        uv_signal_start(&o->signals[i], on_signal, numbers[i]);
+    }
+    o->connect_until = uv_now(o->loop) + CONNECT_MS;
+    uv_timer_start(&o->timer, on_connect_timer, 0, RETRY_MS);
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_ORCHESTRATOR_ORCHESTRATOR_H
+#define SM_ORCHESTRATOR_ORCHESTRATOR_H
+
+/*
+ * The orchestrator of one service: starts replicas, gives them shards, runs operations and events, and ends the
+ * service. Never on the packet path.
+ *
+ * Life-cycle: connecting (the switch is starting) -> starting (the first replicas) -> running -> finishing (the switch
+ * drains and closes its outputs) -> leaving (switch and replicas end) -> the loop has nothing left. A service that
+ * fails goes to leaving from anywhere, saying why once.
+ *
+ * Concurrency: one loop, one thread. Nothing waits: what needs an answer goes on in the answer's callback, and checks
+ * there whether the phase is still the one it was made for.
+ */
+
+#include <jansson.h>
+#include <uv.h>
+
+#include "conf/rundir.h"
+#include "conf/service.h"
+#include "events.h"
+#include "ops.h"
+#include "selector.h"
+#include "wire/rpc.h"
+
+enum phase { PHASE_CONNECTING, PHASE_STARTING, PHASE_RUNNING, PHASE_FINISHING, PHASE_LEAVING };
+
+/* A replica's process. Stays listed when it has ended, for the report. */
+struct child {
+    uv_process_t process;
+    uint32_t id;
+    bool alive;
+    bool was_ready;
+    int64_t status; /* of exit; negative: the signal */
+    uint64_t packets;
+    uint32_t shards;
+    char refusal[160]; /* why the switch refused it; empty: it did not */
+    struct orchestrator *o;
+    struct child *next;
+};
+
+struct scan;
+
+struct orchestrator {
+    /* Given. */
+    struct service service;
+    struct rundir dir;
+    struct events events;
+    const char *report_file;
+
+    uv_loop_t *loop;
+    enum phase phase;
+    struct rpc_peer *sw;
+    int switch_pid;
+    struct rpc_server *server;
+    struct child *children; /* by id, ascending */
+    uv_timer_t timer;       /* connecting, starting, leaving */
+    uv_timer_t patience;    /* of the operation's stage */
+    uv_signal_t signals[2];
+    uint64_t connect_until;
+
+    /* The operation under way. */
+    struct ops ops;
+    enum ops_stage patience_stage;
+    struct rpc_call *operation_call; /* who asked for it; NULL: an event */
+    struct selector *selector;       /* of a move */
+    struct scan *scans;
+
+    /* Events. */
+    size_t event; /* the one that is next, or runs */
+    bool event_running;
+    bool gated;           /* the input waits at the gate of events.list[event] */
+    bool gate_open;       /* the running event's gate has been opened */
+    uint64_t event_start; /* uv_hrtime() */
+    uint32_t killed;      /* kill: whom */
+    bool ended;           /* the input is at its end */
+    uint64_t end_packets, end_time;
+
+    /* The end. */
+    json_t *status; /* the switch's last */
+    bool failed;
+    char error[300];
+};
+
+/* orchestrator.c */
+void orchestrator_start(struct orchestrator *o);
+void orchestrator_stop(struct orchestrator *o); /* end well, as far as it has come */
+void orchestrator_fail(struct orchestrator *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Something has finished: see whether the service has. */
+void orchestrator_check_end(struct orchestrator *o);
+/* A child is gone. */
+void orchestrator_child_exited(struct orchestrator *o, struct child *child);
+/* "exited with status 1", "was killed by signal 9" */
+const char *child_how(const struct child *child, char text[static 48]);
+
+/* children.c */
+int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error);
+struct child *child_of(struct orchestrator *o, uint32_t id);
+unsigned children_alive(const struct orchestrator *o);
+void children_kill(struct orchestrator *o, int signal);
+void children_free(struct orchestrator *o);
+/* Take over what a status of the switch says of each replica. */
+void children_learn(struct orchestrator *o, const struct wire_value *status);
+
+/* operate.c: do what the state machine asks for. */
+void operate(struct orchestrator *o);
+/* Begin an operation; takes `selector` over. The answer goes to `call`, or to the running event when that is NULL. */
+enum ops_code operate_begin(struct orchestrator *o, const struct ops_request *request, struct selector *selector,
+                            struct rpc_call *call, struct ops_result *refusal);
+void operate_moved(struct orchestrator *o, const struct wire_value *params);
+
+/* scan.c: all flows of the service, a page at a time; one scan after the other. */
+typedef bool scan_flow_fn(void *user, const struct wire_value *flow, const struct sm_key *key, uint32_t shard);
+typedef void scan_done_fn(void *user, const struct rpc_error *error);
+/* `flow` says whether to go on; `done` is called once, never from within this call. */
+void scan_flows(struct orchestrator *o, scan_flow_fn *flow, scan_done_fn *done, void *user);
+
+/* runner.c: events. */
+void runner_gate(struct orchestrator *o); /* the next event's gate */
+void runner_gated(struct orchestrator *o);
+void runner_ended(struct orchestrator *o);
+void runner_go_on(struct orchestrator *o); /* something has finished */
+void runner_operated(struct orchestrator *o, const struct ops_result *result);
+void runner_child_exited(struct orchestrator *o, uint32_t id);
+bool runner_done(const struct orchestrator *o);
+
+/* serve.c */
+int serve_listen(struct orchestrator *o, struct sm_errbuf *error);
+void serve_reply(struct rpc_call *call, const struct ops_result *result, bool split);
+
+/* report.c: writes the report where one was asked for. Returns the exit status. */
+int report_write(struct orchestrator *o);
+
+#endif

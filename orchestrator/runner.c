@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Events, one after the other. The switch stops reading at the gate of the next one; the operation's move opens it
+ * when its first markers are queued, and right behind that move goes the gate after it. So the next gate may be
+ * reached while the operation is still under way: the input then waits there until it has finished.
+ *
+ * An event whose place has been passed already (its gate came too late to stop the input before its end) runs as soon
+ * as the one before has finished; only what lies behind the last packet is not reached.
+ */
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "orchestrator.h"
+
+static struct event *current(struct orchestrator *o)
+{
+    return o->event < o->events.count ? &o->events.list[o->event] : NULL;
+}
+
+bool runner_done(const struct orchestrator *o)
+{
+    if (o->event_running)
+        return false;
+    if (o->event >= o->events.count)
+        return true;
+    const struct event *event = &o->events.list[o->event];
+    return o->ended && event->when > (event->by_time ? o->end_time : o->end_packets);
+}
+
+static void on_answer(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    (void)result;
+    if (error && error->code != RPC_TIMED_OUT)
+        orchestrator_fail(user, "the switch refused a gate: %s", error->message);
+}
+
+void runner_gate(struct orchestrator *o)
+{
+    size_t next = o->event + o->event_running;
+    if (next >= o->events.count || o->ended)
+        return;
+    struct wire_out *params = wire_new();
+    wire_put_uint(params, o->events.list[next].by_time ? "time" : "packet", o->events.list[next].when);
+    rpc_request(o->sw, "gate", params, 0, on_answer, o);
+}
+
+static void open_gate(struct orchestrator *o)
+{
+    if (o->gate_open || o->ended || o->phase != PHASE_RUNNING)
+        return;
+    o->gate_open = true;
+    o->gated = false;
+    rpc_request(o->sw, "open_gate", NULL, 0, on_answer, o);
+    runner_gate(o);
+}
+
+static void finish_event(struct orchestrator *o, const char *result, const char *message)
+{
+    struct event *event = current(o);
+    event->result = result;
+    event->seconds = (double)(uv_hrtime() - o->event_start) / 1e9;
+    snprintf(event->message, sizeof(event->message), "%s", message);
+    if (message[0])
+        fprintf(stderr, "sm-orchestrator: event of line %u (%s) was %s: %s\n", event->line, event->text, result,
+                message);
+    open_gate(o);
+    o->event_running = false;
+    o->killed = 0;
+    o->event++;
+}
+
+static void run_kill(struct orchestrator *o, uint32_t id)
+{
+    char message[64];
+    struct child *child = o->children;
+    while (child && (!child->alive || !child->was_ready || (id && child->id != id)))
+        child = child->next;
+    if (!child) {
+        snprintf(message, sizeof(message), id ? "there is no replica r%u" : "there is no replica", id);
+        finish_event(o, "refused", message);
+        return;
+    }
+    o->killed = child->id;
+    uv_process_kill(&child->process, SIGKILL);
+    open_gate(o);
+}
+
+static void run_event(struct orchestrator *o, struct event *event)
+{
+    struct ops_result refusal;
+    struct sm_errbuf error;
+    struct selector *selector = NULL;
+    o->event_running = true;
+    o->gate_open = !o->gated;
+    o->event_start = uv_hrtime();
+    if (event->kill)
+        run_kill(o, event->request.replica);
+    else if (event->selector && selector_create(&selector, event->selector, &error) != 0)
+        finish_event(o, "refused", error.text);
+    else if (operate_begin(o, &event->request, selector, NULL, &refusal) != OPS_OK)
+        finish_event(o, "refused", refusal.message);
+}
+
+void runner_go_on(struct orchestrator *o)
+{
+    while (o->phase == PHASE_RUNNING && !o->event_running && o->ops.stage == OPS_IDLE && current(o) &&
+           (o->gated || (o->ended && !runner_done(o))))
+        run_event(o, current(o));
+}
+
+void runner_gated(struct orchestrator *o)
+{
+    o->gated = true;
+    runner_go_on(o);
+}
+
+void runner_operated(struct orchestrator *o, const struct ops_result *result)
+{
+    if (!o->event_running)
+        return;
+    const char *word = result->code == OPS_OK ? "done" : result->moved.abandoned ? "abandoned" : "failed";
+    finish_event(o, word, result->message);
+}
+
+void runner_child_exited(struct orchestrator *o, uint32_t id)
+{
+    if (!o->event_running || o->killed != id)
+        return;
+    finish_event(o, "done", "");
+    runner_go_on(o);
+    orchestrator_check_end(o);
+}
+
+void runner_ended(struct orchestrator *o)
+{
+    o->ended = true;
+    o->gated = false;
+    runner_go_on(o);
+}

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "orchestrator.h"
+
+#define FLOWS_LIMIT 10000     /* flows of one answer, unless asked for fewer */
+#define FLOWS_MAX_LIMIT 20000 /* with their fields they fit one message */
+
+static const char *const verbs[] = {"scale", "split", "merge", "move", "drain", "rebalance"};
+
+void serve_reply(struct rpc_call *call, const struct ops_result *result, bool split)
+{
+    if (result->code != OPS_OK && result->moved.abandoned == 0) {
+        rpc_refuse(call, (enum rpc_code)result->code, "%s", result->message);
+        return;
+    }
+    struct wire_out *out = wire_new();
+    wire_put_uint(out, "completed", result->moved.completed);
+    wire_put_uint(out, "abandoned", result->moved.abandoned);
+    wire_put_uint(out, "flows", result->moved.flows);
+    wire_put_double(out, "seconds", result->moved.seconds);
+    wire_put_uint(out, "held_packets", result->moved.held_packets);
+    wire_put_str(out, "cause", result->moved.cause[0] ? result->moved.cause : NULL);
+    if (split) {
+        char name[16];
+        snprintf(name, sizeof(name), "r%u", result->into);
+        wire_put_str(out, "into", name);
+    }
+    rpc_reply(call, out);
+}
+
+/* ---- hello, status, stop ---- */
+
+static void hello(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
+{
+    (void)params;
+    struct wire_out *out = wire_new();
+    wire_put_uint(out, "version", RPC_VERSION);
+    wire_put_str(out, "service", o->service.name);
+    wire_put_uint(out, "pid", (uint64_t)getpid());
+    rpc_reply(call, out);
+}
+
+struct status_call {
+    struct orchestrator *o;
+    struct rpc_call *call;
+};
+
+static void on_status(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct status_call *status = user;
+    struct orchestrator *o = status->o;
+    if (error) {
+        rpc_refuse(status->call, error->code, "%s", error->message);
+    } else {
+        struct wire_out *out = wire_new();
+        for (unsigned i = 0; i < wire_count(result); i++) {
+            const char *key;
+            const struct wire_value *value = wire_pair(result, i, &key);
+            wire_put_value(out, key, value);
+        }
+        wire_map_begin(out, "limits");
+        wire_put_uint(out, "min", o->service.replicas.min);
+        wire_put_uint(out, "max", o->service.replicas.max);
+        wire_map_end(out);
+        wire_put_str(out, "operation", o->ops.stage == OPS_IDLE ? NULL : verbs[o->ops.request.verb]);
+        rpc_reply(status->call, out);
+        children_learn(o, result);
+    }
+    free(status);
+}
+
+static void status(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
+{
+    (void)params;
+    struct status_call *s = malloc(sizeof(*s));
+    if (!s) {
+        rpc_refuse(call, RPC_FAILED, "out of memory");
+        return;
+    }
+    *s = (struct status_call){o, call};
+    rpc_request(o->sw, "status", NULL, 5000, on_status, s);
+}
+
+static void stop(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
+{
+    (void)params;
+    rpc_reply(call, NULL);
+    orchestrator_stop(o);
+}
+
+/* ---- flows ---- */
+
+struct flows_call {
+    struct rpc_call *call;
+    struct selector *selector; /* NULL: all */
+    struct wire_out *out;
+    uint64_t count, limit;
+};
+
+static bool put_flow(void *user, const struct wire_value *flow, const struct sm_key *key, uint32_t shard)
+{
+    struct flows_call *f = user;
+    if (f->selector && !selector_match(f->selector, key, shard))
+        return true;
+    if (f->count == f->limit)
+        return false;
+    f->count++;
+    wire_put_value(f->out, NULL, flow);
+    return true;
+}
+
+static void flows_done(void *user, const struct rpc_error *error)
+{
+    struct flows_call *f = user;
+    wire_array_end(f->out);
+    if (error) {
+        rpc_refuse(f->call, error->code, "%s", error->message);
+        wire_free(f->out);
+    } else {
+        rpc_reply(f->call, f->out);
+    }
+    selector_free(f->selector);
+    free(f);
+}
+
+static void flows(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
+{
+    const char *text = wire_get_str(params, "selector", NULL);
+    struct sm_errbuf error;
+    struct selector *selector = NULL;
+    if (text && selector_create(&selector, text, &error) != 0) {
+        rpc_refuse(call, RPC_USAGE, "%s", error.text);
+        return;
+    }
+    struct flows_call *f = calloc(1, sizeof(*f));
+    if (!f) {
+        selector_free(selector);
+        rpc_refuse(call, RPC_FAILED, "out of memory");
+        return;
+    }
+    uint64_t limit = wire_get_uint(params, "limit", FLOWS_LIMIT);
+    *f = (struct flows_call){
+        .call = call,
+        .selector = selector,
+        .out = wire_new(),
+        .limit = limit < FLOWS_MAX_LIMIT ? limit : FLOWS_MAX_LIMIT,
+    };
+    wire_array_begin(f->out, "flows");
+    scan_flows(o, put_flow, flows_done, f);
+}
+
+/* ---- operations ---- */
+
+/* A replica parameter. False: it was refused. */
+static bool replica_param(struct rpc_call *call, const struct wire_value *params, const char *key, bool needed,
+                          uint32_t *id)
+{
+    const char *name = wire_get_str(params, key, NULL);
+    *id = 0;
+    if ((!name && !needed) || replica_id(name, id))
+        return true;
+    rpc_refuse(call, RPC_USAGE, "%s: expected a replica such as r1, got '%.32s'", key, name ? name : "");
+    return false;
+}
+
+static void operation(struct orchestrator *o, struct rpc_call *call, enum ops_verb verb,
+                      const struct wire_value *params)
+{
+    struct ops_request request = {.verb = verb};
+    struct ops_result refusal;
+    struct selector *selector = NULL;
+    struct sm_errbuf error;
+    bool takes_replica = verb == OPS_SPLIT || verb == OPS_MERGE || verb == OPS_DRAIN;
+    uint64_t count = wire_get_uint(params, "replicas", 0);
+    request.count = count > OPS_MAX_REPLICAS ? OPS_MAX_REPLICAS + 1 : (uint32_t)count;
+    if ((takes_replica && !replica_param(call, params, "replica", true, &request.replica)) ||
+        ((verb == OPS_SPLIT || verb == OPS_MERGE) &&
+         !replica_param(call, params, "into", verb == OPS_MERGE, &request.into)) ||
+        (verb == OPS_MOVE && !replica_param(call, params, "to", true, &request.into)))
+        return;
+    if (verb == OPS_MOVE && selector_create(&selector, wire_get_str(params, "selector", ""), &error) != 0) {
+        rpc_refuse(call, RPC_USAGE, "%s", error.text);
+        return;
+    }
+    if (operate_begin(o, &request, selector, call, &refusal) != OPS_OK)
+        rpc_refuse(call, (enum rpc_code)refusal.code, "%s", refusal.message);
+}
+
+/* ---- dispatch ---- */
+
+static void on_request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)
+{
+    static const struct {
+        const char *name;
+        void (*serve)(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params);
+    } methods[] = {{"status", status}, {"flows", flows}};
+    struct orchestrator *o = user;
+    if (strcmp(method, "hello") == 0 || (strcmp(method, "stop") == 0 && o->phase < PHASE_FINISHING)) {
+        (method[0] == 'h' ? hello : stop)(o, call, params);
+        return;
+    }
+    if (o->phase != PHASE_RUNNING || !o->sw) {
+        rpc_refuse(call, RPC_BUSY, "the service is %s", o->phase < PHASE_RUNNING ? "starting" : "stopping");
+        return;
+    }
+    for (unsigned i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
+        if (strcmp(methods[i].name, method) == 0) {
+            methods[i].serve(o, call, params);
+            return;
+        }
+    }
+    for (unsigned verb = 0; verb < sizeof(verbs) / sizeof(*verbs); verb++) {
+        if (strcmp(verbs[verb], method) == 0) {
+            operation(o, call, (enum ops_verb)verb, params);
+            return;
+        }
+    }
+    rpc_refuse(call, RPC_USAGE, "the orchestrator has no method '%.40s'", method);
+}
+
+int serve_listen(struct orchestrator *o, struct sm_errbuf *error)
+{
+    char path[108];
+    struct rpc_handlers handlers = {.user = o, .request = on_request};
+    int result = rpc_listen(&o->server, o->loop, rundir_file(&o->dir, "orchestrator.sock", path), &handlers, error);
+    if (result == SM_E_STATE)
+        snprintf(error->text, sizeof(error->text), "service %s already has an orchestrator", o->service.name);
+    return result;
+}
