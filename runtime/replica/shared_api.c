@@ -14,7 +14,7 @@
 /* Yield for a while, then sleep: replicas share cores, and the one that is waited for may need this one. */
 static void back_off(unsigned *turns)
 {
-    if (++*turns < 200) {
+    if (++*turns < 4000) {
         sched_yield();
     } else {
         struct timespec pause = {.tv_nsec = 50000};

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "kit.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,11 +22,30 @@ struct kit {
     int arena_fd;
     struct sm_switch *sw;
     struct sm_replica *replicas[ARENA_SLOTS]; /* by slot */
+    pthread_t threads[ARENA_SLOTS];
+    _Atomic bool through[ARENA_SLOTS]; /* the replica's thread has met its end */
     uint32_t next_id;
     uint64_t random;
 };
 
 static uint64_t below(struct kit *kit, uint64_t bound) { return (kit_random(&kit->random) >> 11) % bound; }
+
+struct thread {
+    struct sm_replica *replica;
+    _Atomic bool *through;
+};
+
+static void *run_replica(void *arg)
+{
+    struct thread thread = *(struct thread *)arg;
+
+    free(arg);
+    while (!thread.replica->retired)
+        if (replica_burst(thread.replica, CHANNEL_BURST) == 0)
+            sched_yield();
+    atomic_store(thread.through, true);
+    return NULL;
+}
 
 static int add_replica(struct kit *kit, struct sm_errbuf *error)
 {
@@ -37,10 +58,8 @@ static int add_replica(struct kit *kit, struct sm_errbuf *error)
     replica->registration = calloc(1, sizeof *replica->registration);
     strcpy(replica->registration->middlebox, "kit");
     replica->registration->sends = kit->options->max_sends;
-    replica->on_packet = kit->options->on_packet;
-    replica->user = kit->options->user;
     int result = replica_bind(replica, kit->arena, (unsigned)slot);
-    if (result == 0 && kit->options->setup)
+    if (result == 0)
         result = kit->options->setup(replica, kit->options->user);
     if (result == 0)
         result = arena_register(kit->arena, replica->registration, error);
@@ -55,15 +74,27 @@ static int add_replica(struct kit *kit, struct sm_errbuf *error)
     if (kit->options->started)
         kit->options->started(replica, kit->options->user);
     switch_slot_ready(kit->sw, (unsigned)slot);
+    if (kit->options->threads) {
+        struct thread *thread = malloc(sizeof *thread);
+        *thread = (struct thread){.replica = replica, .through = &kit->through[slot]};
+        atomic_store(&kit->through[slot], false);
+        pthread_create(&kit->threads[slot], NULL, run_replica, thread);
+    }
     return slot;
 }
 
 static void remove_replica(struct kit *kit, unsigned slot)
 {
-    replica_unbind(kit->replicas[slot]);
-    free(kit->replicas[slot]);
-    kit->replicas[slot] = NULL;
+    struct sm_replica *replica = kit->replicas[slot];
+
+    if (kit->options->threads)
+        pthread_join(kit->threads[slot], NULL);
+    replica_unbind(replica);
     switch_slot_drop(kit->sw, slot);
+    if (kit->options->ended)
+        kit->options->ended(replica, kit->options->user);
+    free(replica);
+    kit->replicas[slot] = NULL;
 }
 
 static unsigned ready(const struct kit *kit, unsigned *slots)
@@ -113,15 +144,19 @@ static void step(struct kit *kit)
 
     if (kit->options->schedule && !kit->sw->operation.active && below(kit, 16) == 0)
         operate(kit);
-    if (slot < ARENA_SLOTS && kit->replicas[slot]) {
+    if (kit->options->threads) {
+        for (unsigned i = 0; i < ARENA_SLOTS; i++)
+            if (kit->replicas[i] && atomic_load(&kit->through[i]))
+                remove_replica(kit, i);
+        if (switch_poll(kit->sw) == 0)
+            sched_yield();
+    } else if (slot < ARENA_SLOTS && kit->replicas[slot]) {
         replica_burst(kit->replicas[slot], 1 + (unsigned)below(kit, CHANNEL_BURST));
         if (kit->replicas[slot]->retired)
             remove_replica(kit, slot);
     } else {
         switch_poll(kit->sw);
     }
-    if (kit->options->each_step)
-        kit->options->each_step(kit->sw, kit->options->user);
 }
 
 static void judge(struct kit *kit, struct kit_result *result)
@@ -198,6 +233,20 @@ static int open_kit(struct kit *kit, struct sm_errbuf *error)
     return result;
 }
 
+/* End all replicas, so that what they counted stands still. */
+static void dismiss(struct kit *kit)
+{
+    switch_dismiss(kit->sw);
+    switch_poll(kit->sw);
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        if (!kit->replicas[i])
+            continue;
+        while (!kit->options->threads && !kit->replicas[i]->retired)
+            replica_burst(kit->replicas[i], CHANNEL_BURST);
+        remove_replica(kit, i);
+    }
+}
+
 int kit_run(const struct kit_options *options, struct kit_result *result, struct sm_errbuf *error)
 {
     struct kit kit = {.options = options, .arena_fd = -1, .next_id = 1, .random = options->seed * 2654435761u + 88172645463325252ull};
@@ -211,13 +260,9 @@ int kit_run(const struct kit_options *options, struct kit_result *result, struct
         switch_start(kit.sw);
         while (kit.sw->state != SWITCH_ENDED && !kit.sw->error[0])
             step(&kit);
+        dismiss(&kit);
         judge(&kit, result);
     }
-    for (unsigned i = 0; i < ARENA_SLOTS; i++)
-        if (kit.replicas[i]) {
-            replica_unbind(kit.replicas[i]);
-            free(kit.replicas[i]);
-        }
     if (kit.sw && switch_destroy(kit.sw, status == 0, error) != 0 && status == 0)
         status = SM_E_IO;
     if (kit.arena)

@@ -3,8 +3,9 @@
 #define SM_TESTS_KIT_H
 
 /*
- * A whole service in one thread: a switch over capture files, up to KIT_REPLICAS replicas, and a random schedule that
- * decides who takes the next step and what is split, merged and moved meanwhile. A run is a function of its seed.
+ * A whole service in one process: a switch over capture files, up to KIT_REPLICAS replicas, and a random schedule of
+ * splits, merges and moves. On one thread the schedule also decides who takes the next step, and a run is a function
+ * of its seed; with a thread for each replica the kernel decides.
  */
 
 #include "replica/replica.h"
@@ -17,17 +18,18 @@ struct kit_options {
     bool order_arrival;
     uint64_t seed;
     unsigned replicas;    /* at the start; more may join when the schedule says so */
-    bool schedule;        /* split, merge and move at random; false: one replica, nothing happens */
+    bool schedule;        /* split, merge and move at random; false: nothing happens */
+    bool threads;         /* a thread for each replica; needed where replicas wait for one another */
     unsigned min_buffers; /* packet buffers; 0: 512 */
     unsigned max_sends;
     uint64_t memory;      /* 0: 32 MiB */
     uint32_t flows;       /* 0: 65536 */
-    /* The middlebox: registers itself, then handles packets. */
+    /* The middlebox: registers itself and sets on_packet and user of the replica; is told that it has started, and
+     * that the replica ends (these two may be NULL). */
     int (*setup)(struct sm_replica *replica, void *user);
     int (*started)(struct sm_replica *replica, void *user);
-    sm_packet_fn *on_packet;
+    void (*ended)(struct sm_replica *replica, void *user);
     void *user;
-    void (*each_step)(struct sm_switch *sw, void *user); /* may be NULL */
 };
 
 struct kit_result {

@@ -96,17 +96,30 @@ static int chatter_setup(struct sm_replica *replica, void *user)
     };
 
     (void)user;
+    replica->on_packet = chatter_packet;
     int result = sm_drop_reason(replica, "seventh", &chatter_reason);
     return result ? result : sm_class_register(replica, &options, &chatter_class);
 }
 
-static int limiter_setup(struct sm_replica *replica, void *user) { return limiter_register(user, replica); }
+static int limiter_setup(struct sm_replica *replica, void *user)
+{
+    replica->user = limiter_create(user);
+    replica->on_packet = limiter_packet;
+    return replica->user ? limiter_register(replica->user, replica) : SM_E_NO_MEMORY;
+}
 
 static int limiter_ready(struct sm_replica *replica, void *user)
 {
     struct sm_errbuf error;
 
-    return limiter_started(user, replica, &error);
+    (void)user;
+    return limiter_started(replica->user, replica, &error);
+}
+
+static void limiter_ended(struct sm_replica *replica, void *user)
+{
+    (void)user;
+    limiter_destroy(replica->user);
 }
 
 /* ---- comparison ---- */
@@ -191,29 +204,24 @@ static bool run(const struct subject *subject, const char *input, const char *ou
     struct kit_options options = {
         .input = input, .output = output, .order_arrival = arrival, .seed = seed, .replicas = replicas, .schedule = replicas > 1};
     struct policy *policy = NULL;
-    struct limiter *limiter = NULL;
     struct sm_errbuf error = {{0}};
     int status;
 
     if (subject->policy) {
         policy = policy_parse("policy", subject->policy, strlen(subject->policy), &error);
-        limiter = policy ? limiter_create(policy) : NULL;
-        if (!limiter) {
+        if (!policy) {
             printf("%s\n", error.text);
             return false;
         }
         options.setup = limiter_setup;
         options.started = limiter_ready;
-        options.on_packet = limiter_packet;
-        options.user = limiter;
+        options.ended = limiter_ended;
+        options.user = policy;
     } else {
         options.setup = chatter_setup;
         options.max_sends = 1;
-        options.on_packet = chatter_packet;
     }
     status = kit_run(&options, result, &error);
-    if (limiter)
-        limiter_destroy(limiter);
     policy_free(policy);
     if (status) {
         printf("%s: %s\n", input, error.text);
