@@ -35,10 +35,16 @@ static void close_everything(struct orchestrator *o)
 {
     uv_handle_t *handles[] = {(uv_handle_t *)&o->timer, (uv_handle_t *)&o->patience, (uv_handle_t *)&o->signals[0],
                               (uv_handle_t *)&o->signals[1]};
+    sigset_t late;
     rpc_server_close(o->server);
     o->server = NULL;
     rpc_close(o->sw);
     o->sw = NULL;
+    /* Without their handlers they would kill us while the report is written. */
+    sigemptyset(&late);
+    sigaddset(&late, SIGINT);
+    sigaddset(&late, SIGTERM);
+    sigprocmask(SIG_BLOCK, &late, NULL);
     for (unsigned i = 0; i < sizeof(handles) / sizeof(*handles); i++)
         if (!uv_is_closing(handles[i]))
             uv_close(handles[i], NULL);

@@ -134,7 +134,7 @@ int report_write(struct orchestrator *o)
     if (o->report_file) {
         json_t *report = build(o);
         json_object_set_new(report, "error", o->failed ? json_string(o->error) : bad ? json_string(text) : json_null());
-        if (json_dump_file(report, o->report_file, JSON_INDENT(2)) != 0) {
+        if (json_dump_file(report, o->report_file, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0) {
             fprintf(stderr, "sm-orchestrator: %s: %s\n", o->report_file, strerror(errno));
             status = 1;
         }

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <stdio.h>
+
+#include "conf/units.h"
+#include "smctl.h"
+
+static void print_value(const json_t *value)
+{
+    if (json_is_string(value))
+        fputs(json_string_value(value), stdout);
+    else if (json_is_integer(value))
+        printf("%lld", (long long)json_integer_value(value));
+    else
+        printf("%.10g", json_number_value(value));
+}
+
+/* Like conntrack: one flow a line, its fields as name=value. */
+static void print_flow(const json_t *flow)
+{
+    const char *name;
+    json_t *field;
+    printf("%-16s %-44s %-6s %6lld ", json_string_value(json_object_get(flow, "class")),
+           json_string_value(json_object_get(flow, "key")), json_string_value(json_object_get(flow, "replica")),
+           (long long)json_integer_value(json_object_get(flow, "shard")));
+    json_object_foreach(json_object_get(flow, "state"), name, field)
+    {
+        const char *unit = json_string_value(json_object_get(field, "unit"));
+        printf(" %s=", name);
+        print_value(json_object_get(field, "value"));
+        fputs(unit ? unit : "", stdout);
+    }
+    putchar('\n');
+}
+
+int cmd_flows(struct options *options)
+{
+    struct client *client;
+    json_t *result, *flow;
+    bool wrong = false;
+    uint64_t count = 0;
+    size_t at = 0, i;
+    char selector[4096] = "";
+    const char *limit = take_option(options, "--limit", &wrong);
+    if (wrong || (limit && !unit_count(limit, &count)))
+        return usage(options, "flows [SELECTOR] [--limit N]");
+    for (int word = 1; word < options->argc && at < sizeof(selector); word++)
+        at += (size_t)snprintf(selector + at, sizeof(selector) - at, "%s%s", at ? " " : "", options->argv[word]);
+    if (at >= sizeof(selector))
+        return fail(options, RPC_USAGE, "flows: the selector is too long");
+    int status = client_open(&client, options);
+    if (status != 0)
+        return status;
+    struct wire_out *params = wire_new();
+    if (at)
+        wire_put_str(params, "selector", selector);
+    if (limit)
+        wire_put_uint(params, "limit", count);
+    status =
+        client_ask(client, "flows", params, options->timeout_ms ? options->timeout_ms : 30000, NULL, NULL, &result);
+    client_close(client);
+    if (status != 0)
+        return status;
+    json_t *list = flows_for_people(json_object_get(result, "flows"));
+    json_decref(result);
+    if (options->json)
+        return print_json(json_pack("{s:o}", "flows", list));
+    printf("%-16s %-44s %-6s %6s  %s\n", "CLASS", "KEY", "OWNER", "SHARD", "STATE");
+    json_array_foreach(list, i, flow) print_flow(flow);
+    json_decref(list);
+    return 0;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "smctl.h"
+
+#define OPERATION_MS 60000
+
+/* ---- progress, on a terminal only ---- */
+
+struct progress {
+    const char *what;
+    uint64_t started;
+};
+
+static void tick(void *user)
+{
+    struct progress *progress = user;
+    if (!progress)
+        fputs("\r\033[K", stderr);
+    else
+        fprintf(stderr, "\r%s ... %.0f s", progress->what, (double)(uv_hrtime() - progress->started) / 1e9);
+    fflush(stderr);
+}
+
+static void print_result(const char *what, const json_t *result)
+{
+    json_int_t completed = json_integer_value(json_object_get(result, "completed"));
+    const char *into = json_string_value(json_object_get(result, "into"));
+    printf("%s%s%s: %" JSON_INTEGER_FORMAT " shards with %" JSON_INTEGER_FORMAT
+           " flows moved in %.1f ms, %" JSON_INTEGER_FORMAT " packets held\n",
+           what, into ? " into " : "", into ? into : "", completed,
+           json_integer_value(json_object_get(result, "flows")),
+           json_number_value(json_object_get(result, "seconds")) * 1e3,
+           json_integer_value(json_object_get(result, "held_packets")));
+}
+
+/* Under --wait an operation that is under way is waited for. */
+static int wait_idle(struct client *client, uint64_t until)
+{
+    for (;;) {
+        json_t *status;
+        int code = client_ask(client, "status", NULL, 5000, NULL, NULL, &status);
+        if (code != 0)
+            return code;
+        bool idle = json_is_null(json_object_get(status, "operation"));
+        json_decref(status);
+        if (idle || uv_hrtime() >= until)
+            return 0;
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    }
+}
+
+int operation(struct options *options, const char *method, struct wire_out *params, const char *what)
+{
+    struct client *client;
+    json_t *result;
+    struct progress progress = {what, uv_hrtime()};
+    uint64_t timeout = options->timeout_ms ? options->timeout_ms : OPERATION_MS;
+    bool terminal = !options->json && isatty(STDERR_FILENO);
+    int status = client_open(&client, options);
+    if (status != 0) {
+        wire_free(params);
+        return status;
+    }
+    if (options->wait)
+        status = wait_idle(client, progress.started + timeout * 1000000);
+    if (status == 0)
+        status = client_ask(client, method, params, timeout, terminal ? tick : NULL, &progress, &result);
+    else
+        wire_free(params);
+    client_close(client);
+    if (status != 0)
+        return status;
+    json_int_t abandoned = json_integer_value(json_object_get(result, "abandoned"));
+    const char *cause = json_string_value(json_object_get(result, "cause"));
+    if (abandoned > 0)
+        status = fail(options, RPC_FAILED, "%" JSON_INTEGER_FORMAT " moves were abandoned: %s", abandoned,
+                      cause ? cause : "no cause was given");
+    if (options->json) {
+        print_json(result);
+    } else {
+        print_result(what, result);
+        json_decref(result);
+    }
+    return status;
+}

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "smctl.h"
+
+int cmd_rebalance(struct options *options)
+{
+    if (options->argc != 1)
+        return usage(options, "rebalance");
+    return operation(options, "rebalance", NULL, "rebalance");
+}

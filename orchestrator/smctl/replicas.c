@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <stdio.h>
+
+#include "smctl.h"
+
+static void print_replicas(const json_t *list)
+{
+    size_t i;
+    json_t *r;
+    printf("%-8s %8s %-9s %12s %7s %9s %7s\n", "REPLICA", "PID", "STATE", "PACKETS", "SHARDS", "FLOWS", "QUEUE");
+    json_array_foreach(list, i, r)
+    {
+        printf("%-8s %8lld %-9s %12lld %7lld %9lld %7lld\n", json_string_value(json_object_get(r, "name")),
+               (long long)json_integer_value(json_object_get(r, "pid")), json_string_value(json_object_get(r, "state")),
+               (long long)json_integer_value(json_object_get(r, "packets")),
+               (long long)json_integer_value(json_object_get(r, "shards")),
+               (long long)json_integer_value(json_object_get(r, "flows")),
+               (long long)json_integer_value(json_object_get(r, "queue")));
+    }
+}
+
+int cmd_replicas(struct options *options)
+{
+    struct client *client;
+    json_t *result;
+    if (options->argc != 1)
+        return usage(options, "replicas");
+    int status = client_open(&client, options);
+    if (status != 0)
+        return status;
+    status = client_ask(client, "status", NULL, options->timeout_ms ? options->timeout_ms : 5000, NULL, NULL, &result);
+    client_close(client);
+    if (status != 0)
+        return status;
+    const json_t *list = json_object_get(result, "replicas");
+    if (options->json)
+        print_json(json_pack("{s:O}", "replicas", list));
+    else
+        print_replicas(list);
+    json_decref(result);
+    return 0;
+}

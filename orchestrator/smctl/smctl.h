@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_SMCTL_SMCTL_H
+#define SM_SMCTL_SMCTL_H
+
+/* What the sub-commands share. One file each; each gives the exit status of smctl. */
+
+#include <jansson.h>
+
+#include "wire/rpc.h"
+
+#define SMCTL_SCHEMA 1
+
+/* Options every verb takes, wherever they stand; the verb's own words are what is left. */
+struct options {
+    bool json;
+    bool wait;           /* for an operation that is under way, rather than exit 4 */
+    uint64_t timeout_ms; /* 0: the verb's default */
+    const char *socket;
+    const char *service;
+    int argc;
+    char **argv; /* argv[0] is the verb */
+};
+
+int cmd_run(struct options *options);
+int cmd_status(struct options *options);
+int cmd_replicas(struct options *options);
+int cmd_flows(struct options *options);
+int cmd_flow(struct options *options);
+int cmd_top(struct options *options);
+int cmd_scale(struct options *options);
+int cmd_split(struct options *options);
+int cmd_merge(struct options *options);
+int cmd_move(struct options *options);
+int cmd_drain(struct options *options);
+int cmd_rebalance(struct options *options);
+int cmd_stop(struct options *options);
+
+/* One line on stderr, as JSON with --json; returns `code`, the exit status. */
+int fail(const struct options *options, enum rpc_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The same for wrong use: exit status 2. `expected` is what the verb takes. */
+int usage(const struct options *options, const char *expected);
+
+/* The value of "--name VALUE" or "--name=VALUE" among the verb's words, which it is taken from; NULL: it is not there.
+ * Sets *wrong when the value is missing. */
+const char *take_option(struct options *options, const char *name, bool *wrong);
+
+/* Print `object` with the schema's number first. Takes it over. Returns 0. */
+int print_json(json_t *object);
+
+/* ---- client.c: the connection to a service's orchestrator ---- */
+
+struct client;
+
+/* 0, or an exit status: the line has been printed. */
+int client_open(struct client **client, const struct options *options);
+void client_close(struct client *client);
+
+/*
+ * Ask and wait for the answer: 0 and *result (the caller's), or an exit status and a line printed. `tick` (may be
+ * NULL) is called every half second meanwhile.
+ */
+int client_ask(struct client *client, const char *method, struct wire_out *params, uint64_t timeout_ms,
+               void (*tick)(void *user), void *user, json_t **result);
+
+/* ---- operation.c: scale, split, merge, move, drain, rebalance ---- */
+
+/* Carry out `method`, with progress on a terminal; `what` says in words what is done. */
+int operation(struct options *options, const char *method, struct wire_out *params, const char *what);
+
+/* ---- flowtext.c: flow keys as people read them ---- */
+
+#include <splitmerge/types.h>
+
+#define FLOW_TEXT 160
+
+/* "tcp 10.0.0.1:80 10.0.0.2:1234". */
+void flow_text(const struct sm_key *key, char text[static FLOW_TEXT]);
+
+/* A selector that finds the flow that a text as above names; false: the text is none. */
+bool flow_text_selector(const char *text, char *selector, size_t size);
+
+/* Flows as the orchestrator gives them: `key` (hexadecimal) becomes text, `replica` a name. NULL: out of memory. */
+json_t *flows_for_people(const json_t *flows);
+
+#endif
