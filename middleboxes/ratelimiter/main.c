@@ -4,9 +4,11 @@
 #include <splitmerge/splitmerge.h>
 
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "conf/units.h"
 #include "limiter.h"
@@ -130,6 +132,26 @@ static int parse_arguments(struct arguments *arguments, int argc, char **argv)
     return -1;
 }
 
+/* Whom SIGINT and SIGTERM end: only an interface is ended by them, what was read of a file would not be whole. */
+static struct sm_replica *stoppable;
+
+static void on_signal(int number)
+{
+    (void)number;
+    sm_stop(stoppable);
+}
+
+static void stop_on_signals(struct sm_replica *replica, const char *input)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+
+    if (!sm_standalone(replica) || strncmp(input, "interface:", strlen("interface:")) != 0)
+        return;
+    stoppable = replica;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
 /* From an open replica to the end of its packets. */
 static int run(struct sm_replica *replica, struct policy *policy, struct limiter *limiter)
 {
@@ -166,8 +188,14 @@ static int open_and_run(const struct arguments *arguments, struct policy *policy
     status = sm_open(&replica, &options, &error);
     if (status < 0)
         status = fail(EXIT_FAILED, "%s", error.text[0] ? error.text : sm_strerror(status));
-    else
+    else {
+        stop_on_signals(replica, options.input);
         status = run(replica, policy, limiter);
+    }
+    if (stoppable) { /* there is nothing left to end well */
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+    }
     sm_close(replica);
     limiter_destroy(limiter);
     return status;
