@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_BENCH_BENCH_H
+#define SM_BENCH_BENCH_H
+
+/*
+ * The harness of sm-bench: samples, figures, and how they are reported.
+ *
+ * A figure is measured `repeat` times, each time beside its reference: machines are noisy, the two are slowed down
+ * together, and their ratio is what repeats. What is reported is the median of the repetitions and their spread.
+ */
+
+#include <jansson.h>
+#include <splitmerge/types.h>
+
+#define BENCH_MAX_REPEAT 99u
+#define BENCH_MAX_FIGURES 24u
+
+struct samples {
+    double value[BENCH_MAX_REPEAT];
+    unsigned count;
+};
+
+void samples_add(struct samples *samples, double value);
+
+/* Of an even number of samples the mean of the middle two; 0 when there are none. */
+double samples_median(const struct samples *samples);
+
+/* (largest - smallest) / median; 0 when that says nothing. */
+double samples_spread(const struct samples *samples);
+
+/* The quotients a/b, repetition by repetition. The two have as many samples; b's are not 0. */
+struct samples samples_ratio(const struct samples *a, const struct samples *b);
+
+enum target_kind { TARGET_NONE, TARGET_AT_LEAST, TARGET_AT_MOST };
+
+struct target {
+    enum target_kind kind;
+    double value;
+};
+
+bool target_met(const struct target *target, double value);
+
+struct figure {
+    const char *name; /* words; unit apart */
+    const char *unit;
+    struct samples ours;
+    struct samples reference; /* none: the figure stands alone */
+    struct target target;     /* of ours; */
+    struct target ratio;      /* of ours / reference */
+};
+
+struct bench_options {
+    double seconds; /* of one measurement */
+    unsigned repeat;
+    uint32_t flows;
+    uint64_t seed;
+    bool quick;
+    bool json;
+};
+
+/* What one run has found. */
+struct report {
+    struct figure figures[BENCH_MAX_FIGURES];
+    unsigned count;
+    json_t *parameters; /* what the experiments fixed themselves, by name */
+};
+
+struct figure *report_figure(struct report *report, const char *name, const char *unit);
+void report_print(const struct report *report, const struct bench_options *options);
+json_t *report_json(const struct report *report, const struct bench_options *options);
+
+/* The experiments. 0, or an error: *error says why it could not be measured. */
+typedef int experiment_fn(const struct bench_options *options, struct report *report, struct sm_errbuf *error);
+experiment_fn bench_forward, bench_move, bench_library;
+
+/* Clocks, ns, and cores. */
+uint64_t bench_now(void);
+uint64_t bench_thread_cpu(void);
+
+/* Pin the calling thread to the first or the second (core 0, 1) of the cores the program may use. */
+void bench_pin(unsigned core);
+
+/* xorshift64*; the seed is not 0. */
+uint64_t bench_random(uint64_t *state);
+
+/* 0..count-1 in random order; the caller frees. NULL: out of memory. */
+uint32_t *bench_shuffled(uint32_t count, uint64_t seed);
+
+#endif
