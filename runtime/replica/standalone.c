@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "replica/replica.h"
@@ -21,6 +22,7 @@
 struct standalone {
     struct sm_switch *sw;
     char *report;
+    int wait_fd; /* readable when a port has packets; -1: the input cannot be waited for */
     bool finished;
     int result; /* once finished */
 };
@@ -63,6 +65,29 @@ static int open_arena(struct sm_replica *replica, const struct sm_options *optio
     return result;
 }
 
+/* Both ports receive where both are interfaces; a program with a loop of its own waits for one descriptor. */
+static int open_wait_fd(struct standalone *standalone, struct sm_port *const ports[2])
+{
+    standalone->wait_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (standalone->wait_fd < 0)
+        return SM_E_IO;
+    bool any = false;
+    for (unsigned i = 0; i < 2; i++) {
+        struct epoll_event event = {.events = EPOLLIN};
+        int fd = ports[i] && ports[i]->is_interface && ports[i]->ops->receive ? ports[i]->ops->fd(ports[i]) : -1;
+        if (fd < 0)
+            continue;
+        if (epoll_ctl(standalone->wait_fd, EPOLL_CTL_ADD, fd, &event) != 0)
+            return SM_E_IO;
+        any = true;
+    }
+    if (!any) {
+        close(standalone->wait_fd);
+        standalone->wait_fd = -1;
+    }
+    return 0;
+}
+
 int standalone_open(struct sm_replica *replica, const struct sm_options *options, struct sm_errbuf *error)
 {
     struct switch_options sw = {.hold_bytes = UINT64_MAX, .hold_ns = UINT64_MAX};
@@ -70,6 +95,8 @@ int standalone_open(struct sm_replica *replica, const struct sm_options *options
     int result = standalone ? 0 : SM_E_NO_MEMORY;
 
     replica->standalone = standalone;
+    if (standalone)
+        standalone->wait_fd = -1;
     if (result == 0)
         result = open_input(&sw.in, options->input, options->output != NULL, error);
     if (result == 0 && options->output)
@@ -80,6 +107,8 @@ int standalone_open(struct sm_replica *replica, const struct sm_options *options
     }
     if (result == 0 && options->report && !(standalone->report = strdup(options->report)))
         result = SM_E_NO_MEMORY;
+    if (result == 0)
+        result = open_wait_fd(standalone, (struct sm_port *[]){sw.in, sw.out});
     if (result == 0)
         result = open_arena(replica, options, sw.in, error);
     if (result == 0) {
@@ -169,8 +198,7 @@ int standalone_poll(struct sm_replica *replica, unsigned budget)
 
 int standalone_sleep_fd(struct sm_replica *replica)
 {
-    struct sm_port *in = replica->standalone->sw ? replica->standalone->sw->ports[0] : NULL;
-    int fd = in ? in->ops->fd(in) : -1;
+    int fd = replica->standalone->wait_fd;
 
     return fd < 0 ? SM_E_AGAIN : fd;
 }
@@ -185,6 +213,8 @@ void standalone_close(struct sm_replica *replica)
         switch_destroy(standalone->sw, false, &ignored);
     if (replica->arena)
         arena_unmap(replica->arena);
+    if (standalone->wait_fd >= 0)
+        close(standalone->wait_fd);
     free(standalone->report);
     free(standalone);
 }
