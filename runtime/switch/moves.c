@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "switch/fault.h"
 #include "switch/switch.h"
 
 /* Whether a ring has room for markers besides every buffer of the pool. */
@@ -37,6 +38,18 @@ static void flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigne
             switch_late(sw, shard->owner, buffer, true);
             switch_late(sw, late_slot, buffer, false);
         }
+        if (FAULT(LOSE)) {
+            sw->in_flight--;
+            switch_late(sw, shard->owner, buffer, false);
+            switch_buffer_free(sw, buffer);
+            buffer = next;
+            continue;
+        }
+        if (FAULT(REORDER) && next != POOL_NONE) {
+            uint32_t third = sw->packets[next].next;
+            switch_steer(sw, next);
+            next = third;
+        }
         switch_steer(sw, buffer);
         buffer = next;
     }
@@ -49,6 +62,8 @@ static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
 
     if (actions & MOVE_DO_RELEASE) {
         shard->held_since = sw->now;
+        if (FAULT(TWO_OWNERS))
+            switch_push(sw, shard->move.to, IN_ADOPT, number, number, sw->clock);
         switch_push(sw, shard->owner, IN_RELEASE, shard->move.generation, number, sw->clock);
     }
     if (actions & MOVE_DO_OWN) {

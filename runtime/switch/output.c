@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "switch/fault.h"
 #include "switch/switch.h"
 
 static bool is_tap(const struct sm_switch *sw) { return sw->arena->mode == ARENA_TAP; }
@@ -47,6 +48,8 @@ static void leave(struct sm_switch *sw, uint32_t buffer, bool drop, bool written
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
+    if (FAULT(ALTER))
+        pool_data(&sw->arena->pool, buffer)[0] ^= packet->late;
     audit_leave(&sw->audit, buffer, pool_data(&sw->arena->pool, buffer), packet->caplen, packet->len, written);
     if (!drop)
         send(sw, buffer, packet->caplen, packet->len);

@@ -26,6 +26,7 @@ struct kit {
     _Atomic bool through[ARENA_SLOTS]; /* the replica's thread has met its end */
     uint32_t next_id;
     uint64_t random;
+    char cause[96];
 };
 
 static uint64_t below(struct kit *kit, uint64_t bound) { return (kit_random(&kit->random) >> 11) % bound; }
@@ -140,6 +141,8 @@ static void operate(struct kit *kit)
 
 static void step(struct kit *kit)
 {
+    if (kit->sw->operation.abandoned)
+        memcpy(kit->cause, kit->sw->operation.cause, sizeof kit->cause);
     unsigned slot = (unsigned)below(kit, KIT_REPLICAS + 2);
 
     if (kit->options->schedule && !kit->sw->operation.active && below(kit, 16) == 0)
@@ -180,6 +183,9 @@ static void judge(struct kit *kit, struct kit_result *result)
         .replicas_in_flight = sw->replicas_in_flight_max,
         .damaged = sw->input_result != SM_E_END,
     };
+    result->memory_used = usage.memory_used;
+    memcpy(result->drops, sw->dropped, sizeof result->drops);
+    memcpy(result->cause, kit->cause, sizeof result->cause);
     for (uint32_t i = 0; i < SM_SHARDS; i++)
         result->busy_shards += sw->shards[i].packets > 0;
     for (unsigned i = 0; i < SWITCH_DROP_COUNT + SM_MAX_REASONS; i++)
@@ -208,6 +214,11 @@ static int open_kit(struct kit *kit, struct sm_errbuf *error)
     struct switch_options sw = {.order_arrival = options->order_arrival, .hold_bytes = UINT64_MAX, .hold_ns = UINT64_MAX};
     int result = sm_port_open_capture(&sw.in, options->input, error);
 
+    if (result == 0)
+        sw.in->is_interface = options->cannot_wait;
+    if (options->hold_bytes)
+        sw.hold_bytes = options->hold_bytes;
+
     if (result == 0 && options->output)
         result = sm_port_create_capture(&sw.out, options->output, sw.in, error);
     if (result)
@@ -218,7 +229,7 @@ static int open_kit(struct kit *kit, struct sm_errbuf *error)
         .seed = options->seed | 1,
         .memory = options->memory ? options->memory : 32u << 20,
         .flows = options->flows ? options->flows : 65536,
-        .small_buffers = options->min_buffers ? options->min_buffers : 512,
+        .small_buffers = options->buffers ? options->buffers : 512,
         .jumbo_buffers = 8,
     };
     result = arena_create(&kit->arena, &kit->arena_fd, &arena, error);

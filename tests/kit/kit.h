@@ -20,7 +20,9 @@ struct kit_options {
     unsigned replicas;    /* at the start; more may join when the schedule says so */
     bool schedule;        /* split, merge and move at random; false: nothing happens */
     bool threads;         /* a thread for each replica; needed where replicas wait for one another */
-    unsigned min_buffers; /* packet buffers; 0: 512 */
+    unsigned buffers;     /* packet buffers; 0: 512 */
+    bool cannot_wait;     /* the input behaves like an interface: what finds no room is dropped */
+    uint64_t hold_bytes;  /* 0: no bound */
     unsigned max_sends;
     uint64_t memory;      /* 0: 32 MiB */
     uint32_t flows;       /* 0: 65536 */
@@ -35,7 +37,9 @@ struct kit_options {
 struct kit_result {
     uint64_t in, out, dropped, generated;
     uint64_t moves, abandoned, held;
-    uint64_t flows_created, flows_live, flows_refused;
+    uint64_t flows_created, flows_live, flows_refused, memory_used;
+    uint64_t drops[SWITCH_DROP_COUNT];
+    char cause[96]; /* of the moves that were abandoned last */
     uint32_t replicas_in_flight; /* most at once that had packets */
     uint32_t busy_shards;        /* that packets came to */
     bool damaged;

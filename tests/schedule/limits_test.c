@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* P9: at each limit the documented thing happens, is counted, and every promise still holds. */
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kit.h"
+
+struct record {
+    uint64_t packets;
+    uint8_t room[120];
+};
+
+static sm_class cls;
+static uint16_t reason;
+static bool drop_refused;
+
+static void count(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    sm_flow flow;
+
+    (void)user;
+    if (sm_flow_create(replica, cls, packet, 0, &flow, NULL) == 0)
+        ((struct record *)flow.state)->packets++;
+    else if (drop_refused)
+        sm_packet_drop(packet, reason);
+}
+
+static int setup(struct sm_replica *replica, void *user)
+{
+    const struct sm_class_options options = {
+        .size = sizeof options, .name = "count", .record_size = sizeof(struct record), .granularity = SM_BY_FLOW,
+        .limit = *(const uint32_t *)user};
+
+    replica->on_packet = count;
+    int result = sm_drop_reason(replica, "flow_limit", &reason);
+    return result ? result : sm_class_register(replica, &options, &cls);
+}
+
+static struct kit_result run(struct kit_options options, uint32_t class_limit)
+{
+    char folder[] = "/tmp/splitmerge-limits-XXXXXX", output[64];
+    struct kit_result result;
+    struct sm_errbuf error;
+
+    cr_assert_not_null(mkdtemp(folder));
+    snprintf(output, sizeof output, "%s/out.pcap", folder);
+    options.input = SM_SAMPLE;
+    options.output = output;
+    options.replicas = 3;
+    options.schedule = true;
+    options.setup = setup;
+    options.user = &class_limit;
+    cr_assert_eq(kit_run(&options, &result, &error), 0, "%s", error.text);
+    unlink(output);
+    rmdir(folder);
+    cr_assert_str_empty(result.broken, "%s", result.broken);
+    cr_assert_eq(result.in + result.generated, result.out + result.dropped);
+    return result;
+}
+
+Test(limits, flows_of_the_service)
+{
+    drop_refused = true;
+    struct kit_result result = run((struct kit_options){.seed = 1, .order_arrival = true, .flows = 50}, 0);
+    cr_assert_eq(result.flows_live, 50);
+    cr_assert_eq(result.flows_created, 50);
+    cr_assert_gt(result.flows_refused, 0);
+    cr_assert_eq(result.dropped, result.flows_refused, "each refusal is a drop under its reason");
+}
+
+Test(limits, flows_of_a_class)
+{
+    drop_refused = false;
+    struct kit_result result = run((struct kit_options){.seed = 2}, 20);
+    cr_assert_eq(result.flows_live, 20);
+    cr_assert_gt(result.flows_refused, 0);
+    cr_assert_eq(result.dropped, 0, "what to do with the packet is the middlebox's choice");
+}
+
+Test(limits, memory)
+{
+    drop_refused = true;
+    struct kit_result result = run((struct kit_options){.seed = 3, .memory = 65536}, 0);
+    cr_assert_gt(result.flows_refused, 0);
+    cr_assert_leq(result.memory_used, 65536);
+}
+
+Test(limits, a_file_waits_for_buffers)
+{
+    struct kit_result result = run((struct kit_options){.seed = 4, .order_arrival = true, .buffers = 16}, 0);
+    cr_assert_eq(result.dropped, 0);
+}
+
+Test(limits, an_interface_drops_for_want_of_buffers)
+{
+    drop_refused = false;
+    struct kit_result result = run((struct kit_options){.seed = 5, .buffers = 16, .cannot_wait = true}, 0);
+    cr_assert_gt(result.drops[DROP_POOL], 0);
+    cr_assert_eq(result.dropped, result.drops[DROP_POOL]);
+}
+
+Test(limits, the_hold_of_an_interface)
+{
+    uint64_t abandoned = 0;
+
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct kit_result result = run((struct kit_options){.seed = seed, .cannot_wait = true, .hold_bytes = 1}, 0);
+        if (strcmp(result.cause, "limits.hold.bytes") == 0)
+            abandoned += result.abandoned;
+    }
+    cr_assert_gt(abandoned, 0, "a hold over its bound ends its move");
+}
