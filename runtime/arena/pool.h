@@ -19,13 +19,15 @@ struct packet_meta {
     struct sm_key key; /* SM_BY_FLOW */
     struct sm_headers headers;
     uint64_t hash; /* of the steering key */
-    uint64_t time; /* packet time, ns */
     uint32_t caplen;
     uint32_t len;
-    uint16_t shard;
-    uint16_t reserve_count;
+    /* One cache line up to here: every packet takes it from the switch's core to the replica's. The rest is used only
+     * where the middlebox sends packets (registration.sends > 0). */
+    uint32_t reserve_count;
     uint32_t reserve[SM_MAX_SENDS]; /* buffers for packets that are sent because of this one */
 };
+
+_Static_assert(offsetof(struct packet_meta, reserve_count) == 64, "what every packet needs is one cache line");
 
 struct pool_layout {
     uint8_t *small;

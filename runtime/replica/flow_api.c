@@ -29,7 +29,7 @@ static void locate(struct sm_replica *replica, sm_class cls, const struct sm_pac
     place->key.tag = tag;
     place->hash = granularity == replica->steering && tag == 0 ? packet->meta->hash
                                                                : state_hash(replica->state, &place->key);
-    place->shard = replica->classes[cls.id].partitioned ? packet->meta->shard : state_stripe_of(place->hash);
+    place->shard = replica->classes[cls.id].partitioned ? packet->shard : state_stripe_of(place->hash);
 }
 
 static void hold(struct sm_replica *replica, uint32_t shard)

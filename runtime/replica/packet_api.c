@@ -15,7 +15,7 @@ uint32_t sm_packet_caplen(const struct sm_packet *packet) { return packet->meta-
 
 uint32_t sm_packet_len(const struct sm_packet *packet) { return packet->meta->len; }
 
-sm_time sm_packet_time(const struct sm_packet *packet) { return (sm_time){packet->meta->time}; }
+sm_time sm_packet_time(const struct sm_packet *packet) { return (sm_time){packet->time}; }
 
 int sm_packet_linktype(const struct sm_packet *packet) { return packet->replica->arena->linktype; }
 

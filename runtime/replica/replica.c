@@ -112,7 +112,9 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
         .data = pool_data(&replica->arena->pool, entry->buffer),
         .parsed = (const struct sm_parsed_view *)(const void *)meta,
         .replica = replica,
+        .time = entry->time,
         .buffer = entry->buffer,
+        .shard = entry->shard,
         .verdict = VERDICT_PASS,
     };
 
@@ -215,7 +217,6 @@ static void prefetch(const struct sm_replica *replica, const struct in_entry *co
         if (entries[i]->kind != IN_PACKET)
             continue;
         __builtin_prefetch(pool_meta(pool, entries[i]->buffer));
-        __builtin_prefetch((const uint8_t *)pool_meta(pool, entries[i]->buffer) + 64);
         state_prefetch_shard(replica->state, entries[i]->shard);
     }
     for (unsigned i = 0; i < count_; i++) {

@@ -30,7 +30,9 @@ struct sm_packet {
         struct sm_headers headers;
     } const *parsed; /* the first part of meta */
     struct sm_replica *replica;
+    uint64_t time; /* packet time, ns */
     uint32_t buffer;
+    uint16_t shard;
     uint16_t reason;
     uint8_t verdict;
     uint8_t written;

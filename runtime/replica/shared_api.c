@@ -110,8 +110,8 @@ sm_time sm_shared_low(const struct sm_replica *replica)
 
     if (late < low)
         low = late;
-    if (replica->current && replica->current->meta->time < low)
-        low = replica->current->meta->time;
+    if (replica->current && replica->current->time < low)
+        low = replica->current->time;
     return (sm_time){low};
 }
 
@@ -120,14 +120,14 @@ bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
     const _Atomic uint64_t *late = &replica->arena->late_time[replica->slot];
     unsigned turns = 0;
 
-    if (low_of_others(replica) >= packet->meta->time)
-        return atomic_load_explicit(late, memory_order_acquire) >= packet->meta->time;
+    if (low_of_others(replica) >= packet->time)
+        return atomic_load_explicit(late, memory_order_acquire) >= packet->time;
     replica_commit(replica);
-    while (low_of_others(replica) < packet->meta->time) {
+    while (low_of_others(replica) < packet->time) {
         /* Packets that are behind this one in our own ring, though earlier: others wait for them, and so for us. */
-        if (atomic_load_explicit(late, memory_order_acquire) < packet->meta->time)
+        if (atomic_load_explicit(late, memory_order_acquire) < packet->time)
             return false;
         back_off(&turns);
     }
-    return atomic_load_explicit(late, memory_order_acquire) >= packet->meta->time;
+    return atomic_load_explicit(late, memory_order_acquire) >= packet->time;
 }

@@ -38,7 +38,10 @@ bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer)
     struct switch_packet *packet = &sw->packets[buffer];
     struct packet_meta *meta = pool_meta(&sw->arena->pool, buffer);
 
-    for (packet->reserve_count = 0; packet->reserve_count < sw->arena->registration.sends; packet->reserve_count++) {
+    packet->reserve_count = 0;
+    if (sw->arena->registration.sends == 0)
+        return true;
+    for (; packet->reserve_count < sw->arena->registration.sends; packet->reserve_count++) {
         uint32_t reserve = switch_buffer_take(sw, 1);
         if (reserve == POOL_NONE) {
             switch_reserve_free(sw, packet, 0);

@@ -88,10 +88,9 @@ static void admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
 {
     struct switch_packet *packet = &sw->packets[buffer];
     struct packet_meta *meta = pool_meta(&sw->arena->pool, buffer);
-    uint8_t *data = pool_data(&sw->arena->pool, buffer);
     struct sm_parsed parsed;
 
-    memcpy(data, frame->data, frame->caplen);
+    memcpy(pool_data(&sw->arena->pool, buffer), frame->data, frame->caplen);
     packet->sequence = sw->admitted++;
     sw->entered++;
     packet->seconds = frame->seconds;
@@ -103,10 +102,11 @@ static void admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     packet->late = false;
     sw->in_flight++;
 
-    sm_parse(sw->parser, port->linktype, data, frame->caplen, frame->len, (sm_time){sw->clock}, &parsed);
+    /* Here and below the port's copy of the bytes is read: it is in the cache, the buffer may just be on its way there. */
+    sm_parse(sw->parser, port->linktype, frame->data, frame->caplen, frame->len, (sm_time){sw->clock}, &parsed);
     if (parsed.headers.family == 0) {
         switch_reserve_free(sw, packet, 0);
-        audit_enter(&sw->audit, buffer, SM_SHARDS, data, frame->caplen, frame->len);
+        audit_enter(&sw->audit, buffer, SM_SHARDS, frame->data, frame->caplen, frame->len);
         switch_unprocessed(sw, buffer);
         return;
     }
@@ -114,16 +114,15 @@ static void admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     if (sw->arena->steering == SM_BY_FLOW)
         key = parsed.key;
     else
-        sm_parsed_key(&parsed, data, frame->caplen, sw->arena->steering, &key);
+        sm_parsed_key(&parsed, frame->data, frame->caplen, sw->arena->steering, &key);
     meta->key = parsed.key;
     meta->headers = parsed.headers;
     meta->hash = state_hash(sw->arena->state, &key);
-    meta->time = sw->clock;
     meta->caplen = frame->caplen;
     meta->len = frame->len;
-    meta->shard = packet->shard = (uint16_t)state_shard_of(meta->hash);
+    packet->shard = (uint16_t)state_shard_of(meta->hash);
     sw->shards[packet->shard].packets++;
-    audit_enter(&sw->audit, buffer, packet->shard, data, frame->caplen, frame->len);
+    audit_enter(&sw->audit, buffer, packet->shard, frame->data, frame->caplen, frame->len);
     switch_steer(sw, buffer);
 }
 
