@@ -269,7 +269,7 @@ void ops_ready(struct ops *ops, uint32_t id)
 
 bool ops_exited(struct ops *ops, uint32_t id, const char *how)
 {
-    char message[128];
+    char message[sizeof(ops->result.message)];
     struct ops_replica *replica = find(ops, id);
     if (!replica)
         return true;
@@ -299,6 +299,10 @@ void ops_selected(struct ops *ops, const bool set[PLACEMENT_SHARDS])
     if (ops->stage != OPS_SELECTING)
         return;
     memcpy(ops->set, set, sizeof(ops->set));
+    if (!memchr(ops->set, true, sizeof(ops->set))) {
+        give_up(ops, OPS_FAILED, "move: no flow matches the selector");
+        return;
+    }
     look(ops);
 }
 

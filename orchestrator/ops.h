@@ -43,7 +43,7 @@ struct ops_moved {
 
 struct ops_result {
     enum ops_code code;
-    char message[200]; /* why not; empty where code is OPS_OK */
+    char message[256]; /* why not; empty where code is OPS_OK */
     struct ops_moved moved;
     uint32_t into; /* split: who got the half */
 };

@@ -119,6 +119,10 @@ static void on_finished(void *user, const struct rpc_error *error, const struct 
     }
     children_learn(o, result);
     o->status = wire_to_json(result);
+    if (!o->ended && o->service.in.kind != SERVICE_PORT_INTERFACE && o->service.out.kind == SERVICE_PORT_CAPTURE &&
+        strcmp(o->service.out.name, "-") != 0)
+        fprintf(stderr, "sm-orchestrator: stopped before the end of the input: the output is %s.partial\n",
+                o->service.out.name);
     leave(o);
 }
 
@@ -180,7 +184,9 @@ void orchestrator_child_exited(struct orchestrator *o, struct child *child)
     } else if (o->phase == PHASE_RUNNING) {
         if (child->refusal[0])
             fprintf(stderr, "sm-orchestrator: replica r%u was refused: %s\n", child->id, child->refusal);
-        struct ownership *ownership = ops_exited(&o->ops, child->id, how) ? NULL : malloc(sizeof(*ownership));
+        char why[sizeof(how) + sizeof(child->refusal) + 16];
+        snprintf(why, sizeof(why), child->refusal[0] ? "%s (refused: %s)" : "%s%s", how, child->refusal);
+        struct ownership *ownership = ops_exited(&o->ops, child->id, why) ? NULL : malloc(sizeof(*ownership));
         if (ownership) {
             *ownership = (struct ownership){o, child->id};
             rpc_request(o->sw, "shards", NULL, ANSWER_MS, on_owned, ownership);

@@ -115,6 +115,10 @@ void runner_gated(struct orchestrator *o)
 {
     o->gated = true;
     runner_go_on(o);
+    if (o->gated && !o->event_running && !current(o)) {
+        o->gate_open = false; /* nobody's gate must not stop the input for ever */
+        open_gate(o);
+    }
 }
 
 void runner_operated(struct orchestrator *o, const struct ops_result *result)

@@ -49,6 +49,20 @@ struct status_call {
     struct rpc_call *call;
 };
 
+/* The replicas that are there, in the order of their names: the switch's are in the order of its slots. */
+static void put_replicas(struct orchestrator *o, struct wire_out *out, const struct wire_value *list)
+{
+    wire_array_begin(out, "replicas");
+    for (const struct child *child = o->children; child; child = child->next) {
+        for (unsigned i = 0; i < wire_count(list); i++) {
+            const struct wire_value *replica = wire_item(list, i);
+            if (wire_get_uint(replica, "id", 0) == child->id && strcmp(wire_get_str(replica, "state", ""), "gone") != 0)
+                wire_put_value(out, NULL, replica);
+        }
+    }
+    wire_array_end(out);
+}
+
 static void on_status(void *user, const struct rpc_error *error, const struct wire_value *result)
 {
     struct status_call *status = user;
@@ -60,7 +74,10 @@ static void on_status(void *user, const struct rpc_error *error, const struct wi
         for (unsigned i = 0; i < wire_count(result); i++) {
             const char *key;
             const struct wire_value *value = wire_pair(result, i, &key);
-            wire_put_value(out, key, value);
+            if (strcmp(key, "replicas") == 0)
+                put_replicas(o, out, value);
+            else
+                wire_put_value(out, key, value);
         }
         wire_map_begin(out, "limits");
         wire_put_uint(out, "min", o->service.replicas.min);
@@ -176,7 +193,7 @@ static void operation(struct orchestrator *o, struct rpc_call *call, enum ops_ve
     struct sm_errbuf error;
     bool takes_replica = verb == OPS_SPLIT || verb == OPS_MERGE || verb == OPS_DRAIN;
     uint64_t count = wire_get_uint(params, "replicas", 0);
-    request.count = count > OPS_MAX_REPLICAS ? OPS_MAX_REPLICAS + 1 : (uint32_t)count;
+    request.count = count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
     if ((takes_replica && !replica_param(call, params, "replica", true, &request.replica)) ||
         ((verb == OPS_SPLIT || verb == OPS_MERGE) &&
          !replica_param(call, params, "into", verb == OPS_MERGE, &request.into)) ||

@@ -36,7 +36,7 @@ static void found(void *user, const char *service)
 }
 
 /* The socket asked for, of the service asked for, or of the only one that runs. */
-static int find_socket(const struct options *options, char path[static 108])
+static int find_socket(const struct options *options, char path[static 108], char name[static 64])
 {
     struct running running = {.count = 0};
     struct rundir dir;
@@ -60,6 +60,7 @@ static int find_socket(const struct options *options, char path[static 108])
     if (rundir_init(&dir, service, &error) != 0)
         return fail(options, RPC_FAILED, "%s", error.text);
     rundir_file(&dir, "orchestrator.sock", path);
+    snprintf(name, 64, "%s", service);
     return 0;
 }
 
@@ -106,9 +107,9 @@ static void on_closed(void *user, struct rpc_peer *peer, const char *reason)
 
 int client_open(struct client **client, const struct options *options)
 {
-    char path[108];
+    char path[108], name[64] = "";
     struct sm_errbuf error;
-    int status = find_socket(options, path);
+    int status = find_socket(options, path, name);
     *client = NULL;
     if (status != 0)
         return status;
@@ -124,8 +125,10 @@ int client_open(struct client **client, const struct options *options)
     int result = rpc_connect(&c->peer, &c->loop, path, &handlers, &error);
     if (result != 0) {
         status = result == SM_E_NOT_FOUND ? RPC_NOT_FOUND : RPC_FAILED;
-        fail(options, (enum rpc_code)status, status == RPC_NOT_FOUND ? "no such service is running: %s" : "%s",
-             error.text);
+        if (status == RPC_NOT_FOUND && name[0])
+            fail(options, RPC_NOT_FOUND, "service '%s' is not running, or has no orchestrator", name);
+        else
+            fail(options, (enum rpc_code)status, "%s", error.text);
     } else {
         struct wire_out *params = wire_new();
         wire_put_uint(params, "version", RPC_VERSION);

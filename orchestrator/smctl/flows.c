@@ -4,6 +4,8 @@
 #include "conf/units.h"
 #include "smctl.h"
 
+#define FLOWS_LIMIT 10000 /* what the orchestrator gives when not told otherwise */
+
 static void print_value(const json_t *value)
 {
     if (json_is_string(value))
@@ -66,6 +68,8 @@ int cmd_flows(struct options *options)
         return print_json(json_pack("{s:o}", "flows", list));
     printf("%-16s %-44s %-6s %6s  %s\n", "CLASS", "KEY", "OWNER", "SHARD", "STATE");
     json_array_foreach(list, i, flow) print_flow(flow);
+    if (json_array_size(list) == (limit ? count : FLOWS_LIMIT))
+        fprintf(stderr, "smctl: there may be more flows than these %zu; see --limit\n", json_array_size(list));
     json_decref(list);
     return 0;
 }

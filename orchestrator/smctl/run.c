@@ -19,6 +19,7 @@
 
 #include "conf/rundir.h"
 #include "conf/service.h"
+#include "events.h"
 #include "smctl.h"
 
 #define TICK_NS 200000000 /* when one has gone, the other is looked after this often */
@@ -29,6 +30,7 @@ struct part {
     const char *build; /* its folder in a build tree, from ours */
     pid_t pid;         /* 0: not running */
     int status;        /* of waitpid() */
+    bool told;         /* to end, by us */
 };
 
 static bool find(const struct part *part, char *path, size_t size)
@@ -81,10 +83,12 @@ static void collect(struct part parts[2])
             parts[i].pid = 0;
 }
 
-static void signal_part(const struct part *part, int number)
+static void signal_part(struct part *part, int number)
 {
-    if (part->pid > 0)
+    if (part->pid > 0) {
+        part->told = true;
         kill(part->pid, number);
+    }
 }
 
 /*
@@ -118,18 +122,16 @@ static void wait_for_both(struct part parts[2], const sigset_t *signals)
     }
 }
 
-/* A part that exits has said why; one that was killed could not. */
+/* The orchestrator's word, unless a part was killed by somebody else: who exits has said why, who was killed could not.
+ */
 static int verdict(const struct options *options, const struct part parts[2])
 {
-    int status = 0;
-    for (unsigned i = 0; i < 2; i++) {
-        if (WIFSIGNALED(parts[i].status))
+    for (unsigned i = 0; i < 2; i++)
+        if (WIFSIGNALED(parts[i].status) && !parts[i].told)
             return fail(options, RPC_FAILED, "%s was killed by signal %d", parts[i].name, WTERMSIG(parts[i].status));
-        status = WEXITSTATUS(parts[i].status);
-        if (i == 0 && status == RPC_USAGE)
-            return status;
-    }
-    return status;
+    if (WIFEXITED(parts[0].status) && WEXITSTATUS(parts[0].status) == RPC_USAGE)
+        return RPC_USAGE;
+    return WIFEXITED(parts[1].status) ? WEXITSTATUS(parts[1].status) : RPC_FAILED;
 }
 
 static int run_parts(const struct options *options, const char *file, const char *const events[2],
@@ -179,6 +181,14 @@ int cmd_run(struct options *options)
     seed[0] = seed[1] ? seed[0] : NULL;
     if (service_load(&service, options->argv[1], &error) != 0)
         return fail(options, RPC_USAGE, "%s", error.text);
+    if (events[0]) {
+        struct events parsed;
+        if (events_load(&parsed, events[1], &error) != 0) {
+            service_free(&service);
+            return fail(options, RPC_USAGE, "%s", error.text);
+        }
+        events_free(&parsed);
+    }
     int result = rundir_init(&dir, service.name, &error);
     if (result == 0)
         result = rundir_create(&dir, &error);

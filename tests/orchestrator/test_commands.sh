@@ -1,0 +1,158 @@
+#!/bin/bash
+# smctl and sm-orchestrator against a switch that only speaks the protocol: exit statuses, lines, reports.
+# usage: test_commands.sh SMCTL ORCHESTRATOR FAKE_SWITCH
+set -u
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cp "$1" "$dir/smctl" && cp "$2" "$dir/sm-orchestrator" && cp "$3" "$dir/sm-switch" || exit 1
+cd "$dir" || exit 1
+export SPLITMERGE_RUN=$dir/run
+unset FAKE
+failures=0
+
+# expect STATUS PATTERN COMMAND...: the exit status, and a pattern that standard output and error together match
+expect() {
+    local status=$1 pattern=$2 output got
+    shift 2
+    output=$("$@" 2>&1)
+    got=$?
+    if [ $got -ne "$status" ] || ! grep -Eq -- "$pattern" <<<"$output"; then
+        echo "FAILED: $* (FAKE=${FAKE-})"
+        echo "  expected $status and /$pattern/, got $got and:"
+        sed 's/^/  /' <<<"$output"
+        failures=$((failures + 1))
+    fi
+}
+
+service() {
+    cat <<EOF
+service: $1
+middlebox: {exec: ./sm-switch, args: [$2]}
+replicas: {start: ${3-1}}
+ports: {in: {pcap: a.pcap}, out: {pcap: b.pcap}}
+EOF
+}
+
+service edge --replica >s.yaml
+service other --replica 2 >other.yaml
+service early --early >early.yaml
+service Bad --replica >bad.yaml
+timeout=20
+smctl="timeout $timeout ./smctl"
+
+# Usage, before anything runs.
+expect 2 'usage: smctl' $smctl
+expect 0 'rebalance' $smctl --help
+expect 0 '^smctl [0-9]' $smctl --version
+expect 2 "unknown command 'stauts', did you mean 'status'" $smctl stauts
+expect 3 'no service is running' $smctl status
+expect 3 "service 'edge' is not running" $smctl status --service edge
+expect 2 'service: expected' $smctl status --service Edge
+expect 3 '^\{"schema":1,"error":\{"code":3,"message":"no service is running"\}\}$' $smctl status --json
+expect 2 'expected: smctl scale N' $smctl scale
+expect 2 'expected: smctl merge R --into R2' $smctl merge r1
+expect 2 'timeout: expected a time' $smctl scale 2 --timeout 5
+expect 2 'bad.yaml:1: service: expected' $smctl run bad.yaml
+expect 2 'none.yaml: No such file' $smctl run none.yaml
+
+# Whole runs.
+expect 0 '^$' $smctl run s.yaml --report r.json
+expect 0 '"exit": 0' cat r.json
+expect 1 "middlebox './sm-switch' \(replica r1\) exited with status 3 before it was ready" $smctl run early.yaml
+cat >events <<EOF
+packet=10 split r1          # r2
+packet=10 scale 4
+packet=20 merge r2 --into r1
+packet=30 move tcp dst port 1001 --to r3
+packet=40 drain r1
+packet=1000 rebalance
+EOF
+expect 0 '^$' $smctl run s.yaml --events events --report r.json
+expect 0 '"line": 6' cat r.json
+expect 1 '^$' grep 'not reached' r.json
+for i in 1 2 3 4; do echo "packet=1 rebalance"; done >same
+expect 0 '^$' $smctl run s.yaml --events same
+echo 'packet=1001 scale 2' >late
+expect 1 'event of line 1 \(scale 2\) was not reached' $smctl run s.yaml --events late
+echo 'packet=5 scale 9' >refused
+expect 1 'scale 9\) was refused: scale: expected 1 to 8 replicas, got 9' $smctl run s.yaml --events refused
+echo 'packet=5 kill any' >kill
+expect 1 'r1 was killed by signal 9 while it owned 16384 shards' $smctl run s.yaml --events kill
+echo 'packet=5 kil any' >wrong
+expect 2 'wrong:1: expected scale' $smctl run s.yaml --events wrong
+FAKE=broken expect 1 'invariant ordered: broken: packet 7' $smctl run s.yaml
+FAKE=lossy expect 1 'packets in and generated are not' $smctl run s.yaml
+FAKE=die expect 1 'sm-switch was killed by signal 9|the switch is gone' $smctl run s.yaml
+FAKE=abandon expect 1 'was abandoned: .* the hold is full' $smctl run s.yaml --events events
+FAKE=busy expect 1 'was failed: the switch is busy' $smctl run s.yaml --events events
+
+# A service that runs on.
+start() {
+    FAKE=$1 $smctl run "$2" >log 2>&1 &
+    running=$!
+    for _ in $(seq 100); do
+        ./smctl status --service "$3" >status 2>&1 && return
+        sleep 0.05
+    done
+    echo "FAILED: $2 does not start"
+    cat log status
+    failures=$((failures + 1))
+}
+
+start endless s.yaml edge
+expect 1 'service edge is already running \(pid' $smctl run s.yaml
+expect 0 '"limits"' $smctl status --json
+expect 0 '^r1 ' $smctl replicas
+expect 0 'tcp 10.0.0.1:80 10.0.0.2:1001 .* bytes=42B' $smctl flows
+expect 0 '^CLASS' $smctl flows udp
+expect 2 'syntax error' $smctl flows tcpp
+expect 0 'owner +r1' $smctl flow show tcp 10.0.0.1:80 10.0.0.2:1001
+expect 0 'key +tcp 10.0.0.1:80 10.0.0.2:1000' $smctl flow show port 1000
+expect 1 'is 2 flows' $smctl flow show tcp
+expect 1 'no flow is' $smctl flow show tcp 10.0.0.1:80 10.0.0.2:1002
+expect 0 'REPLICA' $smctl top
+expect 0 'scale 3: 10922 shards' $smctl scale 3
+expect 0 '"completed": 2731' $smctl split r1 --json
+expect 0 'merge r4 into r1' $smctl merge r4 --into r1
+expect 0 'move to r2: 1 shards' $smctl move tcp port 1000 --to r2
+expect 0 'move to r2: 101 shards' $smctl move shards:1-100,200 --to r2
+expect 3 'there is no replica r4' $smctl drain r4
+expect 2 'expected a replica such as r1' $smctl drain 4
+expect 2 'scale: expected 1 to 8 replicas, got 9' $smctl scale 9
+expect 0 'drain r2' $smctl drain r2
+expect 0 'rebalance' $smctl rebalance
+expect 0 '^$' $smctl stop
+wait $running
+expect 0 0 echo $?
+expect 3 'no service is running' $smctl status
+
+# A move that takes long: another operation is refused, or waits; and time runs out.
+start endless,slow s.yaml edge
+./smctl scale 2 >scaled 2>&1 &
+scaling=$!
+sleep 0.2
+expect 4 'another operation \(scale\) is under way' $smctl rebalance
+expect 0 'rebalance' $smctl rebalance --wait
+wait $scaling
+expect 0 'scale 2: 8192 shards' cat scaled
+expect 5 "no answer to 'split' within 0.1 s" $smctl split r1 --timeout 100ms
+
+# Two at once.
+start endless other.yaml other
+expect 2 'say which with --service: .*(edge, other|other, edge) are running' $smctl status
+expect 0 'replicas +2 ' $smctl status --service other
+expect 0 'replicas +2 ' $smctl status --socket run/other/orchestrator.sock
+kill -INT $(cat run/other/lock)
+wait $running
+expect 0 0 echo $?
+
+# Whoever is killed leaves nobody behind.
+victim=$(cat run/edge/lock)
+kill -KILL $victim
+sleep 1
+expect 3 'no service is running' $smctl status
+for pid in $(pgrep -x 'sm-(switch|orchestrator)'); do
+    [ "$(readlink /proc/$pid/cwd)" = "$dir" ] && { echo "FAILED: $pid is left"; failures=$((failures + 1)); }
+done
+
+[ $failures -eq 0 ]
