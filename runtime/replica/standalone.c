@@ -172,7 +172,7 @@ static int finish(struct sm_replica *replica)
     if (standalone->report && write_report(standalone, error) != 0 && result == 0)
         result = SM_E_IO;
     struct sm_errbuf closing;
-    if (switch_close_ports(sw, result == 0, &closing) != 0 && result == 0) {
+    if (switch_close_ports(sw, result == 0 && !sw->input_cut, &closing) != 0 && result == 0) {
         *error = closing;
         result = SM_E_IO;
     }

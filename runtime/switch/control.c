@@ -323,7 +323,7 @@ static void retire(struct control *control, struct rpc_call *call, const struct 
 static void finish_job(struct sm_switch *sw, void *arg)
 {
     struct sm_errbuf error;
-    bool whole = sw->error[0] == '\0' && sw->input_result == SM_E_END;
+    bool whole = sw->error[0] == '\0' && sw->input_result == SM_E_END && !sw->input_cut;
 
     (void)arg;
     if (sw->state == SWITCH_FINISHED)

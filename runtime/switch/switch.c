@@ -263,6 +263,7 @@ void switch_stop_input(struct sm_switch *sw)
 {
     if (!sw->input_ended) {
         sw->input_ended = true;
+        sw->input_cut = !sw->ports[0]->is_interface;
         sw->input_result = SM_E_END;
     }
     if (sw->state == SWITCH_GATED || sw->state == SWITCH_WAITING)

@@ -171,6 +171,7 @@ struct sm_switch {
     struct sm_frame pending; /* received, waits for a buffer, a gate or its time */
     bool has_pending;
     bool input_ended;
+    bool input_cut;          /* it was ended before its end, and is not an interface: what was written is not whole */
     int input_result;        /* SM_E_END, SM_E_DAMAGED or SM_E_IO */
     uint8_t next_port;       /* which of two interfaces is read next */
     uint8_t pending_port;
