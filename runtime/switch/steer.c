@@ -10,7 +10,10 @@
 #include <assert.h>
 #include <string.h>
 
+#include "arena/prefetch.h"
 #include "switch/switch.h"
+
+#define BUFFERS_AHEAD 8u /* free buffers whose lines are fetched before they are written */
 
 void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time)
 {
@@ -180,9 +183,23 @@ static bool no_room(struct sm_switch *sw, const struct sm_port *port)
     return true;
 }
 
+/* Fetch the lines that admit() writes of a free buffer; the replica's core may hold them. Returns the next one. */
+static uint32_t fetch_buffer(const struct sm_switch *sw, uint32_t buffer)
+{
+    if (buffer == POOL_NONE)
+        return POOL_NONE;
+    prefetch_for_write(pool_meta(&sw->arena->pool, buffer));
+    prefetch_for_write(pool_data(&sw->arena->pool, buffer));
+    return sw->packets[buffer].next;
+}
+
 unsigned switch_input(struct sm_switch *sw)
 {
     unsigned done = 0;
+    uint32_t ahead = sw->free_small; /* runs before what is taken */
+
+    for (unsigned i = 0; i < BUFFERS_AHEAD; i++)
+        ahead = fetch_buffer(sw, ahead);
 
     while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended) {
         if (sw->gate_packet && sw->entered >= sw->gate_packet) {
@@ -214,6 +231,7 @@ unsigned switch_input(struct sm_switch *sw)
         sw->clock = time;
         sw->has_pending = false;
         done++;
+        ahead = fetch_buffer(sw, ahead);
         if (buffer != POOL_NONE)
             admit(sw, &sw->pending, buffer, port);
     }
