@@ -66,14 +66,16 @@ def scale(service, rounds):
     moved = 0
     for number in range(rounds):
         for replicas in (3, 1):
-            done = service.smctl("scale", replicas, "--json", timeout=90)
+            for _ in range(3):
+                done = service.smctl("scale", replicas, "--json", timeout=90)
+                # On a machine that stands still for so long, a move is abandoned rather than a packet dropped.
+                if done.returncode != 1 or "limits.hold.time" not in done.stderr:
+                    break
+                print(f"     again: {done.stderr.strip()}")
             if not expect(done.returncode == 0, f"round {number + 1}: scale {replicas}", done.stdout, done.stderr):
                 return moved
             result = json.loads(done.stdout)
             moved += result["completed"]
-            if result["abandoned"]:
-                expect(result["cause"] == "limits.hold.time", f"{result['abandoned']} moves abandoned, {result['cause']}",
-                       result)
             time.sleep(0.3)
     return moved
 
