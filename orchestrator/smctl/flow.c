@@ -29,22 +29,39 @@ static void print_flow(const json_t *flow)
     }
 }
 
-/* Keep the flows of the key `text`, when there are any: a selector finds both tags, and other granularities too. */
+static const char *key_of(const json_t *list, size_t i)
+{
+    return json_string_value(json_object_get(json_array_get(list, i), "key"));
+}
+
+/* Whether a key is the one that `text` names: a text without a tag names a flow with all its tags. */
+static bool is_key(const char *key, const char *text)
+{
+    size_t length = strlen(text);
+    return strncmp(key, text, length) == 0 && (key[length] == '\0' || strncmp(key + length, " tag ", 5) == 0);
+}
+
+/* Keep the flows that `text` names, when there are any: a selector finds other tags and identifiers too. */
 static void keep_exact(json_t *list, const char *text)
 {
     bool exact = false;
     for (size_t i = 0; i < json_array_size(list); i++)
-        exact |= strcmp(json_string_value(json_object_get(json_array_get(list, i), "key")), text) == 0;
+        exact |= is_key(key_of(list, i), text);
     for (size_t i = json_array_size(list); exact && i-- > 0;)
-        if (strcmp(json_string_value(json_object_get(json_array_get(list, i), "key")), text) != 0)
+        if (!is_key(key_of(list, i), text))
             json_array_remove(list, i);
 }
 
-static bool one_key(const json_t *list)
+/* Whether all are one flow, but for tags and classes. */
+static bool one_flow(const json_t *list)
 {
-    const char *first = json_string_value(json_object_get(json_array_get(list, 0), "key"));
+    char first[FLOW_TEXT];
+    snprintf(first, sizeof(first), "%s", key_of(list, 0));
+    char *tag = strstr(first, " tag ");
+    if (tag)
+        *tag = '\0';
     for (size_t i = 1; i < json_array_size(list); i++)
-        if (strcmp(json_string_value(json_object_get(json_array_get(list, i), "key")), first) != 0)
+        if (!is_key(key_of(list, i), first))
             return false;
     return true;
 }
@@ -57,7 +74,7 @@ static int show(const struct options *options, json_t *list, const char *key)
     keep_exact(list, key);
     if (json_array_size(list) == 0)
         status = fail(options, RPC_FAILED, "no flow is '%s'", key);
-    else if (!one_key(list))
+    else if (!one_flow(list))
         status = fail(options, RPC_FAILED, "'%s' is %s%zu flows, expected one", key,
                       json_array_size(list) == CANDIDATES ? "at least " : "", json_array_size(list));
     else if (options->json)

@@ -127,7 +127,7 @@ static void wait_for_both(struct part parts[2], const sigset_t *signals)
 static int verdict(const struct options *options, const struct part parts[2])
 {
     for (unsigned i = 0; i < 2; i++)
-        if (WIFSIGNALED(parts[i].status) && !parts[i].told)
+        if (WIFSIGNALED(parts[i].status) && !parts[i].told && WTERMSIG(parts[i].status) != SIGTERM)
             return fail(options, RPC_FAILED, "%s was killed by signal %d", parts[i].name, WTERMSIG(parts[i].status));
     if (WIFEXITED(parts[0].status) && WEXITSTATUS(parts[0].status) == RPC_USAGE)
         return RPC_USAGE;
