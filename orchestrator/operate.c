@@ -96,13 +96,13 @@ static void do_move(struct orchestrator *o)
     wire_array_end(params);
     wire_put_uint(params, "deadline_ms", MOVE_DEADLINE_MS);
     wire_put_bool(params, "open_gate", opens);
-    rpc_request(o->sw, "move", params, 0, on_move_answered, o);
     if (opens) {
-        /* Right behind it, since reading goes on as soon as the markers are queued. */
+        /* The next gate first: reading goes on as soon as the move's markers are queued. */
         o->gate_open = true;
         o->gated = false;
         runner_gate(o);
     }
+    rpc_request(o->sw, "move", params, 0, on_move_answered, o);
 }
 
 void operate_moved(struct orchestrator *o, const struct wire_value *params)

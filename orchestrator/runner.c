@@ -53,8 +53,8 @@ static void open_gate(struct orchestrator *o)
         return;
     o->gate_open = true;
     o->gated = false;
-    rpc_request(o->sw, "open_gate", NULL, 0, on_answer, o);
     runner_gate(o);
+    rpc_request(o->sw, "open_gate", NULL, 0, on_answer, o);
 }
 
 static void finish_event(struct orchestrator *o, const char *result, const char *message)

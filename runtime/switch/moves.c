@@ -153,7 +153,7 @@ static void check_deadlines(struct sm_switch *sw)
 {
     struct switch_operation *operation = &sw->operation;
     bool late = sw->now > operation->deadline;
-    uint64_t patience = sw->options.in->is_interface ? sw->options.hold_ns : UINT64_MAX;
+    uint64_t patience = sw->cannot_wait ? sw->options.hold_ns : UINT64_MAX;
     uint32_t left = operation->in_flight;
 
     for (uint32_t i = operation->next; left > 0 && i-- > 0;) {

@@ -144,16 +144,16 @@ static json_t *ports(const struct sm_switch *sw)
     json_t *list = json_array();
 
     for (unsigned i = 0; i < 2; i++) {
-        const struct sm_port *port = sw->ports[i];
-        if (!port)
+        const struct sm_port_counters *counters = sw->ports[i] ? &sw->ports[i]->counters : &sw->port_reports[i].counters;
+        if (!sw->port_reports[i].driver)
             continue;
         json_t *object = json_object();
-        json_object_set_new(object, "name", json_string(port->name));
-        json_object_set_new(object, "driver", json_string(port->is_interface ? "libpcap+libnet" : "file"));
-        json_object_set_new(object, "rx_packets", integer(port->counters.rx_packets));
-        json_object_set_new(object, "tx_packets", integer(port->counters.tx_packets));
-        json_object_set_new(object, "tx_failed", integer(port->counters.tx_failed));
-        json_object_set_new(object, "rx_missed", integer(port->counters.rx_missed));
+        json_object_set_new(object, "name", json_string(sw->port_reports[i].name));
+        json_object_set_new(object, "driver", json_string(sw->port_reports[i].driver));
+        json_object_set_new(object, "rx_packets", integer(counters->rx_packets));
+        json_object_set_new(object, "tx_packets", integer(counters->tx_packets));
+        json_object_set_new(object, "tx_failed", integer(counters->tx_failed));
+        json_object_set_new(object, "rx_missed", integer(counters->rx_missed));
         json_array_append_new(list, object);
     }
     return list;

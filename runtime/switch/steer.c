@@ -61,7 +61,7 @@ static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buff
     sw->held_packets++;
     sw->operation.held_packets++;
     switch_late(sw, shard->move.to, buffer, true);
-    if (sw->options.in->is_interface && sw->hold_bytes > sw->options.hold_bytes)
+    if (sw->cannot_wait && sw->hold_bytes > sw->options.hold_bytes)
         switch_move_abandon(sw, packet->shard, "limits.hold.bytes");
 }
 
@@ -86,8 +86,8 @@ void switch_steer(struct sm_switch *sw, uint32_t buffer)
     switch_push(sw, shard->owner, IN_PACKET, buffer, packet->shard, packet->time);
 }
 
-/* Give the received packet its buffer, place in order, key and shard. */
-static void admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t buffer, struct sm_port *port)
+/* Give the received packet its buffer, place in order, key and shard. Returns whether it is to be steered. */
+static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t buffer, struct sm_port *port)
 {
     struct switch_packet *packet = &sw->packets[buffer];
     struct packet_meta *meta = pool_meta(&sw->arena->pool, buffer);
@@ -111,7 +111,7 @@ static void admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
         switch_reserve_free(sw, packet, 0);
         audit_enter(&sw->audit, buffer, SM_SHARDS, frame->data, frame->caplen, frame->len);
         switch_unprocessed(sw, buffer);
-        return;
+        return false;
     }
     struct sm_key key;
     if (sw->arena->steering == SM_BY_FLOW)
@@ -124,9 +124,9 @@ static void admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     meta->caplen = frame->caplen;
     meta->len = frame->len;
     packet->shard = (uint16_t)state_shard_of(meta->hash);
-    sw->shards[packet->shard].packets++;
+    __builtin_prefetch(&sw->shards[packet->shard]); /* it is looked at when the whole burst has been admitted */
     audit_enter(&sw->audit, buffer, packet->shard, frame->data, frame->caplen, frame->len);
-    switch_steer(sw, buffer);
+    return true;
 }
 
 /* Receive into sw->pending; false when there is nothing now, or nothing any more. */
@@ -153,6 +153,8 @@ static bool receive(struct sm_switch *sw)
 
 static void gate_reached(struct sm_switch *sw)
 {
+    /* It is used up: the next one may be set while reading stands still, and holds once it goes on. */
+    sw->gate_packet = sw->gate_time = 0;
     sw->state = SWITCH_GATED;
     switch_notify(sw, NOTICE_GATED);
 }
@@ -195,7 +197,9 @@ static uint32_t fetch_buffer(const struct sm_switch *sw, uint32_t buffer)
 
 unsigned switch_input(struct sm_switch *sw)
 {
-    unsigned done = 0;
+    uint32_t admitted[CHANNEL_BURST];
+    unsigned done = 0, count = 0;
+    bool gated = false;
     uint32_t ahead = sw->free_small; /* runs before what is taken */
 
     for (unsigned i = 0; i < BUFFERS_AHEAD; i++)
@@ -203,7 +207,7 @@ unsigned switch_input(struct sm_switch *sw)
 
     while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended) {
         if (sw->gate_packet && sw->entered >= sw->gate_packet) {
-            gate_reached(sw);
+            gated = true;
             break;
         }
         if (!sw->has_pending && !receive(sw))
@@ -213,7 +217,7 @@ unsigned switch_input(struct sm_switch *sw)
         if (time < sw->clock)
             time = sw->clock;
         if (sw->gate_time && sw->entered > 0 && time - sw->first_time > sw->gate_time - 1) {
-            gate_reached(sw);
+            gated = true;
             break;
         }
         if (!its_turn(sw, time))
@@ -232,8 +236,14 @@ unsigned switch_input(struct sm_switch *sw)
         sw->has_pending = false;
         done++;
         ahead = fetch_buffer(sw, ahead);
-        if (buffer != POOL_NONE)
-            admit(sw, &sw->pending, buffer, port);
+        if (buffer != POOL_NONE && admit(sw, &sw->pending, buffer, port))
+            admitted[count++] = buffer;
     }
+    for (unsigned i = 0; i < count; i++) {
+        sw->shards[sw->packets[admitted[i]].shard].packets++;
+        switch_steer(sw, admitted[i]);
+    }
+    if (gated)
+        gate_reached(sw);
     return done;
 }

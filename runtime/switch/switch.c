@@ -72,6 +72,12 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
         sw->arena = options->arena;
         sw->ports[0] = options->in;
         sw->ports[1] = options->out;
+        sw->cannot_wait = options->in->is_interface;
+        for (unsigned i = 0; i < 2; i++)
+            if (sw->ports[i]) {
+                snprintf(sw->port_reports[i].name, sizeof sw->port_reports[i].name, "%s", sw->ports[i]->name);
+                sw->port_reports[i].driver = sw->ports[i]->is_interface ? "libpcap+libnet" : "file";
+            }
     }
     if (!sw || allocate(sw) != 0) {
         snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
@@ -89,17 +95,22 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
     return 0;
 }
 
-static int close_port(struct sm_port **port, bool whole, struct sm_errbuf *error)
+/* What the report says of a port outlives it. */
+static int close_port(struct sm_switch *sw, unsigned number, bool whole, struct sm_errbuf *error)
 {
-    int result = *port ? (*port)->ops->close(*port, whole, error) : 0;
-    *port = NULL;
-    return result;
+    struct sm_port *port = sw->ports[number];
+
+    if (!port)
+        return 0;
+    sw->port_reports[number].counters = port->counters;
+    sw->ports[number] = NULL;
+    return port->ops->close(port, whole, error);
 }
 
 int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
 {
-    int out = close_port(&sw->ports[1], whole, error);
-    int in = close_port(&sw->ports[0], whole, error);
+    int out = close_port(sw, 1, whole, error);
+    int in = close_port(sw, 0, whole, error);
     return out ? out : in;
 }
 
@@ -209,6 +220,8 @@ int switch_slot_drop(struct sm_switch *sw, unsigned slot)
     atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
     s->state = SLOT_GONE;
     s->wake_fd = -1;
+    if (clean)
+        state_actor_abandon(sw->arena->state, slot); /* it may have been killed, and not have left by itself */
     return clean ? 0 : SM_E_STATE;
 }
 
@@ -284,7 +297,6 @@ void switch_gate(struct sm_switch *sw, uint64_t packet, bool by_time, uint64_t t
 
 void switch_open_gate(struct sm_switch *sw)
 {
-    sw->gate_packet = sw->gate_time = 0;
     if (sw->state == SWITCH_GATED)
         sw->state = SWITCH_RUNNING;
 }
@@ -355,7 +367,7 @@ static bool anybody_ticking(const struct sm_switch *sw)
 /* Tell replicas the time now and then; and once at the end, so that every timer up to the last packet has fired. */
 static void keep_time(struct sm_switch *sw, unsigned done)
 {
-    if (sw->options.in->is_interface && done == 0 && sw->clock != 0) {
+    if (sw->cannot_wait && sw->state == SWITCH_RUNNING && done == 0 && sw->clock != 0) {
         /* No traffic: the clock follows the wall, behind packets that are captured but not yet read. */
         uint64_t wall = clock_ns(CLOCK_REALTIME) - SWITCH_TICK_NS / 2;
         if (wall > sw->clock)

@@ -152,6 +152,12 @@ struct sm_switch {
     enum switch_state state;
     struct sm_parser *parser;
     struct sm_port *ports[2];
+    bool cannot_wait; /* packets come from an interface */
+    struct {
+        char name[256];
+        const char *driver; /* NULL: there is no such port */
+        struct sm_port_counters counters; /* of a port that is closed */
+    } port_reports[2];
 
     struct switch_packet *packets;   /* by buffer */
     uint32_t free_small, free_jumbo; /* lists through next */
