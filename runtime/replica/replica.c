@@ -103,6 +103,12 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
     replica_count(&replica->channel->counters.timers_fired, fired);
 }
 
+/* By the replica's own heap: the shard's would be two cache misses, and the deadline here is never later. */
+static bool timer_due(const struct sm_replica *replica, const struct in_entry *entry)
+{
+    return replica->timers.deadline[entry->shard] <= entry->time;
+}
+
 static void process_packet(struct sm_replica *replica, const struct in_entry *entry)
 {
     struct channel *channel = replica->channel;
@@ -121,8 +127,7 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
     atomic_store_explicit(&channel->low, entry->time, memory_order_release);
     if (atomic_load_explicit(&replica->arena->writer[entry->shard], memory_order_relaxed) != replica->slot + 1)
         replica_count(&channel->counters.owner_violations, 1);
-    /* Of the heap's own memory: the shard's heap would be two cache misses, and this deadline is never later. */
-    if (replica->timers.deadline[entry->shard] <= entry->time)
+    if (timer_due(replica, entry))
         fire_timers(replica, entry->shard, entry->time);
 
     /* Its answer comes before what the middlebox sends because of it. */
@@ -209,25 +214,33 @@ static void process(struct sm_replica *replica, const struct in_entry *entry)
 }
 
 /* Overlap the cache misses of a burst: meta data, then shards, then table groups, then records. */
-static void prefetch(const struct sm_replica *replica, const struct in_entry *const *entries, unsigned count_)
+static void prefetch(const struct sm_replica *replica, const struct in_entry *const *entries, unsigned count)
 {
     const struct pool_layout *pool = &replica->arena->pool;
 
-    for (unsigned i = 0; i < count_; i++) {
+    for (unsigned i = 0; i < count; i++) {
         if (entries[i]->kind != IN_PACKET)
             continue;
         __builtin_prefetch(pool_meta(pool, entries[i]->buffer));
         state_prefetch_shard(replica->state, entries[i]->shard);
+        if (timer_due(replica, entries[i]))
+            state_prefetch_timer(replica->state, entries[i]->shard, 0);
     }
-    for (unsigned i = 0; i < count_; i++) {
+    for (unsigned i = 0; i < count; i++) {
         if (entries[i]->kind != IN_PACKET)
             continue;
         state_prefetch_group(replica->state, entries[i]->shard, pool_meta(pool, entries[i]->buffer)->hash);
         __builtin_prefetch(pool_data(pool, entries[i]->buffer));
+        if (timer_due(replica, entries[i]))
+            state_prefetch_timer(replica->state, entries[i]->shard, 1);
     }
-    for (unsigned i = 0; i < count_; i++)
-        if (entries[i]->kind == IN_PACKET)
-            state_prefetch_record(replica->state, entries[i]->shard, pool_meta(pool, entries[i]->buffer)->hash);
+    for (unsigned i = 0; i < count; i++) {
+        if (entries[i]->kind != IN_PACKET)
+            continue;
+        state_prefetch_record(replica->state, entries[i]->shard, pool_meta(pool, entries[i]->buffer)->hash);
+        if (timer_due(replica, entries[i]))
+            state_prefetch_timer(replica->state, entries[i]->shard, 2);
+    }
 }
 
 unsigned replica_burst(struct sm_replica *replica, unsigned budget)

@@ -114,6 +114,10 @@ static inline uint32_t state_stripe_of(uint64_t hash)
 void state_prefetch_shard(const struct state *state, uint32_t shard);
 void state_prefetch_group(const struct state *state, uint32_t shard, uint64_t hash);
 void state_prefetch_record(const struct state *state, uint32_t shard, uint64_t hash);
+
+/* Likewise for state_timer_expire(), where a timer of the shard seems to be due: step 0, 1, 2 before the call. */
+void state_prefetch_timer(const struct state *state, uint32_t shard, unsigned step);
+
 struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls, const struct sm_key *key,
                         uint64_t hash);
 
