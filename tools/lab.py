@@ -6,9 +6,11 @@ and every process that is started there, is gone with the program, however it en
 otherwise as the root of a user namespace.
 """
 
+import atexit
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -105,6 +107,7 @@ def _inside_or_exit(hear):
     except (Unavailable, OSError) as reason:
         hear.send(str(reason).encode())
         os._exit(1)
+    tempfile.tempdir = "/run"  # goes with us
     # The first process of a namespace gets only signals that it handles.
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGHUP, _terminated)
@@ -297,14 +300,17 @@ class Probe:
 
 
 class Service:
-    """A service under `smctl run`, in a folder of its own."""
+    """A service under `smctl run`, in a folder of its own unless it is given one."""
 
     def __init__(self, build, host=None, folder=None):
         self.build, self.host = build, host
-        self.folder = folder or tempfile.mkdtemp(prefix="sm-")
+        # Names of sockets are short, which those of given folders need not be.
+        own = tempfile.mkdtemp(prefix="sm-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        self.folder = folder or own
         self.process = None
         parts = ("orchestrator", "runtime/switch", "middleboxes/ratelimiter")
-        self.environment = dict(os.environ, SPLITMERGE_RUN=os.path.join(self.folder, "run"))
+        self.environment = dict(os.environ, SPLITMERGE_RUN=os.path.join(own, "run"))
         self.environment["PATH"] = ":".join([os.path.join(build, part) for part in parts] + [os.environ["PATH"]])
 
     def path(self, name):
