@@ -70,6 +70,20 @@ static void parse_keyword(struct parser *p, const char *text, const char *keywor
         expected(p, keyword, text);
 }
 
+/* A selector may stand in quotes, as it would on a command line. */
+static const char *unquoted(char *text)
+{
+    text += strspn(text, " \t");
+    char *end = text + strlen(text);
+    while (end > text && strchr(" \t", end[-1]))
+        *--end = '\0';
+    if (end - text >= 2 && (*text == '\'' || *text == '"') && end[-1] == *text) {
+        end[-1] = '\0';
+        text++;
+    }
+    return text;
+}
+
 /* The selector is all that stands before --to, blanks included. */
 static void parse_move(struct parser *p, struct event *event, char *rest)
 {
@@ -86,7 +100,7 @@ static void parse_move(struct parser *p, struct event *event, char *rest)
     parse_replica(p, word(&behind), &event->request.into);
     if (word(&behind))
         expected(p, "the line's end", "more");
-    event->selector = rest + strspn(rest, " \t");
+    event->selector = unquoted(rest);
     if (!p->failed && selector_check(event->selector, &error) != 0) {
         snprintf(p->error->text, sizeof(p->error->text), "%s:%u: %.180s", p->file, p->line, error.text);
         p->failed = true;

@@ -17,6 +17,8 @@ static const struct {
     {"time=0s split r1 --into r2", NULL},
     {"packet=9 merge r1 --into r2\r", NULL},
     {"packet=9 move shards:0-99,200 --to r2", NULL},
+    {"packet=9 move 'net 10.0.0.0/8' --to r2", NULL},
+    {"packet=9 move \"tcp port 80\" --to r2", NULL},
     {"packet=9 move tcp port 80 and host 10.0.0.1 --to r12", NULL},
     {"packet=9 drain r3", NULL},
     {"packet=9 rebalance", NULL},
