@@ -4,9 +4,10 @@
  * How fast the switch and one replica forward 64-byte packets, each on a core of its own, from the generator to a port
  * that swallows them, against a bare ring that makes the same two crossings.
  *
- * The bare ring: a producer writes 64-byte packets to a pool and 16-byte descriptors to a ring, in bursts of 64; the
- * consumer reads the header, touches the flow's record of 64 bytes, and gives the descriptor back by a second ring.
- * Which record it is comes with the packet: nothing is parsed, hashed or looked up.
+ * The bare ring: a producer copies the same generator's packets to a pool and writes 16-byte descriptors to a ring, in
+ * bursts of 64; the consumer reads the header, touches a record of 64 bytes, and gives the descriptor back by a second
+ * ring; the producer sends the packet to the same port. Records are met at random, as those of hashed flows are: which
+ * one it is follows from the source address. Nothing is parsed, hashed, looked up, audited or ordered.
  */
 
 #include <sched.h>
@@ -20,6 +21,8 @@
 #define BUFFERS 4096u /* of either pool: what sm-switch takes by default */
 #define BUFFER_BYTES 2048u
 #define WARM_NS 20000000ull
+#define SOURCE_OFFSET 26u /* of the IPv4 source address: 10.0.0.0 and the flow's number */
+#define SCATTER 2654435761u /* prime, so that multiples of it modulo the flows meet each record once a round */
 #define GENERATOR_MARGIN 1.3 /* the generator alone has to be so much faster than what it feeds */
 
 struct descriptor {
@@ -36,32 +39,51 @@ struct bare {
     struct ring there, back;
     uint8_t *pool;
     struct record *records;
-    uint32_t *order; /* of flows, random */
+    struct sm_port *in, *out;
     uint32_t flows;
     _Atomic bool stop;
 };
 
 static void bare_free(struct bare *bare)
 {
+    struct sm_errbuf ignored;
+
     free(bare->there.entries);
     free(bare->back.entries);
     free(bare->pool);
     free(bare->records);
-    free(bare->order);
+    if (bare->in)
+        bare->in->ops->close(bare->in, false, &ignored);
+    if (bare->out)
+        bare->out->ops->close(bare->out, false, &ignored);
 }
 
 static int bare_init(struct bare *bare, const struct bench_options *options)
 {
     *bare = (struct bare){.flows = options->flows};
-    bare->order = bench_shuffled(options->flows, options->seed);
     bare->pool = aligned_alloc(64, (size_t)BUFFERS * BUFFER_BYTES);
     bare->records = aligned_alloc(64, (size_t)options->flows * sizeof *bare->records);
     if (!ring_init(&bare->there, BUFFERS, sizeof(struct descriptor)) ||
-        !ring_init(&bare->back, BUFFERS, sizeof(struct descriptor)) || !bare->order || !bare->pool || !bare->records)
+        !ring_init(&bare->back, BUFFERS, sizeof(struct descriptor)) || !bare->pool || !bare->records)
+        return SM_E_NO_MEMORY;
+    if (sm_port_open_generator(&bare->in, options->flows, 64, 0, 0) != 0 || sm_port_open_null(&bare->out, bare->in) != 0)
         return SM_E_NO_MEMORY;
     memset(bare->pool, 0, (size_t)BUFFERS * BUFFER_BYTES);
     memset(bare->records, 0, (size_t)options->flows * sizeof *bare->records);
     return 0;
+}
+
+static inline const uint8_t *bare_packet(const struct bare *bare, uint32_t buffer)
+{
+    return bare->pool + (size_t)buffer * BUFFER_BYTES;
+}
+
+static struct record *bare_record(const struct bare *bare, uint32_t buffer)
+{
+    uint32_t source;
+
+    memcpy(&source, bare_packet(bare, buffer) + SOURCE_OFFSET, sizeof source);
+    return &bare->records[(uint64_t)(__builtin_bswap32(source) & 0xffffff) * SCATTER % bare->flows];
 }
 
 static void *bare_consume(void *arg)
@@ -70,25 +92,23 @@ static void *bare_consume(void *arg)
 
     bench_pin(1);
     while (!atomic_load_explicit(&bare->stop, memory_order_relaxed)) {
-        uint32_t tail, head, flow[RING_BURST], n = ring_waiting(&bare->there, &tail);
+        struct record *record[RING_BURST];
+        uint32_t tail, head, n = ring_waiting(&bare->there, &tail);
         if (n == 0) {
             sched_yield();
             continue;
         }
+        for (uint32_t i = 0; i < n; i++)
+            __builtin_prefetch(bare_packet(bare, ((struct descriptor *)ring_at(&bare->there, tail + i))->buffer));
         for (uint32_t i = 0; i < n; i++) {
-            const struct descriptor *entry = ring_at(&bare->there, tail + i);
-            __builtin_prefetch(bare->pool + (size_t)entry->buffer * BUFFER_BYTES);
-        }
-        for (uint32_t i = 0; i < n; i++) {
-            const struct descriptor *entry = ring_at(&bare->there, tail + i);
-            memcpy(&flow[i], bare->pool + (size_t)entry->buffer * BUFFER_BYTES + 26, sizeof flow[i]);
-            __builtin_prefetch(&bare->records[flow[i]], 1);
+            record[i] = bare_record(bare, ((struct descriptor *)ring_at(&bare->there, tail + i))->buffer);
+            __builtin_prefetch(record[i], 1);
         }
         ring_room(&bare->back, &head); /* there is: it has a place for every buffer */
         for (uint32_t i = 0; i < n; i++) {
             const struct descriptor *entry = ring_at(&bare->there, tail + i);
-            bare->records[flow[i]].packets++;
-            bare->records[flow[i]].bytes += entry->length;
+            record[i]->packets++;
+            record[i]->bytes += entry->length;
             *(struct descriptor *)ring_at(&bare->back, head + i) = *entry;
         }
         ring_publish(&bare->back, head + n);
@@ -97,33 +117,57 @@ static void *bare_consume(void *arg)
     return NULL;
 }
 
+struct free_list {
+    uint32_t buffer[BUFFERS];
+    uint32_t count;
+};
+
+/* Send what came back. Returns how many packets. */
+static uint32_t bare_take_back(struct bare *bare, struct free_list *list)
+{
+    uint32_t tail, n = ring_waiting(&bare->back, &tail);
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct descriptor *entry = ring_at(&bare->back, tail + i);
+        const struct sm_frame frame = {
+            .data = bare_packet(bare, entry->buffer), .caplen = entry->length, .len = entry->length};
+        bare->out->ops->send(bare->out, &frame);
+        list->buffer[list->count++] = entry->buffer;
+    }
+    ring_consume(&bare->back, tail + n);
+    return n;
+}
+
+/* Fill and publish a burst. Returns how many packets. */
+static uint32_t bare_send(struct bare *bare, struct free_list *list)
+{
+    uint32_t head, burst = list->count < RING_BURST ? list->count : RING_BURST;
+
+    ring_room(&bare->there, &head); /* as above */
+    for (uint32_t i = 0; i < burst; i++) {
+        uint32_t buffer = list->buffer[--list->count];
+        struct sm_frame frame;
+        bare->in->ops->receive(bare->in, &frame);
+        memcpy(bare->pool + (size_t)buffer * BUFFER_BYTES, frame.data, frame.caplen);
+        *(struct descriptor *)ring_at(&bare->there, head + i) =
+            (struct descriptor){.time = (uint64_t)frame.fraction, .buffer = buffer, .length = frame.len};
+    }
+    ring_publish(&bare->there, head + burst);
+    return burst;
+}
+
 /* The producer's side, until `seconds` have been measured; packets a second that came back. */
 static double bare_produce(struct bare *bare, double seconds)
 {
-    static const uint8_t template[64] = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00, 0x45};
-    uint32_t free_list[BUFFERS], free_count, next = 0;
+    struct free_list list;
     uint64_t back = 0, counted_from = 0, begin = bench_now(), measured_from = 0, now;
 
-    for (free_count = 0; free_count < BUFFERS; free_count++)
-        free_list[free_count] = free_count;
+    for (list.count = 0; list.count < BUFFERS; list.count++)
+        list.buffer[list.count] = list.count;
     do {
-        uint32_t tail, head, n = ring_waiting(&bare->back, &tail);
-        for (uint32_t i = 0; i < n; i++)
-            free_list[free_count++] = ((const struct descriptor *)ring_at(&bare->back, tail + i))->buffer;
-        ring_consume(&bare->back, tail + n);
+        uint32_t n = bare_take_back(bare, &list);
         back += n;
-        ring_room(&bare->there, &head);
-        uint32_t burst = free_count < RING_BURST ? free_count : RING_BURST;
-        for (uint32_t i = 0; i < burst; i++) {
-            uint32_t buffer = free_list[--free_count];
-            uint8_t *packet = bare->pool + (size_t)buffer * BUFFER_BYTES;
-            memcpy(packet, template, sizeof template);
-            memcpy(packet + 26, &bare->order[next], sizeof *bare->order);
-            next = next + 1 == bare->flows ? 0 : next + 1;
-            *(struct descriptor *)ring_at(&bare->there, head + i) = (struct descriptor){.buffer = buffer, .length = 64};
-        }
-        ring_publish(&bare->there, head + burst);
-        if (n == 0 && burst == 0)
+        if (bare_send(bare, &list) + n == 0)
             sched_yield();
         now = bench_now();
         if (measured_from == 0 && now - begin > WARM_NS) {

@@ -26,6 +26,7 @@ static const char policy_text[] = "limits:\n"
                                   "    per: flow\n"
                                   "    rate: 40kbit\n"
                                   "    burst: 512B\n";
+#define WARM_ROUNDS 40u /* until the buckets have found their level */
 static const struct bucket_rate rate = {.rate = 40000, .burst = 512};
 
 struct plain {
@@ -136,10 +137,14 @@ static int limiter_close(struct limiter_run *run, struct sm_errbuf *error)
 static int measure(struct limiter_run *run, struct plain *plain, const struct bench_options *options,
                    struct figure *figure, struct sm_errbuf *error)
 {
-    uint64_t count = options->flows, start = bench_thread_cpu();
+    uint64_t count = options->flows;
 
+    plain_run(plain, count * WARM_ROUNDS);
+    int result = service_warm(&run->service, count * WARM_ROUNDS, error);
+    uint64_t start = bench_thread_cpu();
     plain_run(plain, count);
-    int result = service_warm(&run->service, count, error);
+    if (result == 0)
+        result = service_warm(&run->service, count, error);
     /* From what both took for a round of the flows: how many rounds make the time asked for? */
     double rounds = options->seconds * 2e9 / (double)(bench_thread_cpu() - start);
     count *= rounds < 1 ? 1 : (uint64_t)rounds;

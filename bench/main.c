@@ -98,7 +98,7 @@ static int take_option(struct bench_options *options, int option)
         printf("sm-bench %s\n", SPLITMERGE_VERSION);
         return EXIT_DONE;
     default:
-        return usage_error("see --help", NULL);
+        return EXIT_USAGE;
     }
 }
 
@@ -175,8 +175,10 @@ int main(int argc, char **argv)
     struct bench_options options = {.seconds = 1, .repeat = 7, .flows = 100000, .seed = 1};
     bool known = false;
 
+    opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
-        int status = option == '?' ? EXIT_USAGE : take_option(&options, option);
+        int status = option == '?' ? usage_error("unknown option, or one without its value", argv[optind - 1])
+                                   : take_option(&options, option);
         if (status >= 0)
             return status;
     }

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The harness's arithmetic, the plain table it compares with, and the histogram that percentiles come from. */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "switch/histogram.h"
+#include "table.h"
+
+static struct samples samples_of(unsigned count, const double *values)
+{
+    struct samples samples = {.count = 0};
+
+    for (unsigned i = 0; i < count; i++)
+        samples_add(&samples, values[i]);
+    return samples;
+}
+
+Test(harness, median_and_spread)
+{
+    struct samples none = {.count = 0};
+    struct samples one = samples_of(1, (double[]){4});
+    struct samples odd = samples_of(3, (double[]){9, 1, 2});
+    struct samples even = samples_of(4, (double[]){8, 2, 4, 1});
+
+    cr_assert(samples_median(&none) == 0 && samples_spread(&none) == 0);
+    cr_assert(samples_median(&one) == 4 && samples_spread(&one) == 0);
+    cr_assert(samples_median(&odd) == 2 && samples_spread(&odd) == 4);
+    cr_assert(samples_median(&even) == 3);
+    cr_assert(odd.value[0] == 9, "samples stay in the order in which they were measured");
+}
+
+Test(harness, ratio_is_taken_by_repetition)
+{
+    struct samples ours = samples_of(3, (double[]){1, 20, 3}), reference = samples_of(3, (double[]){2, 10, 3});
+    struct samples ratio = samples_ratio(&ours, &reference);
+
+    cr_assert(ratio.count == 3 && ratio.value[0] == 0.5 && ratio.value[1] == 2 && ratio.value[2] == 1);
+    cr_assert(samples_median(&ratio) == 1);
+}
+
+Test(harness, targets)
+{
+    cr_assert(target_met(&(struct target){TARGET_AT_LEAST, 3}, 3));
+    cr_assert_not(target_met(&(struct target){TARGET_AT_LEAST, 3}, 2.9));
+    cr_assert(target_met(&(struct target){TARGET_AT_MOST, 1.3}, 1.3));
+    cr_assert_not(target_met(&(struct target){TARGET_AT_MOST, 1.3}, 1.31));
+    cr_assert(target_met(&(struct target){TARGET_NONE, 0}, -1));
+}
+
+Test(harness, shuffled_is_a_permutation)
+{
+    enum { COUNT = 1000 };
+    bool seen[COUNT] = {false};
+    unsigned in_place = 0;
+    uint32_t *order = bench_shuffled(COUNT, 7);
+
+    for (unsigned i = 0; i < COUNT; i++) {
+        cr_assert(order[i] < COUNT && !seen[order[i]]);
+        seen[order[i]] = true;
+        in_place += order[i] == i;
+    }
+    cr_assert(in_place < COUNT / 10);
+    free(order);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+Test(histogram, quantiles_are_those_of_the_sorted_values)
+{
+    enum { COUNT = 20000 };
+    static uint64_t values[COUNT];
+    static struct histogram histogram;
+    const double shares[] = {0, 0.01, 0.25, 0.5, 0.9, 0.99, 0.999, 1};
+    uint64_t random = 42;
+
+    cr_assert(histogram_quantile(&histogram, 0.5) == 0);
+    for (unsigned i = 0; i < COUNT; i++) {
+        values[i] = bench_random(&random) >> (bench_random(&random) % 64); /* of all magnitudes */
+        histogram_add(&histogram, values[i]);
+    }
+    qsort(values, COUNT, sizeof *values, by_value);
+    for (unsigned i = 0; i < sizeof shares / sizeof *shares; i++) {
+        unsigned rank = (unsigned)(shares[i] * COUNT);
+        uint64_t exact = values[rank < COUNT ? rank : COUNT - 1], got = histogram_quantile(&histogram, shares[i]);
+        cr_assert(got >= exact && got - exact <= exact / 32, "share %f: %llu for %llu", shares[i],
+                  (unsigned long long)got, (unsigned long long)exact);
+    }
+    cr_assert(histogram.max == values[COUNT - 1] && histogram_quantile(&histogram, 1) == histogram.max);
+}
+
+Test(table, keeps_what_a_plain_array_keeps)
+{
+    enum { KEYS = 500, STEPS = 200000 };
+    struct table table;
+    uint32_t kept[KEYS] = {0}, count = 0; /* 0: not there */
+    uint64_t random = 3;
+
+    cr_assert(table_init(&table, KEYS, sizeof(uint32_t)));
+    for (uint32_t step = 1; step <= STEPS; step++) {
+        uint32_t index = (uint32_t)(bench_random(&random) >> 33) % KEYS;
+        struct sm_key key = {.family = 4, .a_port = (uint16_t)index};
+        uint64_t hash = table_hash(&key);
+        uint32_t *value = table_find(&table, &key, hash);
+        cr_assert(value ? *value == kept[index] : kept[index] == 0);
+        if (value) {
+            table_remove(&table, value);
+            kept[index] = 0;
+            count--;
+        } else {
+            value = table_insert(&table, &key, hash);
+            *value = kept[index] = step;
+            count++;
+        }
+    }
+    cr_assert(table.count == count);
+    uint64_t cursor = 0;
+    for (uint32_t *value; (value = table_next(&table, &cursor)); count--)
+        cr_assert(kept[table_key(value)->a_port] == *value);
+    cr_assert(count == 0);
+    table_free(&table);
+}
