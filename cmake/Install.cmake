@@ -1,0 +1,71 @@
+# What is installed, and where. Components: runtime, what a built middlebox needs; development, what building one needs;
+# tools, the commands; doc. `cmake --install BUILD --prefix DIR` may name any prefix, and the result may be moved.
+include(CMakePackageConfigHelpers)
+
+install(TARGETS splitmerge EXPORT splitmerge-targets
+  LIBRARY COMPONENT runtime NAMELINK_COMPONENT development
+  FILE_SET HEADERS COMPONENT development)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
+
+# find_package(splitmerge CONFIG). While the major version is 0, a minor version may break what was built for another,
+# as the library's SONAME says.
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/splitmerge)
+configure_package_config_file(cmake/splitmerge-config.cmake.in splitmerge-config.cmake
+  INSTALL_DESTINATION ${package_dir} NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(splitmerge-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(EXPORT splitmerge-targets NAMESPACE splitmerge:: DESTINATION ${package_dir} COMPONENT development)
+install(FILES ${PROJECT_BINARY_DIR}/splitmerge-config.cmake ${PROJECT_BINARY_DIR}/splitmerge-config-version.cmake
+  DESTINATION ${package_dir} COMPONENT development)
+
+# pkg-config: the prefix is found from where the file lies, unless the folders were given as absolute paths.
+foreach(dir LIBDIR INCLUDEDIR)
+  if(IS_ABSOLUTE ${CMAKE_INSTALL_${dir}})
+    set(PC_${dir} ${CMAKE_INSTALL_${dir}})
+  else()
+    set(PC_${dir} "\${prefix}/${CMAKE_INSTALL_${dir}}")
+  endif()
+endforeach()
+if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR})
+  set(PC_PREFIX ${CMAKE_INSTALL_PREFIX})
+else()
+  file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+  string(REGEX REPLACE "/$" "" PC_PREFIX "\${pcfiledir}/${up}")
+endif()
+configure_file(cmake/splitmerge.pc.in splitmerge.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/splitmerge.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)
+
+# The commands find one another in the folder that they are in, and the library from there.
+if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR} OR IS_ABSOLUTE ${CMAKE_INSTALL_BINDIR})
+  set_target_properties(sm-ratelimiter PROPERTIES INSTALL_RPATH ${CMAKE_INSTALL_FULL_LIBDIR})
+else()
+  file(RELATIVE_PATH up /${CMAKE_INSTALL_BINDIR} /${CMAKE_INSTALL_LIBDIR})
+  set_target_properties(sm-ratelimiter PROPERTIES INSTALL_RPATH "$ORIGIN/${up}")
+endif()
+install(TARGETS sm-switch sm-orchestrator smctl sm-ratelimiter sm-bench RUNTIME COMPONENT tools)
+install(FILES tools/completion/smctl DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT tools)
+
+# A page is in the section that its name ends with.
+file(GLOB pages CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/docs/man/*.[1-9])
+foreach(page ${pages})
+  string(REGEX MATCH "[1-9]$" section ${page})
+  install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section} COMPONENT doc)
+endforeach()
+
+# The examples are written for the root of the source tree; installed, each folder stands alone, with its capture.
+install(FILES README.md docs/architecture.md docs/control-protocol.md docs/freeflow.md
+  DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT doc)
+install(DIRECTORY middleboxes/ratelimiter/examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/ratelimiter
+  COMPONENT doc FILES_MATCHING PATTERN "*.yaml")
+install(DIRECTORY middleboxes/counter DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples
+  COMPONENT doc FILES_MATCHING PATTERN "*.c" PATTERN "*.md")
+install(FILES tests/samples/flows.pcap DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc)
+file(GLOB examples CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/docs/examples/*)
+foreach(example ${examples})
+  get_filename_component(name ${example} NAME)
+  file(READ ${example} text)
+  string(REPLACE "docs/examples/" "" text "${text}")
+  string(REPLACE "tests/samples/" "" text "${text}")
+  file(CONFIGURE OUTPUT examples/${name} CONTENT "${text}" @ONLY)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${example})
+  install(FILES ${PROJECT_BINARY_DIR}/examples/${name} DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc)
+endforeach()
