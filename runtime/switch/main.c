@@ -116,6 +116,7 @@ static int run(const char *file, uint64_t seed)
         rundir_lock(&dir, &error) != 0 || build(&control, &service, seed, &error) != 0 ||
         control_start(&control, &error) != 0) {
         fprintf(stderr, "sm-switch: %s\n", error.text);
+        service_free(&service);
         return 1;
     }
     uv_run(control.loop, UV_RUN_DEFAULT);
