@@ -64,13 +64,16 @@ static void one_way_key(const struct sm_headers *headers, const uint8_t *data, u
 void sm_parsed_key(const struct sm_parsed *parsed, const uint8_t *data, uint32_t caplen,
                    enum sm_granularity granularity, struct sm_key *key)
 {
+    if (granularity == SM_BY_FLOW && parsed->headers.family != 0) {
+        *key = parsed->key;
+        return;
+    }
     memset(key, 0, sizeof *key);
     if (parsed->headers.family == 0)
         return;
     switch (granularity) {
     case SM_BY_FLOW:
-        *key = parsed->key;
-        break;
+        break; /* above: most packets by far */
     case SM_BY_HOST_PAIR: /* the addresses are in order already: they come before the ports */
         memcpy(key->a, parsed->key.a, sizeof key->a);
         memcpy(key->b, parsed->key.b, sizeof key->b);

@@ -23,9 +23,7 @@ const struct sm_headers *sm_packet_headers(const struct sm_packet *packet) { ret
 
 void sm_packet_key(const struct sm_packet *packet, enum sm_granularity granularity, struct sm_key *key)
 {
-    const struct sm_parsed parsed = {.key = packet->meta->key, .headers = packet->meta->headers};
-
-    sm_parsed_key(&parsed, packet->data, packet->meta->caplen, granularity, key);
+    sm_parsed_key((const struct sm_parsed *)(const void *)packet->meta, packet->data, packet->meta->caplen, granularity, key);
 }
 
 uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset, uint32_t length)

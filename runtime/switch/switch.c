@@ -199,6 +199,8 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
         channel_reset(slot->channel, sw->buffers);
         slot->in = channel_in(slot->channel);
         slot->out = channel_out(slot->channel);
+        if (i >= sw->slot_count)
+            sw->slot_count = i + 1;
         return (int)i;
     }
     return SM_E_LIMIT;
@@ -315,7 +317,7 @@ static void publish(struct sm_switch *sw)
 {
     bool published = false;
 
-    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+    for (unsigned i = 0; i < sw->slot_count; i++) {
         struct switch_slot *s = &sw->slots[i];
         if (s->in_head == s->published)
             continue;
@@ -328,7 +330,7 @@ static void publish(struct sm_switch *sw)
     if (!published)
         return;
     atomic_thread_fence(memory_order_seq_cst);
-    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+    for (unsigned i = 0; i < sw->slot_count; i++) {
         struct switch_slot *s = &sw->slots[i];
         if (s->in_head == s->published)
             continue;
@@ -345,7 +347,7 @@ static bool send_ticks(struct sm_switch *sw)
 {
     bool sent = false;
 
-    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+    for (unsigned i = 0; i < sw->slot_count; i++) {
         if (sw->slots[i].state != SLOT_READY || sw->slots[i].ticking)
             continue;
         switch_push(sw, i, IN_TICK, 0, 0, sw->clock);
@@ -358,7 +360,7 @@ static bool send_ticks(struct sm_switch *sw)
 
 static bool anybody_ticking(const struct sm_switch *sw)
 {
-    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+    for (unsigned i = 0; i < sw->slot_count; i++)
         if (sw->slots[i].ticking)
             return true;
     return false;
@@ -391,7 +393,7 @@ static void note_in_flight(struct sm_switch *sw)
 {
     uint32_t replicas = 0;
 
-    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+    for (unsigned i = 0; i < sw->slot_count; i++)
         replicas += sw->slots[i].in_flight > 0;
     if (replicas > sw->replicas_in_flight_max)
         sw->replicas_in_flight_max = replicas;
@@ -404,7 +406,7 @@ unsigned switch_poll(struct sm_switch *sw)
     unsigned done = 0;
 
     sw->now = clock_ns(CLOCK_MONOTONIC);
-    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+    for (unsigned i = 0; i < sw->slot_count; i++)
         if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING)
             done += take_back(sw, i);
     switch_moves_poll(sw);

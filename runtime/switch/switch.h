@@ -164,6 +164,7 @@ struct sm_switch {
     uint32_t buffers, in_flight;
 
     struct switch_slot slots[ARENA_SLOTS];
+    unsigned slot_count; /* slots from here on were never taken: what each turn looks at ends here */
     struct switch_shard shards[SM_SHARDS];
     struct switch_operation operation;
     uint32_t moves_in_flight;
