@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is installed, as its users meet it. Each step is a test of its own; all but the first need the first.
+
+  install     into a folder, which is then moved
+  layout      every file where it belongs, by component; the commands say their version; each has a man page
+  cmake       a project with find_package(splitmerge CONFIG) builds and runs, in C and C++
+  pkgconfig   the same programs by pkg-config
+  symbols     the library exports what the headers declare, and nothing else
+  man         no page has a warning
+  completion  bash completes commands and options
+  service     the installed commands find one another, over the installed example
+"""
+
+import argparse
+import filecmp
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+COMMANDS = ["sm-bench", "sm-orchestrator", "sm-ratelimiter", "sm-switch", "smctl"]
+PACKETS = 2300  # in tests/samples/flows.pcap
+
+parser = argparse.ArgumentParser()
+parser.add_argument("step")
+for name in ("source", "build", "prefix", "version", "libdir", "cc", "cxx", "cmake", "flags"):
+    parser.add_argument("--" + name, required=True)
+options = parser.parse_args()
+prefix = options.prefix
+failures = 0
+
+
+def check(what, good, detail=""):
+    global failures
+    print("%s: %s" % ("ok" if good else "FAILED", what))
+    if not good:
+        failures += 1
+        print(detail)
+    return good
+
+
+def run(command, **more):
+    """Output and errors of a command that must succeed."""
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, **more)
+    check(" ".join(map(str, command)), result.returncode == 0, result.stdout)
+    return result.stdout
+
+
+def path(*parts):
+    return os.path.join(prefix, *parts)
+
+
+def files(folder):
+    return sorted(os.path.relpath(os.path.join(at, name), folder)
+                  for at, _, names in os.walk(folder) for name in names)
+
+
+def skip(why):
+    print("skipped: " + why)
+    sys.exit(77)
+
+
+def install(folder):
+    """What is installed knows nothing of where: it is moved."""
+    shutil.rmtree(prefix, ignore_errors=True)
+    first = os.path.join(folder, "first")
+    run([options.cmake, "--install", options.build, "--prefix", first])
+    shutil.move(first, prefix)
+    parts = {}
+    for component in ("runtime", "development", "tools", "doc"):
+        at = os.path.join(folder, component)
+        run([options.cmake, "--install", options.build, "--prefix", at, "--component", component])
+        parts[component] = files(at)
+    check("every file is in one component", sorted(sum(parts.values(), [])) == files(prefix),
+          "%s\n%s" % (parts, files(prefix)))
+    check("component runtime is the library and its license",
+          [os.path.basename(name) for name in parts["runtime"]]
+          == ["libsplitmerge.so." + options.version[: options.version.rindex(".")], "libsplitmerge.so." + options.version,
+              "LICENSE"], parts["runtime"])
+
+
+def layout(folder):
+    have = files(prefix)
+    headers = sorted(os.listdir(os.path.join(options.source, "include/splitmerge")) + ["version.h"])
+    check("all public headers", sorted(os.listdir(path("include/splitmerge"))) == headers)
+    check("the commands and no others", sorted(os.listdir(path("bin"))) == COMMANDS)
+    for name in COMMANDS:
+        said = run([path("bin", name), "--version"])
+        check(name + " says its version", said == "%s %s\n" % (name, options.version), said)
+        check(name + " has a man page", any(re.search(r"/man[18]/%s\.[18]$" % name, file) for file in have))
+    for name in ("share/doc/splitmerge/README.md", "share/doc/splitmerge/LICENSE", "share/man/man5/sm-service.5",
+                 "share/bash-completion/completions/smctl"):
+        check(name, name in have)
+    for name in have:
+        with open(path(name), "rb") as file:
+            text = file.read()
+        # Programs may: their debug information does.
+        if not name.startswith(("bin/", options.libdir + "/lib")):
+            places = [place for place in (options.source, options.build) if place.encode() in text]
+            check(name + " does not name where it was built", not places, places)
+
+
+def consume(programs, environment=None):
+    for program in programs:
+        said = run([program, os.path.join(options.source, "tests/samples/flows.pcap")], env=environment)
+        check("it counts", said == "%d packets, splitmerge %s\n" % (PACKETS, options.version), said)
+
+
+def cmake(folder):
+    major, minor = options.version.split(".")[:2]
+    others = "%s.%d;%d.%s" % (major, int(minor) + 1, int(major) + 1, minor)
+    flags = options.flags
+    run([options.cmake, "-S", os.path.join(options.source, "tests/package/consumer"), "-B", folder, "-G", "Ninja",
+         "-DCMAKE_PREFIX_PATH=" + prefix, "-DVERSION=" + options.version, "-DOTHER_VERSIONS=" + others,
+         "-DCMAKE_C_COMPILER=" + options.cc, "-DCMAKE_CXX_COMPILER=" + options.cxx,
+         "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror " + flags, "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror " + flags])
+    run([options.cmake, "--build", folder])
+    with open(os.path.join(folder, "build.ninja")) as file:
+        text = file.read()
+    check("it builds with what is installed alone", prefix in text and options.source + "/include" not in text
+          and options.build + "/include" not in text)
+    consume([os.path.join(folder, "consumer-c"), os.path.join(folder, "consumer-cxx")])
+
+
+def pkgconfig(folder):
+    if not shutil.which("pkg-config"):
+        skip("there is no pkg-config")
+    environment = dict(os.environ, PKG_CONFIG_PATH=path(options.libdir, "pkgconfig"),
+                       LD_LIBRARY_PATH=path(options.libdir))
+    said = run(["pkg-config", "--modversion", "splitmerge"], env=environment).strip()
+    check("pkg-config knows the version", said == options.version, said)
+    said = run(["pkg-config", "--variable=prefix", "splitmerge"], env=environment).strip()
+    check("the prefix is where it was moved to", os.path.realpath(said) == os.path.realpath(prefix), said)
+    flags = run(["pkg-config", "--cflags", "--libs", "splitmerge"], env=environment).split() + options.flags.split()
+    warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
+    source = os.path.join(options.source, "tests/package/consumer/consumer")
+    c, cxx = os.path.join(folder, "c"), os.path.join(folder, "cxx")
+    run([options.cc, "-std=c11", *warnings, source + ".c", "-o", c, *flags])
+    run([options.cxx, "-std=c++14", *warnings, source + ".cc", "-o", cxx, *flags])
+    consume([c, cxx], environment)
+
+
+def symbols(folder):
+    declared = set()
+    for header in os.listdir(path("include/splitmerge")):
+        with open(path("include/splitmerge", header)) as file:
+            text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
+        declared |= set(re.findall(r"^SM_EXPORT\s[^;(]*?\b(\w+)\(", text, re.M))
+    library = path(options.libdir, "libsplitmerge.so")
+    exported = {line.split()[-1] for line in run(["nm", "-D", "--defined-only", library]).splitlines()}
+    if options.flags:  # the sanitizers' own
+        exported = {name for name in exported if not name.startswith("__")}
+    check("%d symbols are declared" % len(declared), len(declared) > 30)
+    check("every symbol begins with sm_", all(name.startswith("sm_") for name in exported), exported)
+    check("what is exported is declared", exported <= declared, sorted(exported - declared))
+    check("what is declared is exported", declared <= exported, sorted(declared - exported))
+    said = run(["objdump", "-p", library])
+    soname = "libsplitmerge.so." + options.version[: options.version.rindex(".")]
+    check("SONAME is " + soname, re.search(r"SONAME\s+%s\n" % re.escape(soname), said), said)
+    check("it searches no folder of its own", "PATH" not in said, said)
+
+
+def man(folder):
+    if shutil.which("groff"):
+        command = ["groff", "-ww", "-t", "-mandoc", "-Tutf8", "-rLL=80n"]
+    elif shutil.which("man"):
+        command = ["man", "--warnings", "-l"]
+    else:
+        skip("there is neither groff nor man")
+    pages = [name for name in files(prefix) if name.startswith("share/man/")]
+    check("there are pages", len(pages) >= len(COMMANDS))
+    for page in pages:
+        result = subprocess.run([*command, path(page)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                env=dict(os.environ, LC_ALL="C.UTF-8", MANWIDTH="80"), timeout=60)
+        check(page + " has no warnings", result.returncode == 0 and result.stderr == "", result.stderr)
+        # Letters come twice, with a backspace or escapes between them, where they are bold.
+        plain = re.sub(r"\x1b\[[0-9;]*m|.\x08", "", result.stdout)
+        missing = [word for word in ("NAME", "DESCRIPTION") if not re.search("^" + word, plain, re.M)]
+        check(page + " is formatted", not missing, plain[:400])
+
+
+def complete(words):
+    """What bash offers for the last of these words."""
+    script = """
+        source "$1"; shift
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        compopt() { :; }
+        _smctl smctl
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    result = subprocess.run(["bash", "-c", script, "bash", path("share/bash-completion/completions/smctl"), *words],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+                            env=dict(os.environ, PATH=path("bin") + ":" + os.environ["PATH"]))
+    return result.stdout.split()
+
+
+def completion(folder):
+    if not shutil.which("bash"):
+        skip("there is no bash")
+    run(["bash", "-n", path("share/bash-completion/completions/smctl")])
+    said = run(["bash", "-c", 'source "$1" && complete -p smctl', "bash",
+                path("share/bash-completion/completions/smctl")])
+    check("it is registered", said.strip() == "complete -F _smctl smctl", said)
+    text = run([path("bin/smctl"), "--help"])
+    verbs = sorted(set(re.findall(r"^  ([a-z]+)\b", text, re.M)))
+    flags = sorted(set(re.findall(r"^  (--[a-z]+)\b", text, re.M)))
+    check("help names commands and options", len(verbs) > 8 and len(flags) > 3, text)
+    offered = complete(["smctl", ""])
+    check("every command is offered", set(verbs) <= set(offered), (verbs, offered))
+    check("every option is offered", set(flags) <= set(offered), (flags, offered))
+    check("nothing is offered that is not there", {word for word in offered if not word.startswith("-")} == set(verbs),
+          (verbs, offered))
+    for words, expected in ((["sc"], ["scale"]), (["run", "--ev"], ["--events"]), (["flow", "sh"], ["show"]),
+                            (["status", "--js"], ["--json"]), (["merge", "--in"], ["--into"]),
+                            (["move", "--t"], ["--to", "--timeout"])):
+        got = complete(["smctl", *words])
+        check("smctl %s" % " ".join(words), sorted(got) == sorted(expected), got)
+
+
+def service(folder):
+    """With nothing of the tree in PATH, over the example as it is installed."""
+    place = os.path.join(folder, "examples")
+    shutil.copytree(path("share/doc/splitmerge/examples"), place)
+    environment = dict(os.environ, PATH="/usr/bin:/bin", SPLITMERGE_RUN=os.path.join(folder, "run"))
+    run([path("bin/smctl"), "run", "edge-limit.yaml", "--events", "events.txt", "--report", "report.json"], cwd=place,
+        env=environment)
+    run([path("bin/sm-ratelimiter"), "--policy", "policy.yaml", "--in", "flows.pcap", "--out", "alone.pcap"], cwd=place,
+        env=environment)
+    split, alone = os.path.join(place, "out.pcap"), os.path.join(place, "alone.pcap")
+    check("split it passes what it passes alone", os.path.exists(split) and filecmp.cmp(split, alone, False))
+    for name in sorted(os.listdir(os.path.join(place, "ratelimiter"))):
+        run([path("bin/sm-ratelimiter"), "--check", "--policy", os.path.join(place, "ratelimiter", name)],
+            env=environment)
+
+
+with tempfile.TemporaryDirectory(prefix="splitmerge-package-") as scratch:
+    {step.__name__: step for step in (install, layout, cmake, pkgconfig, symbols, man, completion, service)}[
+        options.step](scratch)
+sys.exit(1 if failures else 0)
