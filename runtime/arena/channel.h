@@ -96,7 +96,7 @@ struct channel {
 
     /* Written by the replica. */
     _Alignas(64) _Atomic uint64_t commit; /* produced << 32 | consumed */
-    _Alignas(64) _Atomic uint64_t low;    /* packet time of the packet that is being processed, or of the last one */
+    _Alignas(64) _Atomic uint64_t low;    /* packet time of the packet or tick that is being processed, or of the last one */
     _Atomic uint32_t replica_sleeps;      /* it wants its eventfd written when in_head moves */
     _Alignas(64) struct replica_counters counters;
 

@@ -177,6 +177,7 @@ static void tick(struct sm_replica *replica, uint64_t now)
 {
     uint32_t shard;
 
+    atomic_store_explicit(&replica->channel->low, now, memory_order_release);
     while (shard_heap_due(&replica->timers, now, &shard))
         fire_timers(replica, shard, now);
     *answer(replica) = (struct out_entry){.kind = OUT_TICKED};

@@ -80,20 +80,35 @@ void sm_shared_put(struct sm_replica *replica, sm_strong object, unsigned flags)
     (void)replica, (void)object, (void)flags;
 }
 
-/* The earliest packet time at which another replica may still present a packet. */
+/*
+ * The earliest late packet of some slots. A packet whose move is abandoned changes slots, and is entered in the new one
+ * before it leaves the old one: read twice, lest it slip through between two reads.
+ */
+static uint64_t earliest_late(struct arena *arena, uint64_t slots)
+{
+    uint64_t low = UINT64_MAX;
+
+    for (unsigned pass = 0; pass < 2; pass++)
+        for (uint64_t left = slots; left; left &= left - 1) {
+            uint64_t late = atomic_load_explicit(&arena->late_time[__builtin_ctzll(left)], memory_order_acquire);
+            low = late < low ? late : low;
+        }
+    return low;
+}
+
+/* The earliest packet time at which another replica may still present a packet, or this one a late packet. */
 static uint64_t low_of_others(const struct sm_replica *replica)
 {
     struct arena *arena = replica->arena;
     /* Read before the rings: whoever's ring is found empty will be given nothing earlier than this. */
     uint64_t low = atomic_load_explicit(&arena->pushed_time, memory_order_acquire);
     uint64_t slots = atomic_load_explicit(&arena->ready_slots, memory_order_acquire) & ~(1ull << replica->slot);
+    uint64_t late = earliest_late(arena, slots | 1ull << replica->slot);
 
+    low = late < low ? late : low;
     for (; slots; slots &= slots - 1) {
         unsigned slot = (unsigned)__builtin_ctzll(slots);
         const struct channel *channel = arena_channel(arena, 0, slot);
-        uint64_t late = atomic_load_explicit(&arena->late_time[slot], memory_order_acquire);
-        if (late < low)
-            low = late;
         uint32_t head = atomic_load_explicit(&channel->in_head, memory_order_acquire);
         uint64_t commit = atomic_load_explicit(&channel->commit, memory_order_acquire);
         uint64_t at = atomic_load_explicit(&channel->low, memory_order_acquire);
@@ -106,13 +121,10 @@ static uint64_t low_of_others(const struct sm_replica *replica)
 sm_time sm_shared_low(const struct sm_replica *replica)
 {
     uint64_t low = low_of_others(replica);
-    uint64_t late = atomic_load_explicit(&replica->arena->late_time[replica->slot], memory_order_acquire);
+    /* The packet in hand or, in a timer, the packet or tick that made it due. */
+    uint64_t own = atomic_load_explicit(&replica->channel->low, memory_order_relaxed);
 
-    if (late < low)
-        low = late;
-    if (replica->current && replica->current->time < low)
-        low = replica->current->time;
-    return (sm_time){low};
+    return (sm_time){own < low ? own : low};
 }
 
 bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
@@ -121,7 +133,7 @@ bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
     unsigned turns = 0;
 
     if (low_of_others(replica) >= packet->time)
-        return atomic_load_explicit(late, memory_order_acquire) >= packet->time;
+        return true;
     replica_commit(replica);
     while (low_of_others(replica) < packet->time) {
         /* Packets that are behind this one in our own ring, though earlier: others wait for them, and so for us. */
@@ -129,5 +141,5 @@ bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
             return false;
         back_off(&turns);
     }
-    return atomic_load_explicit(late, memory_order_acquire) >= packet->time;
+    return true;
 }

@@ -34,13 +34,11 @@ static void flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigne
         struct switch_packet *packet = &sw->packets[buffer];
         uint32_t next = packet->next;
         sw->hold_bytes -= packet->caplen;
-        if (late_slot != shard->owner) {
-            switch_late(sw, shard->owner, buffer, true);
-            switch_late(sw, late_slot, buffer, false);
-        }
+        if (late_slot != shard->owner)
+            switch_late_change(sw, late_slot, shard->owner, buffer);
         if (FAULT(LOSE)) {
             sw->in_flight--;
-            switch_late(sw, shard->owner, buffer, false);
+            switch_late_back(sw, shard->owner, buffer);
             switch_buffer_free(sw, buffer);
             buffer = next;
             continue;

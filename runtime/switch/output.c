@@ -102,7 +102,7 @@ void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *
     slot->last = *packet;
     slot->last_used = 0;
     if (packet->late)
-        switch_late(sw, packet->slot, buffer, false);
+        switch_late_back(sw, packet->slot, buffer);
     if (entry->verdict == VERDICT_DROP && !is_tap(sw)) {
         bool known = entry->reason < sw->arena->registration.reason_count;
         sw->dropped[known ? SWITCH_DROP_COUNT + entry->reason : DROP_UNKNOWN]++;

@@ -29,20 +29,55 @@ void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_
 
 /*
  * Packets that were held reach their replica behind later ones. Until they are back, their time bounds how far shared
- * token buckets may refill; the word must be set before packets of later times are published.
+ * token buckets may refill; the word must be set before packets of later times are published. It is exact: replicas
+ * wait for it to pass a packet of theirs, and a release that it depends on may be behind that packet.
  */
-void switch_late(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool more)
+static void tell_late(struct sm_switch *sw, unsigned slot)
+{
+    uint32_t first = sw->slots[slot].late_first;
+    uint64_t time = first == POOL_NONE ? UINT64_MAX : sw->packets[first].time;
+
+    if (atomic_load_explicit(&sw->arena->late_time[slot], memory_order_relaxed) != time)
+        atomic_store_explicit(&sw->arena->late_time[slot], time, memory_order_release);
+}
+
+/* Enter it in its slot's list, which is in order of time: nearly always at the end. */
+static void link_late(struct sm_switch *sw, unsigned slot, uint32_t buffer)
 {
     struct switch_slot *s = &sw->slots[slot];
-    _Atomic uint64_t *word = &sw->arena->late_time[slot];
-    uint64_t time = sw->packets[buffer].time;
+    uint32_t before = s->late_last, after = POOL_NONE;
 
-    if (more) {
-        if (s->late++ == 0 || time < atomic_load_explicit(word, memory_order_relaxed))
-            atomic_store_explicit(word, time, memory_order_release);
-    } else if (--s->late == 0) {
-        atomic_store_explicit(word, UINT64_MAX, memory_order_release);
+    while (before != POOL_NONE && sw->packets[before].time > sw->packets[buffer].time) {
+        after = before;
+        before = sw->late[before].before;
     }
+    sw->late[buffer] = (struct late_link){.before = before, .after = after};
+    *(before == POOL_NONE ? &s->late_first : &sw->late[before].after) = buffer;
+    *(after == POOL_NONE ? &s->late_last : &sw->late[after].before) = buffer;
+}
+
+static void unlink_late(struct sm_switch *sw, unsigned slot, uint32_t buffer)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    struct late_link link = sw->late[buffer];
+
+    *(link.before == POOL_NONE ? &s->late_first : &sw->late[link.before].after) = link.after;
+    *(link.after == POOL_NONE ? &s->late_last : &sw->late[link.after].before) = link.before;
+}
+
+void switch_late_back(struct sm_switch *sw, unsigned slot, uint32_t buffer)
+{
+    unlink_late(sw, slot, buffer);
+    tell_late(sw, slot);
+}
+
+/* The new slot's word first: whoever reads all of them twice sees the packet in one of the two. */
+void switch_late_change(struct sm_switch *sw, unsigned from, unsigned to, uint32_t buffer)
+{
+    unlink_late(sw, from, buffer);
+    link_late(sw, to, buffer);
+    tell_late(sw, to);
+    tell_late(sw, from);
 }
 
 static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buffer)
@@ -60,7 +95,8 @@ static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buff
     sw->hold_bytes += packet->caplen;
     sw->held_packets++;
     sw->operation.held_packets++;
-    switch_late(sw, shard->move.to, buffer, true);
+    link_late(sw, shard->move.to, buffer);
+    tell_late(sw, shard->move.to);
     if (sw->cannot_wait && sw->hold_bytes > sw->options.hold_bytes)
         switch_move_abandon(sw, packet->shard, "limits.hold.bytes");
 }

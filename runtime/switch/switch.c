@@ -49,7 +49,8 @@ static int allocate(struct sm_switch *sw)
     sw->window_mask = places - 1;
     sw->window = malloc(places * sizeof *sw->window);
     sw->packets = calloc(sw->buffers, sizeof *sw->packets);
-    if (!sw->window || !sw->packets || audit_init(&sw->audit, sw->buffers) != 0 ||
+    sw->late = calloc(sw->buffers, sizeof *sw->late);
+    if (!sw->window || !sw->packets || !sw->late || audit_init(&sw->audit, sw->buffers) != 0 ||
         sm_parser_create(&sw->parser, FRAGMENTS) != 0)
         return SM_E_NO_MEMORY;
     for (uint32_t i = 0; i < places; i++)
@@ -122,6 +123,7 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
     audit_free(&sw->audit);
     free(sw->window);
     free(sw->packets);
+    free(sw->late);
     free(sw);
     return result;
 }
@@ -193,7 +195,12 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
         if (slot->channel)
             sw->owner_violations +=
                 atomic_load_explicit(&slot->channel->counters.owner_violations, memory_order_relaxed);
-        *slot = (struct switch_slot){.state = SLOT_ATTACHED, .id = id, .pid = pid, .wake_fd = wake_fd};
+        *slot = (struct switch_slot){.state = SLOT_ATTACHED,
+                                     .id = id,
+                                     .pid = pid,
+                                     .wake_fd = wake_fd,
+                                     .late_first = POOL_NONE,
+                                     .late_last = POOL_NONE};
         snprintf(slot->name, sizeof slot->name, "%s", name);
         slot->channel = arena_channel(sw->arena, 0, i);
         channel_reset(slot->channel, sw->buffers);

@@ -65,9 +65,14 @@ struct switch_packet {
     uint8_t place;         /* enum packet_place */
     uint8_t slot;          /* whose ring */
     uint8_t from;          /* port it came in by */
-    bool late;             /* held once: counts in its slot's late packets */
+    bool late;             /* held once: in its slot's list of late packets */
     uint8_t reserve_count;
     uint32_t reserve[SM_MAX_SENDS]; /* buffers for what is sent because of it */
+};
+
+/* Neighbours in a slot's list of late packets; POOL_NONE: none. */
+struct late_link {
+    uint32_t before, after;
 };
 
 enum packet_place { PLACE_FREE, PLACE_RING, PLACE_HOLD, PLACE_WINDOW, PLACE_RESERVE };
@@ -87,7 +92,7 @@ struct switch_slot {
     uint32_t published;
     uint32_t out_tail;
     uint32_t in_flight; /* packets in its ring or not yet taken back */
-    uint32_t late;      /* of those, and of those held for it, packets that were held */
+    uint32_t late_first, late_last; /* of those, and of those held for it, the ones that were held, by time */
     bool ticking;       /* an IN_TICK is unanswered */
     bool querying;
     uint64_t packets;
@@ -160,6 +165,7 @@ struct sm_switch {
     } port_reports[2];
 
     struct switch_packet *packets;   /* by buffer */
+    struct late_link *late;          /* by buffer */
     uint32_t free_small, free_jumbo; /* lists through next */
     uint32_t buffers, in_flight;
 
@@ -270,7 +276,9 @@ uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes);      /* pool.
 void switch_buffer_free(struct sm_switch *sw, uint32_t buffer);
 bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer);
 void switch_reserve_free(struct sm_switch *sw, struct switch_packet *packet, unsigned used);
-void switch_late(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool more);
+/* A packet that was held: it is back; its move was abandoned, so another slot gets it. */
+void switch_late_back(struct sm_switch *sw, unsigned slot, uint32_t buffer);
+void switch_late_change(struct sm_switch *sw, unsigned from, unsigned to, uint32_t buffer);
 void switch_notify(struct sm_switch *sw, enum switch_notice notice);
 void switch_fail(struct sm_switch *sw, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
