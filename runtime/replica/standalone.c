@@ -72,7 +72,7 @@ static int open_wait_fd(struct standalone *standalone, struct sm_port *const por
     if (standalone->wait_fd < 0)
         return SM_E_IO;
     bool any = false;
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 2 && ports[0]->is_interface; i++) {
         struct epoll_event event = {.events = EPOLLIN};
         int fd = ports[i] && ports[i]->is_interface && ports[i]->ops->receive ? ports[i]->ops->fd(ports[i]) : -1;
         if (fd < 0)
@@ -166,7 +166,7 @@ static int finish(struct sm_replica *replica)
     if (sw->error[0])
         memcpy(error->text, sw->error, sizeof error->text);
     else if (damaged)
-        memcpy(error->text, sw->ports[0]->error.text, sizeof error->text);
+        memcpy(error->text, sw->input_error.text, sizeof error->text);
     standalone->finished = true;
     switch_finish(sw);
     if (standalone->report && write_report(standalone, error) != 0 && result == 0)

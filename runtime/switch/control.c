@@ -329,7 +329,7 @@ static void finish_job(struct sm_switch *sw, void *arg)
     if (sw->state == SWITCH_FINISHED)
         return;
     if (sw->input_result != SM_E_END)
-        switch_fail(sw, "%s", sw->ports[0]->error.text);
+        switch_fail(sw, "%s", sw->input_error.text);
     if (switch_close_ports(sw, whole, &error) != 0)
         switch_fail(sw, "%s", error.text);
     switch_finish(sw);
@@ -600,8 +600,8 @@ static void notice_job(struct sm_switch *sw, void *arg)
     job->operation = sw->operation;
     job->now = sw->now;
     job->damaged = sw->input_ended && sw->input_result != SM_E_END;
-    if (job->damaged && sw->ports[0])
-        job->text = sw->ports[0]->error;
+    if (job->damaged)
+        job->text = sw->input_error;
     memcpy(job->error, sw->error, sizeof job->error);
 }
 

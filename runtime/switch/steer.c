@@ -168,10 +168,8 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
 /* Receive into sw->pending; false when there is nothing now, or nothing any more. */
 static bool receive(struct sm_switch *sw)
 {
-    bool two_way = sw->ports[1] && sw->ports[1]->is_interface && sw->ports[1]->ops->receive;
-
-    for (unsigned tries = two_way ? 2 : 1; tries > 0; tries--) {
-        uint8_t port = two_way ? sw->next_port ^= 1 : 0;
+    for (unsigned tries = sw->two_way ? 2 : 1; tries > 0; tries--) {
+        uint8_t port = sw->two_way ? sw->next_port ^= 1 : 0;
         int result = sw->ports[port]->ops->receive(sw->ports[port], &sw->pending);
         if (result == 1) {
             sw->has_pending = true;
@@ -181,6 +179,8 @@ static bool receive(struct sm_switch *sw)
         if (result < 0) {
             sw->input_ended = true;
             sw->input_result = result;
+            if (result != SM_E_END)
+                sw->input_error = sw->ports[port]->error;
             return false;
         }
     }

@@ -74,6 +74,8 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
         sw->ports[0] = options->in;
         sw->ports[1] = options->out;
         sw->cannot_wait = options->in->is_interface;
+        sw->two_way = options->in->is_interface && options->in->ops->send && options->out && options->out->is_interface &&
+                      options->out->ops->receive;
         for (unsigned i = 0; i < 2; i++)
             if (sw->ports[i]) {
                 snprintf(sw->port_reports[i].name, sizeof sw->port_reports[i].name, "%s", sw->ports[i]->name);

@@ -158,6 +158,7 @@ struct sm_switch {
     struct sm_parser *parser;
     struct sm_port *ports[2];
     bool cannot_wait; /* packets come from an interface */
+    bool two_way;     /* both ports are interfaces that receive and send */
     struct {
         char name[256];
         const char *driver; /* NULL: there is no such port */
@@ -186,6 +187,7 @@ struct sm_switch {
     bool input_ended;
     bool input_cut;          /* it was ended before its end, and is not an interface: what was written is not whole */
     int input_result;        /* SM_E_END, SM_E_DAMAGED or SM_E_IO */
+    struct sm_errbuf input_error; /* unless it ended well */
     uint8_t next_port;       /* which of two interfaces is read next */
     uint8_t pending_port;
     uint64_t gate_packet;    /* 0: no gate */

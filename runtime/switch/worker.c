@@ -21,6 +21,7 @@ static uint64_t monotonic(void)
 static void run_job(struct worker *worker)
 {
     pthread_mutex_lock(&worker->mutex);
+    worker->sw->now = monotonic(); /* the last turn may be long ago, and jobs set deadlines */
     worker->job(worker->sw, worker->job_arg);
     worker->job = NULL;
     atomic_store_explicit(&worker->has_job, false, memory_order_release);
@@ -36,7 +37,7 @@ static void sleep_until_work(struct worker *worker)
 
     if (sw->state == SWITCH_RUNNING && !sw->has_pending && !sw->input_ended)
         for (unsigned i = 0; i < 2; i++)
-            if (sw->ports[i] && sw->ports[i]->is_interface && sw->ports[i]->ops->receive)
+            if ((i == 0 || sw->two_way) && sw->ports[i]->is_interface)
                 fds[count++] = (struct pollfd){.fd = sw->ports[i]->ops->fd(sw->ports[i]), .events = POLLIN};
     if (switch_sleep_prepare(sw) && !atomic_load_explicit(&worker->has_job, memory_order_acquire) &&
         !atomic_load_explicit(&worker->stop, memory_order_acquire))
