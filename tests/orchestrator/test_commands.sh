@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
 # smctl and sm-orchestrator against a switch that only speaks the protocol: exit statuses, lines, reports.
 # usage: test_commands.sh SMCTL ORCHESTRATOR FAKE_SWITCH
 set -u
