@@ -197,17 +197,55 @@ static void describe_conflict(const struct registration *a, const struct registr
              b->middlebox, a->middlebox);
 }
 
+static bool ends(const char *text, size_t size) { return memchr(text, '\0', size) != NULL; }
+
+static bool class_sound(const struct state_class *cls)
+{
+    if (!ends(cls->name, sizeof cls->name) || cls->field_count > SM_MAX_FIELDS ||
+        cls->granularity >= SM_GRANULARITY_COUNT)
+        return false;
+    for (unsigned i = 0; i < cls->field_count; i++) {
+        uint16_t size = cls->fields[i].size;
+        bool whole = size == 1 || size == 2 || size == 4 || size == 8;
+        if (!ends(cls->fields[i].name, sizeof cls->fields[i].name) ||
+            !ends(cls->fields[i].unit, sizeof cls->fields[i].unit) ||
+            (cls->fields[i].type != SM_FIELD_BYTES && !whole) ||
+            (uint32_t)cls->fields[i].offset + size > cls->record_size)
+            return false;
+    }
+    return true;
+}
+
+/* It came over a socket: counts are in range, texts end, fields lie in their records. */
+static bool sound(const struct registration *registration)
+{
+    if (registration->class_count > SM_MAX_CLASSES || registration->shared_count > SM_MAX_SHARED ||
+        registration->reason_count > SM_MAX_REASONS || registration->sends > SM_MAX_SENDS ||
+        !ends(registration->middlebox, sizeof registration->middlebox))
+        return false;
+    for (unsigned i = 0; i < SM_MAX_CLASSES; i++)
+        if (!class_sound(&registration->classes[i]))
+            return false;
+    for (unsigned i = 0; i < SM_MAX_SHARED; i++)
+        if (!ends(registration->shared[i].name, sizeof registration->shared[i].name) ||
+            registration->shared[i].size > SM_MAX_SHARED_SIZE)
+            return false;
+    for (unsigned i = 0; i < SM_MAX_REASONS; i++)
+        if (!ends(registration->reasons[i], sizeof registration->reasons[i]))
+            return false;
+    return true;
+}
+
 int arena_register(struct arena *arena, const struct registration *registration, struct sm_errbuf *error)
 {
+    if (!sound(registration))
+        return SM_E_PROTOCOL;
     if (arena->registered) {
         if (memcmp(&arena->registration, registration, sizeof *registration) == 0)
             return 0;
         describe_conflict(&arena->registration, registration, error);
         return SM_E_CONFLICT;
     }
-    if (registration->class_count > SM_MAX_CLASSES || registration->shared_count > SM_MAX_SHARED ||
-        registration->reason_count > SM_MAX_REASONS || registration->sends > SM_MAX_SENDS)
-        return SM_E_PROTOCOL;
 
     enum sm_granularity steering = steering_choose(registration->classes, registration->class_count);
     for (unsigned i = 0; i < registration->class_count; i++) {
@@ -223,7 +261,11 @@ int arena_register(struct arena *arena, const struct registration *registration,
     for (unsigned i = 0; i < registration->class_count; i++) {
         struct state_class cls = registration->classes[i];
         cls.partitioned = steering_partitions(steering, cls.granularity);
-        int id = state_class_add(arena->state, &cls);
+        /* There already: of a registration that failed at a later class. */
+        const struct state_class *there = state_class(arena->state, i);
+        int id = !there                                    ? state_class_add(arena->state, &cls)
+                 : memcmp(there, &cls, sizeof cls) == 0 ? (int)i
+                                                           : SM_E_CONFLICT;
         if (id < 0)
             return id;
     }
