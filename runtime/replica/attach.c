@@ -153,6 +153,9 @@ void replica_wake_switch(struct sm_replica *replica)
 
 int attach_poll(struct sm_replica *replica, unsigned budget)
 {
+    /* Awake again, whoever waited: the switch need not write the eventfd for what comes now. */
+    if (atomic_load_explicit(&replica->channel->replica_sleeps, memory_order_relaxed))
+        atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
     unsigned done = replica_burst(replica, budget);
 
     if (done > 0)
