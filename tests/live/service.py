@@ -16,7 +16,7 @@ from live import expect, lab
 
 POLICY = """limits:
   - {name: bulk, match: "tcp port 5201", per: flow, rate: 4Mbit, burst: 256KiB}
-  - {name: udp, match: "udp port 5202", per: flow, rate: 20Mbit, burst: 256KiB}
+  - {name: udp, match: "udp port 5202", per: flow, rate: 50Mbit, burst: 4MiB}
 """
 SERVICE = """service: live
 middlebox: {exec: sm-ratelimiter, args: [--policy, policy.yaml]}

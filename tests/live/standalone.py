@@ -15,7 +15,7 @@ from live import expect, lab
 LIMIT = 10e6
 POLICY = """limits:
   - {name: bulk, match: "tcp port 5201", per: destination, rate: 10Mbit, burst: 512KiB}
-  - {name: udp, match: "udp port 5201", per: flow, rate: 4Mbit, burst: 32KiB}
+  - {name: udp, match: "udp port 5201", per: flow, rate: 4Mbit, burst: 512KiB}
 """
 
 
@@ -62,7 +62,7 @@ def iperf(path, *options):
         return None
 
 
-def rates(path, slow):
+def rates(path):
     server = path.server.start("iperf3", "-s", stdout=-3, stderr=-3)
     time.sleep(0.5)
     tcp = iperf(path, "-P", "4")
@@ -71,16 +71,22 @@ def rates(path, slow):
         # The burst, beyond the limit in 5 s, and headers, which iperf3 does not count.
         most = LIMIT + 512 * 1024 * 8 / 5
         expect(rate < 1.05 * most, f"TCP not above its limit: {rate / 1e6:.2f} of {LIMIT / 1e6:g} Mbit/s")
-        expect(rate > (0.1 if slow else 0.5) * LIMIT, f"nor far below: {rate / LIMIT:.2f} of it")
+        expect(rate > 0.1 * LIMIT, f"nor far below: {rate / LIMIT:.2f} of it")
     udp = iperf(path, "-u", "-b", "2M", "-l", "500")
     if udp:
         expect(udp["sum"]["lost_packets"] == 0, f"UDP below its limit: {udp['sum']['lost_packets']} lost", udp["sum"])
     udp = iperf(path, "-u", "-b", "8M", "-l", "1000")
     if udp:
         lost = udp["sum"]["lost_percent"]
-        expect(35 < lost < 60, f"UDP at twice its limit: {lost:.1f} % lost")
+        expect(20 < lost < 60, f"UDP at twice its limit: {lost:.1f} % lost")
     server.terminate()
     server.wait(5)
+
+
+def catches(pid, number):
+    """Whether a process has a handler for that signal: the limiter's last step before it begins."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return any(line.startswith("SigCgt:") and int(line.split()[1], 16) >> (number - 1) & 1 for line in file)
 
 
 def run(path, given, number, seconds):
@@ -92,12 +98,12 @@ def run(path, given, number, seconds):
         limiter = path.middle.start(*lab.Service(given.build, folder=folder).program("sm-ratelimiter"), "--policy",
                                     f"{folder}/policy.yaml", "--in", "interface:left", "--out", "interface:right",
                                     "--report", f"{folder}/report.json", stdout=log, stderr=log)
-        time.sleep(3 if given.slow else 1)
+        expect(lab.wait_until(lambda: catches(limiter.pid, number), 30), "it has started")
         if seconds:
             ping(path, path.SERVER)
             ping(path, path.SERVER6)
             slow_echo(path)
-            rates(path, given.slow)
+            rates(path)
             probe = lab.Probe(path.server, path.client, path.CLIENT, rate=500)  # the other way
             time.sleep(seconds)
             seen = probe.stop()
