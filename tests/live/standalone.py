@@ -74,7 +74,10 @@ def rates(path):
         expect(rate > 0.1 * LIMIT, f"nor far below: {rate / LIMIT:.2f} of it")
     udp = iperf(path, "-u", "-b", "2M", "-l", "500")
     if udp:
-        expect(udp["sum"]["lost_packets"] == 0, f"UDP below its limit: {udp['sum']['lost_packets']} lost", udp["sum"])
+        # When iperf3 has been kept from sending it makes up for it at once, which no burst is made for.
+        late = udp["sum"]["seconds"] - 5
+        expect(udp["sum"]["lost_packets"] == 0 or late > 0.2,
+               f"UDP below its limit: {udp['sum']['lost_packets']} lost (and {late:.2f} s late)", udp["sum"])
     udp = iperf(path, "-u", "-b", "8M", "-l", "1000")
     if udp:
         lost = udp["sum"]["lost_percent"]
