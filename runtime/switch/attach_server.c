@@ -157,7 +157,7 @@ static void on_hello(struct attach_client *client, const struct attach_hello *he
 {
     struct control *control = client->control;
     struct attach_welcome welcome = {.version = ATTACH_VERSION};
-    struct take_job job = {.client = client};
+    struct take_job job = {.client = client, .slot = SM_E_LIMIT};
 
     client->id = hello->replica;
     if (hello->magic != ATTACH_MAGIC || hello->version != ATTACH_VERSION) {
@@ -165,9 +165,11 @@ static void on_hello(struct attach_client *client, const struct attach_hello *he
         snprintf(welcome.error, sizeof welcome.error, "it speaks version %u of the attach protocol, expected %u",
                  hello->version, ATTACH_VERSION);
     } else {
-        client->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        worker_call(&control->worker, take_slot, &job);
-        if (job.taken || job.slot < 0 || client->wake_fd < 0) {
+        if (client->wake_fd < 0) /* it may have been refused before */
+            client->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (client->wake_fd >= 0)
+            worker_call(&control->worker, take_slot, &job);
+        if (job.taken || job.slot < 0) {
             welcome.result = job.taken ? SM_E_CONFLICT : SM_E_LIMIT;
             snprintf(welcome.error, sizeof welcome.error, job.taken ? "there is a replica r%u already" : "no slot for replica r%u",
                      client->id);

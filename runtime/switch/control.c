@@ -665,7 +665,11 @@ static void stop_loop(uv_timer_t *timer) { uv_stop(timer->loop); }
 void control_end(struct control *control)
 {
     static uv_timer_t soon;
+    static bool ending;
 
+    if (ending)
+        return;
+    ending = true;
     worker_call(&control->worker, dismiss_job, NULL);
     attach_shutdown(control);
     uv_timer_init(control->loop, &soon);

@@ -16,13 +16,13 @@
 #include "switch/switch.h"
 
 /* Whether a ring has room for markers besides every buffer of the pool. */
-static bool room_for_markers(const struct sm_switch *sw, unsigned slot)
+bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot)
 {
     const struct switch_slot *s = &sw->slots[slot];
     uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
     uint32_t waiting = s->in_head - commit_consumed(commit);
 
-    return waiting + sw->buffers - s->in_flight + 8 * SWITCH_MOVES_IN_FLIGHT < s->channel->ring_mask;
+    return waiting + sw->buffers - s->in_flight + 8 * SWITCH_MOVES_IN_FLIGHT < s->ring_mask;
 }
 
 static void flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot)
@@ -133,7 +133,7 @@ static bool start_next(struct sm_switch *sw)
         snprintf(operation->cause, sizeof operation->cause, "replica %s is gone", sw->slots[to].name);
         return true;
     }
-    if (!room_for_markers(sw, shard->owner) || !room_for_markers(sw, to))
+    if (!switch_room_for_markers(sw, shard->owner) || !switch_room_for_markers(sw, to))
         return false;
     unsigned actions = move_step(&shard->move, MOVE_START, shard->owner, to, 0);
     if (actions & MOVE_DO_REFUSE)

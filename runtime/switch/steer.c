@@ -19,7 +19,7 @@ void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_
 {
     struct switch_slot *s = &sw->slots[slot];
 
-    s->in[s->in_head++ & s->channel->ring_mask] = (struct in_entry){
+    s->in[s->in_head++ & s->ring_mask] = (struct in_entry){
         .time = time,
         .buffer = buffer,
         .shard = (uint16_t)shard,
@@ -187,11 +187,13 @@ static bool receive(struct sm_switch *sw)
     return false;
 }
 
+/* A file stands still; an interface cannot, and its gate only tells. */
 static void gate_reached(struct sm_switch *sw)
 {
     /* It is used up: the next one may be set while reading stands still, and holds once it goes on. */
     sw->gate_packet = sw->gate_time = 0;
-    sw->state = SWITCH_GATED;
+    if (!sw->cannot_wait)
+        sw->state = SWITCH_GATED;
     switch_notify(sw, NOTICE_GATED);
 }
 

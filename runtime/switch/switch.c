@@ -84,8 +84,10 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
     }
     if (!sw || allocate(sw) != 0) {
         snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
-        if (sw)
+        if (sw) {
+            sw->ports[0] = sw->ports[1] = NULL; /* they stay the caller's */
             switch_destroy(sw, false, error);
+        }
         return SM_E_NO_MEMORY;
     }
     for (uint32_t i = 0; i < SM_SHARDS; i++) {
@@ -175,12 +177,12 @@ static unsigned take_back(struct sm_switch *sw, unsigned slot)
     uint32_t produced = commit_produced(commit);
     uint32_t n = produced - s->out_tail;
 
-    if (n > s->channel->ring_mask + 1) {
+    if (n > s->ring_mask + 1) {
         switch_fail(sw, "replica %s committed more than its ring holds", s->name);
         return 0;
     }
     for (; s->out_tail != produced; s->out_tail++) {
-        const struct out_entry entry = s->out[s->out_tail & s->channel->ring_mask];
+        const struct out_entry entry = s->out[s->out_tail & s->ring_mask];
         if (!take_back_one(sw, slot, &entry))
             switch_fail(sw, "replica %s returned a descriptor that it was not given", s->name);
     }
@@ -206,6 +208,7 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
         snprintf(slot->name, sizeof slot->name, "%s", name);
         slot->channel = arena_channel(sw->arena, 0, i);
         channel_reset(slot->channel, sw->buffers);
+        slot->ring_mask = slot->channel->ring_mask;
         slot->in = channel_in(slot->channel);
         slot->out = channel_out(slot->channel);
         if (i >= sw->slot_count)
@@ -231,6 +234,13 @@ int switch_slot_drop(struct sm_switch *sw, unsigned slot)
     atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
     s->state = SLOT_GONE;
     s->wake_fd = -1;
+    /* What it has not answered it never will: nobody is to wait for it. */
+    s->ticking = false;
+    if (sw->query.active && sw->query.slot == slot) {
+        memcpy(channel_query(s->channel), &(struct query_header){.next_shard = SM_SHARDS}, sizeof(struct query_header));
+        sw->query.active = false;
+        switch_notify(sw, NOTICE_QUERIED);
+    }
     if (clean)
         state_actor_abandon(sw->arena->state, slot); /* it may have been killed, and not have left by itself */
     return clean ? 0 : SM_E_STATE;
@@ -240,6 +250,9 @@ int switch_slot_retire(struct sm_switch *sw, unsigned slot)
 {
     if (sw->slots[slot].state != SLOT_READY || sw->slots[slot].shards != 0)
         return SM_E_STATE;
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        if (sw->shards[shard].move.state == MOVE_RELEASING && sw->shards[shard].move.to == slot)
+            return SM_E_STATE;
     sw->slots[slot].state = SLOT_RETIRING;
     switch_push(sw, slot, IN_RETIRE, 0, 0, sw->clock);
     return 0;
@@ -269,6 +282,8 @@ int switch_assign(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned 
     for (uint32_t shard = first; shard <= last; shard++)
         if (sw->shards[shard].owner != SWITCH_NONE)
             return SM_E_STATE;
+    if (!switch_room_for_markers(sw, slot))
+        return SM_E_LIMIT;
     for (uint32_t shard = first; shard <= last; shard++)
         sw->shards[shard].owner = (uint8_t)slot;
     sw->slots[slot].shards += last - first + 1;
@@ -279,6 +294,8 @@ int switch_assign(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned 
 
 void switch_start(struct sm_switch *sw)
 {
+    if (sw->state != SWITCH_WAITING)
+        return;
     sw->start_wall = clock_ns(CLOCK_MONOTONIC);
     sw->state = SWITCH_RUNNING;
 }

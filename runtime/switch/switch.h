@@ -86,6 +86,7 @@ struct switch_slot {
     int wake_fd; /* its eventfd; -1: it never sleeps */
 
     struct channel *channel;
+    uint32_t ring_mask; /* as in the channel, where a replica could write it */
     struct in_entry *in;
     struct out_entry *out;
     uint32_t in_head;   /* written, published by the next publish() */
@@ -221,7 +222,8 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error);
 int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error);
 
 /* Slots. take: reset the channel of a free slot for a new replica, returns its number or SM_E_LIMIT. ready: it has
- * registered. drop: the replica is gone; SM_E_STATE if it still owned shards. retire: tell it to end. */
+ * registered. drop: the replica is gone; SM_E_STATE if it still owned shards. retire: tell it to end; SM_E_STATE if it
+ * owns shards or is about to. */
 int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t pid, int wake_fd);
 void switch_slot_ready(struct sm_switch *sw, unsigned slot);
 int switch_slot_drop(struct sm_switch *sw, unsigned slot);
@@ -231,7 +233,7 @@ void switch_dismiss(struct sm_switch *sw);
 /* The slot of a replica id, or -1. */
 int switch_slot_of(const struct sm_switch *sw, uint32_t id);
 
-/* Give shards without an owner to a slot. */
+/* Give shards without an owner to a slot. SM_E_LIMIT: it was given many ranges and has not taken them yet. */
 int switch_assign(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned slot);
 
 void switch_start(struct sm_switch *sw);
@@ -267,6 +269,7 @@ unsigned switch_input(struct sm_switch *sw);                            /* steer
 void switch_steer(struct sm_switch *sw, uint32_t buffer);               /* to a ring or a hold */
 void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time);
 void switch_moves_poll(struct sm_switch *sw);                           /* moves.c */
+bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot);
 void switch_released(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
 void switch_move_abandon(struct sm_switch *sw, uint32_t shard, const char *cause);
 void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *entry); /* output.c */
