@@ -43,10 +43,10 @@ def quiet(*command):
 def unshare():
     user, group = os.geteuid(), os.getegid()
     flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID
-    if user == 0:
-        check(libc.unshare(flags), "namespaces as root")
+    if user == 0 and libc.unshare(flags) == 0:
         return
-    check(libc.unshare(flags | CLONE_NEWUSER), "not root, and no user namespace")
+    # Not root, or a root that may not (a container's).
+    check(libc.unshare(flags | CLONE_NEWUSER), "no right to make namespaces, and no user namespace to be root in")
     for file, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
         with open(f"/proc/self/{file}", "w", encoding="ascii") as proc:
             proc.write(text)
