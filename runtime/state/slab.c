@@ -211,9 +211,11 @@ static bool slab_refill(struct state_actor *actor, unsigned bin)
     if (slab_search(actor, bin, SLAB_SEARCH, enough > 0 ? enough : 1)) {
         return true;
     }
-    uint32_t fresh = fresh_take(state, 1);
-    if (fresh != UINT32_MAX && slab_hold(actor, fresh, bin, 1)) {
-        return true;
+    /* Another actor's search may find it first, as soon as the border has moved: then the next one. */
+    for (uint32_t fresh; (fresh = fresh_take(state, 1)) != UINT32_MAX;) {
+        if (slab_hold(actor, fresh, bin, 1)) {
+            return true;
+        }
     }
     uint32_t span = actor->slabs.dry & bit ? SLAB_SEARCH : state->slab_count;
     if (slab_search(actor, bin, span, 1) || slab_convert(actor, bin)) {
@@ -314,9 +316,11 @@ void *slab_alloc_run(struct state_actor *actor, uint32_t length)
 {
     struct state *state = actor->state;
     assert(length >= 2 && length <= SLAB_RUN_MAX);
-    uint32_t first = fresh_take(state, length);
-    if (first != UINT32_MAX && run_build(actor, first, length)) {
-        return state->heap + (uint64_t)first * SLAB_BYTES;
+    uint32_t first;
+    while ((first = fresh_take(state, length)) != UINT32_MAX) {
+        if (run_build(actor, first, length)) {
+            return state->heap + (uint64_t)first * SLAB_BYTES;
+        }
     }
     if (actor->slabs.skip > 0 && length >= actor->slabs.skip_length) {
         actor->slabs.skip--;
