@@ -70,7 +70,7 @@ struct timer_entry {
 struct shard {
     /* First line: all that a look-up needs while there are few flows. */
     _Atomic(uint64_t) table; /* address of the groups | logarithm of their number; 0: the group below */
-    uint16_t count;
+    _Atomic(uint16_t) count; /* the owner writes it, reports read it */
     uint16_t tombstones;
     uint32_t timers; /* timer slots of all flows: the heap has room for so many */
     struct group first;

@@ -197,6 +197,12 @@ static void live_release(struct state_live *live)
 }
 
 /* Counters have one writer, their actor. */
+static void count_add(struct shard *shard, int amount)
+{
+    int count = atomic_load_explicit(&shard->count, memory_order_relaxed) + amount;
+    atomic_store_explicit(&shard->count, (uint16_t)count, memory_order_relaxed);
+}
+
 static void counter_add(_Atomic(uint64_t) *counter)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
@@ -260,7 +266,7 @@ int state_insert(struct state_actor *actor, uint32_t index, unsigned cls, const 
     if (groups_enter(groups, mask, flow->hash, flow_ref(state, flow))) {
         shard->tombstones--;
     }
-    shard->count++;
+    count_add(shard, 1);
     shard->timers += flow->timers;
     counter_add(&actor->created);
     *result = flow;
@@ -279,7 +285,7 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
     if (tombstone) {
         shard->tombstones++;
     }
-    shard->count--;
+    count_add(shard, -1);
     timers_release(actor, shard, flow);
     slab_free(actor, flow_object(flow));
     if (shard->count == 0 && shard->table != 0) {
@@ -313,7 +319,7 @@ struct flow *state_next(const struct state *state, uint32_t index, uint32_t *cur
 
 uint32_t state_shard_flows(const struct state *state, uint32_t shard)
 {
-    return shard_at(state, shard)->count;
+    return atomic_load_explicit(&shard_at(state, shard)->count, memory_order_relaxed);
 }
 
 void *flow_record(struct flow *flow)
