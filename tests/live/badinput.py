@@ -237,6 +237,8 @@ def commands(build):
             case.service.process.wait()
             lab.wait_until(lambda: not lab.others(), 10)
             expect(not case.exists("out.pcap"), "no output that only looks whole")
+            if case.started(service_text(input=f"pcap: {SAMPLE}, {PACED}")):  # its sockets are no obstacle
+                expect(case.service.stop() == 0, "and ends well", case.service.log())
 
 
 def main():

@@ -92,11 +92,13 @@ def main():
         live.finish()
     tcp = Load(path, 5201, "-P", "4")
     udp = Load(path, 5202, "-u", "-b", "500K" if given.slow else "4M", "-l", "500", "-w", "1M", "-P", "2")
+    more = Load(path, 5203, "-P", "4", "-b", "5M" if given.slow else "150M")  # so that moves meet packets
     time.sleep(0.5)
     before = kernel_losses(path)
     probe = lab.Probe(path.client, path.server, path.SERVER, flows=32, rate=200 if given.slow else 1000)
     tcp.start()
     udp.start()
+    more.start()
     time.sleep(1)
     moved = scale(service, 3 if given.slow else 20)
     expect(moved > 0, f"{moved} moves by smctl's account")
@@ -104,6 +106,7 @@ def main():
     expect(status and status["state"] == "running" and len(status["replicas"]) >= 1, "it still runs", status)
     tcp.stop()
     udp.stop()
+    more.stop()
     seen = probe.stop()
     socket_losses = kernel_losses(path) - before
     code = service.stop()
@@ -118,11 +121,13 @@ def main():
     live.expect_report(report, moves=True)
     expect(set(report["packets"]["dropped"]) <= {"limit:bulk", "overload"}, f"dropped: {report['packets']['dropped']}")
     expect(report["moves"]["completed"] >= moved, "and as many by the switch's")
+    held = report["moves"]["held_packets"]
+    expect(held > 0 or given.slow, f"{held} packets waited for a move")
 
     outside = socket_losses + report["packets"]["dropped"].get("overload", 0)
     outside += sum(port["rx_missed"] + port["tx_failed"] for port in report["ports"])
     print(f"     lost outside of the service: {outside}")
-    expect(seen["sent"] > 1000 and seen["lost"] <= outside, f"probe: lost {seen['lost']} of {seen['sent']}", seen)
+    expect(seen["sent"] > 100 and seen["lost"] <= outside, f"probe: lost {seen['lost']} of {seen['sent']}", seen)
     expect(seen["reordered"] == 0 and seen["duplicates"] == 0, "probe: none reordered, none twice", seen)
     expect(udp.results and not udp.failed, f"iperf3 UDP: {len(udp.results)} runs", udp.failed)
     lost = sum(result["sum"]["lost_packets"] for result in udp.results)
