@@ -83,7 +83,7 @@ static void on_move_answered(void *user, const struct rpc_error *error, const st
 
 static void do_move(struct orchestrator *o)
 {
-    bool opens = !o->operation_call && o->gated;
+    bool opens = !o->operation_call && !o->replacing && o->gated;
     struct wire_out *params = wire_new();
     wire_array_begin(params, "moves");
     for (size_t i = 0; i < o->ops.range_count; i++) {
@@ -185,10 +185,13 @@ static void do_reply(struct orchestrator *o)
     o->operation_call = NULL;
     selector_free(o->selector);
     o->selector = NULL;
-    if (call)
+    if (o->replacing)
+        orchestrator_replaced(o, &result);
+    else if (call)
         serve_reply(call, &result, o->ops.request.verb == OPS_SPLIT);
     else
         runner_operated(o, &result);
+    orchestrator_replace_missing(o);
     runner_go_on(o);
     orchestrator_check_end(o);
 }

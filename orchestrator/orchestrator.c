@@ -33,8 +33,8 @@ void orchestrator_fail(struct orchestrator *o, const char *format, ...)
 
 static void close_everything(struct orchestrator *o)
 {
-    uv_handle_t *handles[] = {(uv_handle_t *)&o->timer, (uv_handle_t *)&o->patience, (uv_handle_t *)&o->signals[0],
-                              (uv_handle_t *)&o->signals[1]};
+    uv_handle_t *handles[] = {(uv_handle_t *)&o->timer, (uv_handle_t *)&o->patience, (uv_handle_t *)&o->replace,
+                              (uv_handle_t *)&o->signals[0], (uv_handle_t *)&o->signals[1]};
     sigset_t late;
     rpc_server_close(o->server);
     o->server = NULL;
@@ -89,6 +89,7 @@ static void leave(struct orchestrator *o)
     bool drained = o->phase == PHASE_FINISHING && !o->failed;
     o->phase = PHASE_LEAVING;
     uv_timer_stop(&o->patience);
+    uv_timer_stop(&o->replace);
     if (o->operation_call)
         rpc_refuse(o->operation_call, RPC_FAILED, "the service ends");
     o->operation_call = NULL;
@@ -141,37 +142,81 @@ void orchestrator_stop(struct orchestrator *o)
 
 void orchestrator_check_end(struct orchestrator *o)
 {
-    if (o->phase == PHASE_RUNNING && o->ended && runner_done(o) && o->ops.stage == OPS_IDLE)
+    uint32_t ids[OPS_MAX_REPLICAS];
+    bool served = ops_ready_ids(&o->ops, ids) > 0; /* else packets wait for the replacement */
+    if (o->phase == PHASE_RUNNING && o->ended && runner_done(o) && o->ops.stage == OPS_IDLE && served)
         orchestrator_stop(o);
 }
 
 /* ---- running ---- */
 
-struct ownership {
-    struct orchestrator *o;
-    uint32_t id;
-};
-
-static void on_owned(void *user, const struct rpc_error *error, const struct wire_value *result)
+/*
+ * Replacements. The survivors have a dead replica's shards at once, without us; what is left to do is to have as many
+ * replicas as before, with even loads: a scale operation of our own. Replicas that keep dying are started more and more slowly.
+ */
+static void replace(uv_timer_t *timer)
 {
-    struct ownership *ownership = user;
-    struct orchestrator *o = ownership->o;
-    struct child *child = child_of(o, ownership->id);
-    const struct wire_value *owners = wire_get_array(result, "owners");
-    unsigned shards = 0;
+    struct orchestrator *o = timer->data;
+    uint32_t ids[OPS_MAX_REPLICAS];
+    unsigned ready = ops_ready_ids(&o->ops, ids);
+    struct ops_request request = {.verb = OPS_SCALE, .count = ready + o->missing};
+    struct ops_result refusal;
+    if (o->missing == 0 || o->phase != PHASE_RUNNING || o->ops.stage != OPS_IDLE)
+        return; /* an operation is under way: its end comes back here */
+    if (request.count > o->ops.max)
+        request.count = o->ops.max;
+    o->missing = 0;
+    o->replacing = operate_begin(o, &request, NULL, NULL, &refusal) == OPS_OK;
+}
+
+static void slow_down(struct orchestrator *o)
+{
+    o->replace_ms = o->replace_ms < REPLACE_FIRST_MS ? REPLACE_FIRST_MS : 2 * o->replace_ms;
+    if (o->replace_ms > REPLACE_MOST_MS)
+        o->replace_ms = REPLACE_MOST_MS;
+}
+
+/* Our own operation is over. One that failed is tried again, later each time. */
+void orchestrator_replaced(struct orchestrator *o, const struct ops_result *result)
+{
+    o->replacing = false;
+    if (result->code == OPS_OK)
+        return;
+    fprintf(stderr, "sm-orchestrator: no replacement: %s\n", result->message);
+    o->missing++;
+    slow_down(o);
+}
+
+void orchestrator_replace_missing(struct orchestrator *o)
+{
+    if (o->missing > 0 && !uv_is_active((uv_handle_t *)&o->replace))
+        uv_timer_start(&o->replace, replace, o->replace_ms, 0);
+}
+
+/* A replica has died: its process is gone, and the switch has given its shards away. */
+static void lost(struct orchestrator *o, struct child *child)
+{
     char how[48];
-    for (unsigned i = 0; i < wire_count(owners); i++)
-        shards += wire_uint(wire_item(owners, i), 0) == ownership->id;
-    if (error || shards > 0)
-        orchestrator_fail(o,
-                          "replica r%u %s while it owned %u shards; taking over from a dead replica is not built yet",
-                          ownership->id, child_how(child, how), shards);
-    else if (o->phase == PHASE_RUNNING)
-        fprintf(stderr, "sm-orchestrator: replica r%u %s; it owned nothing\n", ownership->id, child_how(child, how));
-    free(ownership);
+    fprintf(stderr, "sm-orchestrator: replica r%u %s; the others take over, a new one is started\n", child->id,
+            child_how(child, how));
+    if (child->packets > 0)
+        o->replace_ms = 0;
+    else
+        slow_down(o);
+    o->missing++;
     runner_child_exited(o, child->id);
-    operate(o);
-    orchestrator_check_end(o);
+    orchestrator_replace_missing(o);
+}
+
+static void on_gone(struct orchestrator *o, const struct wire_value *params)
+{
+    struct child *child = child_of(o, (uint32_t)wire_get_uint(params, "id", 0));
+    if (!child)
+        return;
+    child->gone = true;
+    child->packets = wire_get_uint(params, "packets", 0);
+    if (child->lost)
+        lost(o, child);
 }
 
 void orchestrator_child_exited(struct orchestrator *o, struct child *child)
@@ -186,14 +231,12 @@ void orchestrator_child_exited(struct orchestrator *o, struct child *child)
             fprintf(stderr, "sm-orchestrator: replica r%u was refused: %s\n", child->id, child->refusal);
         char why[sizeof(how) + sizeof(child->refusal) + 16];
         snprintf(why, sizeof(why), child->refusal[0] ? "%s (refused: %s)" : "%s%s", how, child->refusal);
-        struct ownership *ownership = ops_exited(&o->ops, child->id, why) ? NULL : malloc(sizeof(*ownership));
-        if (ownership) {
-            *ownership = (struct ownership){o, child->id};
-            rpc_request(o->sw, "shards", NULL, ANSWER_MS, on_owned, ownership);
-        }
+        child->lost = !ops_exited(&o->ops, child->id, why);
+        if (child->lost && child->gone)
+            lost(o, child);
         operate(o);
-    } else if (o->phase == PHASE_FINISHING && child->shards > 0) {
-        orchestrator_fail(o, "replica r%u %s before the end", child->id, how);
+    } else if (o->phase == PHASE_FINISHING && child->shards > 0 && children_alive(o) == 0) {
+        orchestrator_fail(o, "replica r%u %s before the end, and it was the last", child->id, how);
     }
     check_left(o);
 }
@@ -232,6 +275,8 @@ static void on_notify(void *user, struct rpc_peer *peer, const char *method, con
         orchestrator_fail(o, "the switch cannot go on: %s", wire_get_str(params, "message", "it gave no reason"));
     } else if (o->phase != PHASE_RUNNING) {
         return;
+    } else if (strcmp(method, "exited") == 0) {
+        on_gone(o, params);
     } else if (strcmp(method, "gated") == 0) {
         runner_gated(o);
         orchestrator_check_end(o);
@@ -378,6 +423,8 @@ void orchestrator_start(struct orchestrator *o)
     ops_init(&o->ops, o->service.replicas.min, o->service.replicas.max);
     uv_timer_init(o->loop, &o->timer);
     uv_timer_init(o->loop, &o->patience);
+    uv_timer_init(o->loop, &o->replace);
+    o->replace.data = o;
     o->timer.data = o->patience.data = o;
     for (unsigned i = 0; i < 2; i++) {
         uv_signal_init(o->loop, &o->signals[i]);

@@ -24,6 +24,9 @@
 #include "selector.h"
 #include "wire/rpc.h"
 
+#define REPLACE_FIRST_MS 100 /* before a replacement for one that died without having done anything; then doubled */
+#define REPLACE_MOST_MS 30000
+
 enum phase { PHASE_CONNECTING, PHASE_STARTING, PHASE_RUNNING, PHASE_FINISHING, PHASE_LEAVING };
 
 /* A replica's process. Stays listed when it has ended, for the report. */
@@ -32,6 +35,8 @@ struct child {
     uint32_t id;
     bool alive;
     bool was_ready;
+    bool gone;   /* the switch has noticed its end, and given its shards away */
+    bool lost;   /* it ended and nobody had told it to */
     int64_t status; /* of exit; negative: the signal */
     uint64_t packets;
     uint32_t shards;
@@ -74,6 +79,12 @@ struct orchestrator {
     bool gate_open;       /* the running event's gate has been opened */
     uint64_t event_start; /* uv_hrtime() */
     uint32_t killed;      /* kill: whom */
+
+    /* Replacements for replicas that died. */
+    uv_timer_t replace;
+    unsigned missing;     /* not yet replaced */
+    bool replacing;       /* the operation under way is ours */
+    uint64_t replace_ms;  /* how long to wait before the next */
     bool ended;           /* the input is at its end */
     uint64_t end_packets, end_time;
 
@@ -89,6 +100,9 @@ void orchestrator_stop(struct orchestrator *o); /* end well, as far as it has co
 void orchestrator_fail(struct orchestrator *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Something has finished: see whether the service has. */
 void orchestrator_check_end(struct orchestrator *o);
+/* No operation is under way any more: start what is missing. */
+void orchestrator_replace_missing(struct orchestrator *o);
+void orchestrator_replaced(struct orchestrator *o, const struct ops_result *result);
 /* A child is gone. */
 void orchestrator_child_exited(struct orchestrator *o, struct child *child);
 /* "exited with status 1", "was killed by signal 9" */

@@ -91,6 +91,9 @@ struct arena {
      * at every packet. It is how a replica notices a second owner; it shares nothing with the switch's own table. */
     _Atomic uint8_t writer[SM_SHARDS];
 
+    /* Shards that a replica is to take over at the IN_INHERIT of that number: arena_heir(). Written by the switch. */
+    _Atomic uint32_t heir[SM_SHARDS];
+
     /* Packet time up to which everything has been put in the replicas' rings. Written by the switch. */
     _Alignas(64) _Atomic uint64_t pushed_time;
     /* The earliest packet time among packets held for, or handed late to, a slot; UINT64_MAX: none. Written by the
@@ -132,6 +135,9 @@ int arena_register(struct arena *arena, const struct registration *registration,
 /* The steering key of a set of classes (design D3): the candidate that partitions most of them, ties by order. */
 enum sm_granularity steering_choose(const struct state_class *classes, unsigned count);
 bool steering_partitions(enum sm_granularity steering, enum sm_granularity granularity);
+
+/* An inheritance's number and its heir; never 0. */
+static inline uint32_t arena_heir(uint32_t number, unsigned slot) { return number << 8 | (slot + 1); }
 
 static inline struct channel *arena_channel(const struct arena *arena, unsigned worker, unsigned slot)
 {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "arena/channel.h"
 
+#include "state/journal.h"
+
 #include <string.h>
 
 static uint32_t ring_entries(uint32_t buffers)
@@ -29,4 +31,5 @@ void channel_reset(struct channel *channel, uint32_t buffers)
     channel->out_offset = channel->in_offset + ring;
     channel->query_offset = channel->out_offset + ring;
     channel->journal_offset = channel->query_offset + CHANNEL_QUERY_BYTES;
+    journal_format(channel_journal(channel), CHANNEL_JOURNAL_BYTES);
 }

@@ -29,6 +29,7 @@ enum in_kind {
     IN_PACKET,  /* process `buffer` */
     IN_RELEASE, /* give up `shard` */
     IN_ADOPT,   /* take over the shards `shard` to `buffer`, both included */
+    IN_INHERIT, /* take over the shards that the arena's `heir` names for inheritance `buffer`: their owner has died */
     IN_TICK,    /* packet time has reached `time` for all shards */
     IN_QUERY,   /* write the flows of owned shards, from `shard` and cursor `buffer` on, to the query area */
     IN_RETIRE,  /* nothing more will come */
@@ -49,6 +50,7 @@ enum out_kind {
     OUT_RELEASED,  /* answer to IN_RELEASE */
     OUT_TICKED,    /* answer to IN_TICK */
     OUT_QUERIED,   /* the query area is filled: struct query_header */
+    OUT_PROGRESS,  /* nothing to take back: part of an entry's timers have fired, and that is final */
 };
 
 enum verdict { VERDICT_PASS, VERDICT_DROP };
@@ -90,6 +92,8 @@ struct query_flow {
     uint32_t record_bytes;
 };
 
+struct journal_region;
+
 struct channel {
     /* Written by the switch. */
     _Alignas(64) _Atomic uint32_t in_head;
@@ -97,6 +101,7 @@ struct channel {
     /* Written by the replica. */
     _Alignas(64) _Atomic uint64_t commit; /* produced << 32 | consumed */
     _Alignas(64) _Atomic uint64_t low;    /* packet time of the packet or tick that is being processed, or of the last one */
+    _Atomic uint32_t at;                  /* the entry that is being processed */
     _Atomic uint32_t replica_sleeps;      /* it wants its eventfd written when in_head moves */
     _Alignas(64) struct replica_counters counters;
 
@@ -118,6 +123,11 @@ static inline struct out_entry *channel_out(struct channel *channel)
 }
 
 static inline uint8_t *channel_query(struct channel *channel) { return (uint8_t *)channel + channel->query_offset; }
+
+static inline struct journal_region *channel_journal(struct channel *channel)
+{
+    return (struct journal_region *)(void *)((uint8_t *)channel + channel->journal_offset);
+}
 
 static inline uint32_t commit_consumed(uint64_t commit) { return (uint32_t)commit; }
 static inline uint32_t commit_produced(uint64_t commit) { return (uint32_t)(commit >> 32); }

@@ -39,14 +39,25 @@ static void hold(struct sm_replica *replica, uint32_t shard)
     assert(replica->held_stripe == 0 && "one shared flow at a time");
     state_lock(replica->state, shard, replica->slot);
     replica->held_stripe = shard;
+    journal_section_begin(&replica->journal);
 }
 
 static void give_back(struct sm_replica *replica)
 {
     if (replica->held_stripe == 0)
         return;
+    journal_section_end(&replica->journal);
     state_unlock(replica->state, replica->held_stripe);
     replica->held_stripe = 0;
+}
+
+/* The flow's record, to be written: its old bytes are kept. */
+static sm_flow hand_out(struct sm_replica *replica, sm_class cls, struct flow *flow)
+{
+    void *record = flow_record(flow);
+
+    journal_image(&replica->journal, record, replica->classes[cls.id].record_size);
+    return (sm_flow){record};
 }
 
 /* The shard or stripe that a flow in hand lives in. */
@@ -66,7 +77,7 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
         give_back(replica);
         return (sm_flow){NULL};
     }
-    return (sm_flow){flow_record(flow)};
+    return hand_out(replica, cls, flow);
 }
 
 int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, sm_flow *out,
@@ -88,7 +99,7 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
     }
     if (created)
         *created = fresh;
-    *out = (sm_flow){flow_record(flow)};
+    *out = fresh ? (sm_flow){flow_record(flow)} : hand_out(replica, cls, flow);
     return 0;
 }
 

@@ -30,6 +30,8 @@ uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset, uint32_t 
 {
     if (offset > packet->meta->caplen || length > packet->meta->caplen - offset)
         return NULL;
+    if (!journal_image(&packet->replica->journal, packet->data + offset, length))
+        return NULL;
     packet->written = 1;
     return packet->data + offset;
 }

@@ -23,6 +23,8 @@ int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot)
     replica->channel = arena_channel(arena, 0, slot);
     replica->in = channel_in(replica->channel);
     replica->out = channel_out(replica->channel);
+    replica->committed = atomic_load_explicit(&replica->channel->commit, memory_order_relaxed);
+    journal_open(&replica->journal, channel_journal(replica->channel), replica->actor, replica->committed);
     return 0;
 }
 
@@ -37,6 +39,7 @@ void replica_learn_classes(struct sm_replica *replica)
 {
     for (unsigned i = 0; i < state_class_count(replica->state); i++) {
         const struct state_class *cls = state_class(replica->state, i);
+        replica->classes[i].record_size = cls->record_size;
         replica->classes[i].granularity = cls->granularity;
         replica->classes[i].partitioned = cls->partitioned;
     }
@@ -67,11 +70,19 @@ static void unlock_committed(struct sm_replica *replica)
     replica->strong_count = kept;
 }
 
-void replica_commit(struct sm_replica *replica)
+void replica_commit(struct sm_replica *replica, bool all)
 {
     struct channel *channel = replica->channel;
+    uint64_t commit = commit_word(replica->consumed, replica->complete);
 
-    atomic_store_explicit(&channel->commit, commit_word(replica->consumed, replica->complete), memory_order_release);
+    if (commit == replica->committed)
+        return; /* nothing is complete: the journal goes by the word's change */
+    journal_prepare(&replica->journal, all);
+    STEP();
+    atomic_store_explicit(&channel->commit, commit, memory_order_release);
+    STEP();
+    journal_committed(&replica->journal, commit);
+    replica->committed = commit;
     if (replica->strong_count > 0)
         unlock_committed(replica);
     /* The store above before the load below, in the single order that the switch's own pair (its flag, then our commit)
@@ -79,6 +90,14 @@ void replica_commit(struct sm_replica *replica)
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&channel->switch_sleeps, memory_order_relaxed))
         replica_wake_switch(replica);
+}
+
+/* Part of an entry's timers have fired, and the journal is filling up: make them final. */
+static void commit_progress(struct sm_replica *replica)
+{
+    *answer(replica) = (struct out_entry){.kind = OUT_PROGRESS};
+    replica->complete = replica->produced;
+    replica_commit(replica, true);
 }
 
 /* Fire the timers of a shard that are due at `now`, in the order (deadline, flow key, slot). */
@@ -94,9 +113,14 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
     replica->current_shard = shard;
     while (state_timer_expire(replica->actor, shard, (sm_time){now}, &flow, &timer, &deadline)) {
         unsigned cls = flow_class(flow);
+        journal_image(&replica->journal, flow_record(flow), replica->classes[cls].record_size);
         replica->classes[cls].on_timer(replica, (sm_class){(uint16_t)cls}, (sm_flow){flow_record(flow)}, timer, deadline,
                                        replica->classes[cls].user);
         fired++;
+        if (!journal_has_room(&replica->journal))
+            commit_progress(replica);
+        else
+            journal_packet(&replica->journal); /* each timer is complete in itself, though final only with the burst */
     }
     replica->current = packet;
     shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
@@ -134,7 +158,9 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
     uint32_t place = replica->produced++ & channel->ring_mask;
     replica->current = &packet;
     replica->current_shard = entry->shard;
+    STEP();
     replica->on_packet(replica, &packet, replica->user);
+    STEP();
     replica->current = NULL;
     for (unsigned i = 0; i < replica->strong_count; i++)
         replica->strong[i].current = false;
@@ -158,8 +184,16 @@ static void adopt(struct sm_replica *replica, uint32_t shard)
                                               memory_order_acq_rel);
     if (before != 0)
         replica_count(&replica->channel->counters.owner_violations, 1);
+    STEP();
     replica->owned[shard] = 1;
     shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
+}
+
+static void inherit(struct sm_replica *replica, uint32_t number)
+{
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        if (atomic_load_explicit(&replica->arena->heir[shard], memory_order_acquire) == arena_heir(number, replica->slot))
+            adopt(replica, shard);
 }
 
 static void release(struct sm_replica *replica, const struct in_entry *entry)
@@ -201,6 +235,9 @@ static void process(struct sm_replica *replica, const struct in_entry *entry)
     case IN_ADOPT:
         for (uint32_t shard = entry->shard; shard <= entry->buffer && shard < SM_SHARDS; shard++)
             adopt(replica, shard);
+        break;
+    case IN_INHERIT:
+        inherit(replica, entry->buffer);
         break;
     case IN_TICK:
         tick(replica, entry->time);
@@ -257,11 +294,14 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
     for (unsigned i = 0; i < n; i++)
         entries[i] = &replica->in[(replica->consumed + i) & replica->channel->ring_mask];
     prefetch(replica, entries, n);
-    for (unsigned i = 0; i < n; i++) {
-        process(replica, entries[i]);
+    unsigned done = 0;
+    while (done < n && (done == 0 || journal_has_room(&replica->journal))) {
+        atomic_store_explicit(&replica->channel->at, replica->consumed, memory_order_relaxed);
+        journal_packet(&replica->journal);
+        process(replica, entries[done++]);
         replica->consumed++;
         replica->complete = replica->produced;
     }
-    replica_commit(replica);
-    return n;
+    replica_commit(replica, true);
+    return done;
 }

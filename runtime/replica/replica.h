@@ -10,7 +10,8 @@
  *
  * A burst.  Entries are processed in ring order; answers are written behind what is produced already; one store of the
  * channel's commit word makes everything visible. replica_commit() may be called inside a burst for the packets that
- * are complete (before waiting for another replica).
+ * are complete (before waiting for another replica). Until its commit everything that a packet changed can be undone:
+ * old bytes go to the undo journal first (state/journal.h).
  *
  * Concurrency.  One thread. What others read of it: the commit word, `low`, the counters.
  */
@@ -20,6 +21,7 @@
 
 #include "arena/arena.h"
 #include "replica/shard_heap.h"
+#include "state/journal.h"
 
 /* One packet in the hands of the middlebox. */
 struct sm_packet {
@@ -51,6 +53,8 @@ struct sm_replica {
     uint32_t consumed; /* entries completely processed; committed up to channel->commit */
     uint32_t produced; /* answers written */
     uint32_t complete; /* answers of completely processed entries */
+    uint64_t committed; /* the commit word */
+    struct journal journal;
     bool retired;
     bool started;
 
@@ -59,6 +63,7 @@ struct sm_replica {
     struct {
         sm_timer_fn *on_timer;
         void *user;
+        uint32_t record_size;
         uint8_t granularity;
         bool partitioned;
     } classes[SM_MAX_CLASSES];
@@ -100,8 +105,8 @@ static inline void replica_count(_Atomic uint64_t *counter, uint64_t amount)
 /* Process at most `budget` entries and commit. Returns how many. */
 unsigned replica_burst(struct sm_replica *replica, unsigned budget);
 
-/* Commit the entries processed so far in this burst. */
-void replica_commit(struct sm_replica *replica);
+/* Commit the entries processed so far in this burst; `all`: nothing of another one has been begun. */
+void replica_commit(struct sm_replica *replica, bool all);
 
 /* Whether entries wait. */
 bool replica_has_input(const struct sm_replica *replica);

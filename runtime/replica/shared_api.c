@@ -26,6 +26,7 @@ void sm_counter_add(struct sm_replica *replica, sm_counter counter, int64_t amou
 {
     _Atomic int64_t *slot = &replica->arena->counters[replica->slot][counter.id];
 
+    journal_image(&replica->journal, slot, sizeof *slot);
     atomic_store_explicit(slot, atomic_load_explicit(slot, memory_order_relaxed) + amount, memory_order_relaxed);
 }
 
@@ -56,11 +57,12 @@ void *sm_shared_get(struct sm_replica *replica, sm_strong id, unsigned flags)
     for (unsigned i = 0; i < replica->strong_count; i++)
         if (replica->strong[i].id == id.id) {
             replica->strong[i].current = true;
+            journal_image(&replica->journal, object->data, object->size);
             return object->data;
         }
     if (!try_lock(object, replica->slot + 1)) {
         /* Before waiting: what is done becomes visible, and locks of complete packets go back to others. */
-        replica_commit(replica);
+        replica_commit(replica, false);
         if (replica->strong_count > 0 && replica->strong[replica->strong_count - 1].id > id.id)
             return NULL;
         while (!try_lock(object, replica->slot + 1))
@@ -71,6 +73,7 @@ void *sm_shared_get(struct sm_replica *replica, sm_strong id, unsigned flags)
         replica->strong[place] = replica->strong[place - 1];
     replica->strong[place].id = id.id;
     replica->strong[place].current = true;
+    journal_image(&replica->journal, object->data, object->size);
     return object->data;
 }
 
@@ -134,7 +137,7 @@ bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
 
     if (low_of_others(replica) >= packet->time)
         return true;
-    replica_commit(replica);
+    replica_commit(replica, false);
     while (low_of_others(replica) < packet->time) {
         /* Packets that are behind this one in our own ring, though earlier: others wait for them, and so for us. */
         if (atomic_load_explicit(late, memory_order_acquire) < packet->time)

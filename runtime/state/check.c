@@ -268,13 +268,14 @@ unsigned state_check(const struct state *state, struct sm_errbuf *error)
     for (uint32_t i = 0; i < check.slabs; i++) {
         check_slab(&check, i);
     }
-    if (check.flows != s->live.flows) {
-        report(&check, "%llu flows, counted as %u", (unsigned long long)check.flows, s->live.flows);
+    if (check.flows != (uint64_t)live_sum(s, SM_MAX_CLASSES)) {
+        report(&check, "%llu flows, counted as %lld", (unsigned long long)check.flows,
+               (long long)live_sum(s, SM_MAX_CLASSES));
     }
     for (unsigned i = 0; i < SM_MAX_CLASSES; i++) {
-        if (check.class_flows[i] != s->class_live[i].flows) {
-            report(&check, "%llu flows of class %u, counted as %u", (unsigned long long)check.class_flows[i], i,
-                   s->class_live[i].flows);
+        if (check.class_flows[i] != (uint64_t)live_sum(s, i)) {
+            report(&check, "%llu flows of class %u, counted as %lld", (unsigned long long)check.class_flows[i], i,
+                   (long long)live_sum(s, i));
         }
     }
     free(check.marks);

@@ -15,6 +15,7 @@
  *   timer[n-1] .. timer[0] | header, 8 bytes | key, 40 bytes | record
  */
 
+#include "state/journal.h"
 #include "state/slab.h"
 #include "state/state.h"
 
@@ -85,16 +86,23 @@ struct shard {
 _Static_assert(sizeof(struct shard) == 128, "a shard is two cache lines");
 _Static_assert(STATE_SHARD_FLOWS <= UINT16_MAX, "counts of a shard have 16 bits");
 
+/*
+ * What a slot's actors have done, ever: one writer each, so that the journal can put them back. Changes in stripes are
+ * final before the burst is, so they are counted apart.
+ */
+struct actor_counters {
+    _Alignas(STATE_LINE) _Atomic(uint64_t) created, closed, refused;
+    _Atomic(int64_t) live; /* flows made less flows closed; negative where others made them */
+    _Atomic(int64_t) class_live[SM_MAX_CLASSES];
+};
+
 struct state_actor {
     _Alignas(STATE_LINE) struct state *state;
     uint32_t slot;
     _Atomic(uint32_t) joined;
-    _Atomic(uint64_t) created, closed, refused;
+    struct journal *journal; /* the process's own; NULL: changes are final at once */
     struct slab_cursors slabs;
-};
-
-struct state_live {
-    _Alignas(STATE_LINE) _Atomic(uint32_t) flows;
+    struct actor_counters counters[2]; /* of flows in shards, in stripes */
 };
 
 struct state {
@@ -110,8 +118,7 @@ struct state {
     uint8_t class_bin[SM_MAX_CLASSES];
     _Alignas(STATE_LINE) unsigned char secret[STATE_SECRET_BYTES];
     _Alignas(STATE_LINE) _Atomic(uint32_t) fresh; /* descriptors from here on were never used */
-    struct state_live live;
-    struct state_live class_live[SM_MAX_CLASSES];
+    _Atomic(uint32_t) actor_count; /* slots that ever had an actor */
     struct state_class classes[SM_MAX_CLASSES];
     struct state_actor actors[STATE_ACTORS];
     _Alignas(2 * STATE_LINE) struct shard shards[SM_SHARDS + STATE_STRIPES];
@@ -233,5 +240,23 @@ static inline uint64_t bytes_set(uint64_t bytes, unsigned slot, uint8_t byte)
 int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more);
 /* Disarm all timers of a flow that ends, and give its room back. */
 void timers_release(struct state_actor *actor, struct shard *shard, struct flow *flow);
+
+/* Flows alive of a class; of all where `cls` is SM_MAX_CLASSES. */
+int64_t live_sum(const struct state *state, unsigned cls);
+
+static inline struct actor_counters *counters_of(struct state_actor *actor, uint32_t shard)
+{
+    return &actor->counters[shard >= SM_SHARDS];
+}
+
+/* Before it changes. */
+static inline void save(const struct state_actor *actor, const void *address, uint32_t length)
+{
+    if (actor->journal != NULL) {
+        bool kept = journal_image(actor->journal, address, length);
+        assert(kept && "what tables and timers need fits in the room that a packet is sure of");
+        (void)kept;
+    }
+}
 
 #endif

@@ -142,8 +142,10 @@ static bool slab_hold(struct state_actor *actor, uint32_t index, unsigned bin, u
         control_store(slab, c);
         return false;
     }
+    STEP();
     held.units = want->units;
     control_store(slab, held);
+    STEP();
     actor->slabs.current[bin].slab = index + 1;
     actor->slabs.current[bin].word = 0;
     return true;
@@ -155,7 +157,9 @@ static void slab_let_go(struct state_actor *actor, unsigned bin)
     struct slab_control c = slab_unpack(control_load(slab));
     assert(c.holder == holder_of(actor) && c.kind == SLAB_OBJECTS_OF_ONE_SIZE);
     c.holder = 0;
+    STEP();
     control_store(slab, c);
+    STEP();
     actor->slabs.current[bin].slab = 0;
 }
 
@@ -226,9 +230,15 @@ static bool slab_refill(struct state_actor *actor, unsigned bin)
     return false;
 }
 
-/* Set a free bit of the slab held for the bin; its number, or UINT32_MAX when all are set. */
-static uint32_t slab_take(struct state_actor *actor, unsigned bin, struct slab *slab)
+static unsigned char *object_at(const struct state *state, uint32_t slab, uint32_t object, uint32_t units)
 {
+    return state->heap + (uint64_t)slab * SLAB_BYTES + (uint64_t)object * units * STATE_UNIT;
+}
+
+/* Set a free bit of the slab held for the bin; its object, or NULL when all are set. */
+static void *slab_take(struct state_actor *actor, unsigned bin, uint32_t index)
+{
+    struct slab *slab = &actor->state->slabs[index];
     uint32_t objects = actor->state->bins[bin].objects, words = (objects + 63) / 64;
     uint32_t *word = &actor->slabs.current[bin].word;
     assert(*word < words);
@@ -237,27 +247,31 @@ static uint32_t slab_take(struct state_actor *actor, unsigned bin, struct slab *
         uint64_t room = ~atomic_load_explicit(&slab->used[*word], memory_order_relaxed) & valid;
         if (room != 0) {
             uint64_t bit = room & -room;
+            uint32_t number = *word * 64 + (uint32_t)__builtin_ctzll(bit);
+            void *object = object_at(actor->state, index, number, actor->state->bins[bin].units);
+            journal_alloc(actor->journal, object);
+            /* A free object is its slab holder's: no tombstone may be left on it when it is taken. */
+            *(uint64_t *)object = 0;
+            STEP();
             uint64_t before = atomic_fetch_or_explicit(&slab->used[*word], bit, memory_order_acq_rel);
             assert((before & bit) == 0);
             (void)before;
-            return *word * 64 + (uint32_t)__builtin_ctzll(bit);
+            return object;
         }
         *word = *word + 1 < words ? *word + 1 : 0;
     }
-    return UINT32_MAX;
+    return NULL;
 }
 
 void *slab_alloc(struct state_actor *actor, unsigned bin)
 {
-    struct state *state = actor->state;
-    assert(bin < state->bin_count);
+    assert(bin < actor->state->bin_count);
     for (;;) {
         uint32_t held = actor->slabs.current[bin].slab;
         if (held != 0) {
-            uint32_t object = slab_take(actor, bin, &state->slabs[held - 1]);
-            if (object != UINT32_MAX) {
-                return state->heap + (uint64_t)(held - 1) * SLAB_BYTES +
-                       (uint64_t)object * state->bins[bin].units * STATE_UNIT;
+            void *object = slab_take(actor, bin, held - 1);
+            if (object != NULL) {
+                return object;
             }
             slab_let_go(actor, bin);
         }
@@ -305,8 +319,10 @@ static bool run_build(struct state_actor *actor, uint32_t first, uint32_t length
     /* The first slab goes first: from then on slab_abandon() finds the tails through it. */
     control_store(&slabs[0], (struct slab_control){.holder = me, .kind = SLAB_RUN, .length = length});
     for (uint32_t i = 1; i < length; i++) {
+        STEP();
         control_store(&slabs[i], (struct slab_control){.kind = SLAB_TAIL, .length = i});
     }
+    journal_alloc(actor->journal, actor->state->heap + (uint64_t)first * SLAB_BYTES);
     atomic_store_explicit(&slabs[0].used[0], 1, memory_order_release);
     control_store(&slabs[0], (struct slab_control){.kind = SLAB_RUN, .length = length});
     return true;
@@ -349,7 +365,52 @@ void *slab_alloc_run(struct state_actor *actor, uint32_t length)
 
 void slab_free(struct state_actor *actor, void *object)
 {
-    struct state *state = actor->state;
+    if (actor->journal != NULL) {
+        journal_free(actor->journal, object);
+    } else {
+        slab_release(actor->state, actor, object);
+    }
+}
+
+static uint64_t tombstone(const void *object)
+{
+    return UINT64_C(0x6465616420626f64) ^ (uintptr_t)object;
+}
+
+void slab_bury(void *object)
+{
+    *(uint64_t *)object = tombstone(object);
+    atomic_thread_fence(memory_order_release);
+}
+
+/* The object's bit in its slab's bitmap. */
+static struct slab *bit_of(struct state *state, const void *object, uint32_t *bit)
+{
+    uint64_t offset = (uint64_t)((const unsigned char *)object - state->heap);
+    struct slab *slab = &state->slabs[offset / SLAB_BYTES];
+    struct slab_control c = slab_unpack(control_load(slab));
+    *bit = c.kind == SLAB_OBJECTS_OF_ONE_SIZE && c.units > 0 ? (uint32_t)(offset % SLAB_BYTES / (c.units * STATE_UNIT)) : 0;
+    return slab;
+}
+
+bool slab_buried(struct state *state, const void *object)
+{
+    uint32_t bit;
+    struct slab *slab = bit_of(state, object, &bit);
+    bool used = atomic_load_explicit(&slab->used[bit / 64], memory_order_acquire) >> (bit % 64) & 1;
+    return used && *(const uint64_t *)object == tombstone(object);
+}
+
+void slab_unmake(struct state *state, void *object)
+{
+    uint32_t bit;
+    struct slab *slab = bit_of(state, object, &bit);
+    /* Announced, and perhaps made: only its maker could set this bit, and that one is dead. */
+    atomic_fetch_and_explicit(&slab->used[bit / 64], ~(UINT64_C(1) << (bit % 64)), memory_order_release);
+}
+
+void slab_release(struct state *state, struct state_actor *actor, void *object)
+{
     uint64_t offset = (uint64_t)((unsigned char *)object - state->heap);
     uint32_t index = (uint32_t)(offset / SLAB_BYTES), within = (uint32_t)(offset % SLAB_BYTES), bit = 0;
     assert(index < state->slab_count);
@@ -360,9 +421,11 @@ void slab_free(struct state_actor *actor, void *object)
         bit = within / (c.units * STATE_UNIT);
     } else {
         assert(c.kind == SLAB_RUN && within == 0);
-        actor->slabs.skip = 0;
+        if (actor != NULL) {
+            actor->slabs.skip = 0;
+        }
     }
-    if (actor->slabs.dry != 0) {
+    if (actor != NULL && actor->slabs.dry != 0) {
         actor->slabs.search = index;
     }
     uint64_t mask = UINT64_C(1) << (bit % 64);

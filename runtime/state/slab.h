@@ -121,8 +121,16 @@ int slab_bin_for(struct state *state, uint32_t bytes);
 void *slab_alloc(struct state_actor *actor, unsigned bin);
 void *slab_alloc_run(struct state_actor *actor, uint32_t length);
 
-/* Give back an object or a run, whoever allocated it. */
+/* Give back an object or a run, whoever allocated it: at the next commit where the actor has a journal, or at once. */
 void slab_free(struct state_actor *actor, void *object);
+void slab_release(struct state *state, struct state_actor *actor, void *object); /* at once; NULL actor: a dead one's */
+
+/* Mark an object that is about to be freed; whether it still is marked, and so not yet free. */
+void slab_bury(void *object);
+bool slab_buried(struct state *state, const void *object);
+
+/* Take back an allocation that a dead actor had announced, whether it was made or not. */
+void slab_unmake(struct state *state, void *object);
 
 /* Let go of all slabs that the actor holds; or of those that a dead one held. */
 void slab_leave(struct state_actor *actor);

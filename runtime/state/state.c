@@ -88,16 +88,34 @@ struct state_class *state_class(struct state *state, unsigned id)
     return id < state_class_count(state) ? &state->classes[id] : NULL;
 }
 
+int64_t live_sum(const struct state *state, unsigned cls)
+{
+    struct state *s = (struct state *)(uintptr_t)state; /* atomic loads want it so */
+    uint32_t count = atomic_load_explicit(&s->actor_count, memory_order_acquire);
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        for (unsigned k = 0; k < 2; k++) {
+            struct actor_counters *counters = &s->actors[i].counters[k];
+            sum += atomic_load_explicit(cls < SM_MAX_CLASSES ? &counters->class_live[cls] : &counters->live,
+                                        memory_order_seq_cst);
+        }
+    }
+    return sum < 0 ? 0 : sum; /* not one instant: a flow may be seen to end before it was seen to begin */
+}
+
 void state_usage(const struct state *state, struct state_usage *usage)
 {
     struct state *s = (struct state *)(uintptr_t)state; /* atomic loads want it so */
     *usage = (struct state_usage){0};
     for (unsigned i = 0; i < STATE_ACTORS; i++) {
-        usage->flows_created += atomic_load_explicit(&s->actors[i].created, memory_order_relaxed);
-        usage->flows_closed += atomic_load_explicit(&s->actors[i].closed, memory_order_relaxed);
-        usage->flows_refused += atomic_load_explicit(&s->actors[i].refused, memory_order_relaxed);
+        for (unsigned k = 0; k < 2; k++) {
+            struct actor_counters *counters = &s->actors[i].counters[k];
+            usage->flows_created += atomic_load_explicit(&counters->created, memory_order_relaxed);
+            usage->flows_closed += atomic_load_explicit(&counters->closed, memory_order_relaxed);
+            usage->flows_refused += atomic_load_explicit(&counters->refused, memory_order_relaxed);
+        }
     }
-    usage->flows_live = atomic_load_explicit(&s->live.flows, memory_order_relaxed);
+    usage->flows_live = (uint64_t)live_sum(s, SM_MAX_CLASSES);
     usage->memory_used = slab_taken(state) * SLAB_BYTES;
     usage->memory_limit = (uint64_t)state->slab_count * SLAB_BYTES;
 }
@@ -114,6 +132,11 @@ int state_actor_join(struct state_actor **result, struct state *state, unsigned 
     actor->state = state;
     actor->slot = slot;
     actor->slabs = (struct slab_cursors){0};
+    actor->journal = NULL;
+    uint32_t count = atomic_load_explicit(&state->actor_count, memory_order_relaxed);
+    while (count <= slot && !atomic_compare_exchange_weak_explicit(&state->actor_count, &count, slot + 1,
+                                                                   memory_order_acq_rel, memory_order_relaxed)) {
+    }
     *result = actor;
     return 0;
 }

@@ -14,9 +14,9 @@
  *
  * Concurrency.  The shard's owner only (stripes: whoever holds the lock). Slabs see to the memory.
  *
- * Limits.  STATE_SHARD_FLOWS; memory. Limits of the service and the class are counters that all actors share: an
- * insertion reserves its place first and gives it back when it fails, so near the limit another's failing insertion may
- * make one fail that just had room.
+ * Limits.  STATE_SHARD_FLOWS; memory. Flows of the service and the class are counted by each actor for itself and added
+ * up: an insertion counts first and takes it back when it fails, so near the limit another's failing insertion may make
+ * one fail that just had room.
  */
 
 #include "state/internal.h"
@@ -96,7 +96,8 @@ static struct group *slot_of(const struct state *state, const struct shard *shar
 }
 
 /* Enter a reference in the first vacant slot; there is one. Returns whether a tombstone was replaced. */
-static bool groups_enter(struct group *groups, uint32_t mask, uint32_t hash, uint32_t ref)
+static bool groups_enter(const struct state_actor *actor, struct group *groups, uint32_t mask, uint32_t hash,
+                         uint32_t ref)
 {
     uint32_t at = hash_group(hash) & mask;
     while (group_vacant(group_at(groups, at)->tags) == 0) {
@@ -105,9 +106,15 @@ static bool groups_enter(struct group *groups, uint32_t mask, uint32_t hash, uin
     struct group *group = group_at(groups, at);
     unsigned slot = group_slot(group_vacant(group->tags));
     bool tombstone = group_tag(group, slot) == GROUP_TOMBSTONE;
+    if (actor != NULL) {
+        save(actor, group, sizeof *group);
+    }
+    STEP();
     group->refs[slot] = ref;
     group->low = bytes_set(group->low, slot, (uint8_t)hash);
+    STEP();
     group->tags = bytes_set(group->tags, slot, hash_tag(hash));
+    STEP();
     return tombstone;
 }
 
@@ -125,7 +132,7 @@ static void groups_copy(const struct state *state, struct group *to, uint32_t to
             unsigned slot = group_slot(full);
             uint32_t ref = group->refs[slot];
             uint32_t known = group_low(group, slot) | (uint32_t)(group_tag(group, slot) & 0x7f) << GROUP_LOG_MAX;
-            (void)groups_enter(to, to_mask, look ? flow_at(state, ref)->hash : known, ref);
+            (void)groups_enter(NULL, to, to_mask, look ? flow_at(state, ref)->hash : known, ref);
         }
     }
 }
@@ -160,8 +167,10 @@ static int table_rebuild(struct state_actor *actor, struct shard *shard)
         }
     }
     assert(groups != old);
+    save(actor, shard, sizeof *shard);
     groups_copy(state, groups, (1u << log) - 1, old, old_mask);
     atomic_store_explicit(&shard->table, log == 0 ? 0 : (uintptr_t)groups | log, memory_order_relaxed);
+    STEP();
     shard->tombstones = 0;
     if (old == &shard->first) {
         shard->first.tags = 0;
@@ -180,22 +189,6 @@ static int table_reserve(struct state_actor *actor, struct shard *shard)
     return (uint32_t)shard->count + shard->tombstones < limit ? 0 : table_rebuild(actor, shard);
 }
 
-static bool live_reserve(struct state_live *live, uint32_t limit)
-{
-    if (atomic_fetch_add_explicit(&live->flows, 1, memory_order_relaxed) < limit) {
-        return true;
-    }
-    atomic_fetch_sub_explicit(&live->flows, 1, memory_order_relaxed);
-    return false;
-}
-
-static void live_release(struct state_live *live)
-{
-    uint32_t before = atomic_fetch_sub_explicit(&live->flows, 1, memory_order_relaxed);
-    assert(before > 0);
-    (void)before;
-}
-
 /* Counters have one writer, their actor. */
 static void count_add(struct shard *shard, int amount)
 {
@@ -208,17 +201,40 @@ static void counter_add(_Atomic(uint64_t) *counter)
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
-static bool limits_reserve(struct state *state, const struct shard *shard, unsigned cls)
+static void live_add(struct actor_counters *counters, unsigned cls, int64_t amount)
 {
+    atomic_fetch_add_explicit(&counters->class_live[cls], amount, memory_order_seq_cst);
+    atomic_fetch_add_explicit(&counters->live, amount, memory_order_seq_cst);
+}
+
+static void refuse(struct state_actor *actor, struct actor_counters *counters)
+{
+    save(actor, &counters->refused, sizeof counters->refused);
+    counter_add(&counters->refused);
+}
+
+/*
+ * Count the flow first, then add up all actors: of two that want the last place at least one sees the other, so the
+ * limit is never exceeded.
+ */
+static bool limits_reserve(struct state_actor *actor, struct actor_counters *counters, const struct shard *shard,
+                           unsigned cls)
+{
+    const struct state *state = actor->state;
     uint32_t limit = state->classes[cls].limit;
-    if (shard->count >= STATE_SHARD_FLOWS || !live_reserve(&state->live, state->flow_limit)) {
+    if (shard->count >= STATE_SHARD_FLOWS) {
         return false;
     }
-    if (!live_reserve(&state->class_live[cls], limit != 0 ? limit : UINT32_MAX)) {
-        live_release(&state->live);
-        return false;
+    save(actor, &counters->live, sizeof counters->live);
+    save(actor, &counters->class_live[cls], sizeof counters->class_live[cls]);
+    STEP();
+    live_add(counters, cls, 1);
+    STEP();
+    if (live_sum(state, SM_MAX_CLASSES) <= state->flow_limit && (limit == 0 || live_sum(state, cls) <= limit)) {
+        return true;
     }
-    return true;
+    live_add(counters, cls, -1);
+    return false;
 }
 
 /* All that a new flow needs besides its slot; NULL: not there. */
@@ -250,25 +266,29 @@ int state_insert(struct state_actor *actor, uint32_t index, unsigned cls, const 
     struct state *state = actor->state;
     struct shard *shard = shard_at(state, index);
     assert(cls < state_class_count(state));
-    if (!limits_reserve(state, shard, cls)) {
-        counter_add(&actor->refused);
+    struct actor_counters *counters = counters_of(actor, index);
+    if (!limits_reserve(actor, counters, shard, cls)) {
+        refuse(actor, counters);
         return SM_E_LIMIT;
     }
     struct flow *flow = flow_make(actor, shard, cls, key, hash);
     if (flow == NULL) {
-        live_release(&state->class_live[cls]);
-        live_release(&state->live);
-        counter_add(&actor->refused);
+        live_add(counters, cls, -1);
+        refuse(actor, counters);
         return SM_E_LIMIT;
     }
     uint32_t mask;
     struct group *groups = shard_groups(shard, &mask);
-    if (groups_enter(groups, mask, flow->hash, flow_ref(state, flow))) {
+    save(actor, shard, sizeof *shard);
+    save(actor, &counters->created, sizeof counters->created);
+    if (groups_enter(actor, groups, mask, flow->hash, flow_ref(state, flow))) {
         shard->tombstones--;
     }
+    STEP();
     count_add(shard, 1);
+    STEP();
     shard->timers += flow->timers;
-    counter_add(&actor->created);
+    counter_add(&counters->created);
     *result = flow;
     return 0;
 }
@@ -281,11 +301,19 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
     struct group *group = slot_of(state, shard, flow, &slot);
     assert(group != NULL && shard->count > 0);
     bool tombstone = shard->table != 0 && group_empty(group->tags) == 0;
+    save(actor, shard, sizeof *shard);
+    save(actor, group, sizeof *group);
+    struct actor_counters *counters = counters_of(actor, index);
+    save(actor, &counters->closed, sizeof counters->closed);
+    save(actor, &counters->live, sizeof counters->live);
+    save(actor, &counters->class_live[cls], sizeof counters->class_live[cls]);
     group->tags = bytes_set(group->tags, slot, tombstone ? GROUP_TOMBSTONE : 0);
     if (tombstone) {
         shard->tombstones++;
     }
+    STEP();
     count_add(shard, -1);
+    STEP();
     timers_release(actor, shard, flow);
     slab_free(actor, flow_object(flow));
     if (shard->count == 0 && shard->table != 0) {
@@ -295,9 +323,8 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
         shard->tombstones = 0;
         slab_free(actor, groups);
     }
-    live_release(&state->class_live[cls]);
-    live_release(&state->live);
-    counter_add(&actor->closed);
+    live_add(counters, cls, -1);
+    counter_add(&counters->closed);
 }
 
 struct flow *state_next(const struct state *state, uint32_t index, uint32_t *cursor)

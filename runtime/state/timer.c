@@ -35,26 +35,33 @@ static bool entry_before(const struct state *state, const struct timer_entry *a,
     return a->slot != b->slot ? a->slot < b->slot : left->cls < right->cls;
 }
 
-static void entry_place(const struct state *state, struct shard *shard, uint32_t at, struct timer_entry entry)
+static void entry_place(const struct state_actor *actor, struct shard *shard, uint32_t at, struct timer_entry entry)
 {
+    struct flow_timer *timer = flow_timer(flow_at(actor->state, entry.flow), entry.slot);
+    save(actor, &shard->heap[at], sizeof entry);
+    save(actor, timer, sizeof *timer);
+    STEP();
     shard->heap[at] = entry;
-    flow_timer(flow_at(state, entry.flow), entry.slot)->index = at + 1;
+    STEP();
+    timer->index = at + 1;
 }
 
 /* Put an entry at `at` or above. */
-static void entry_rise(const struct state *state, struct shard *shard, uint32_t at, struct timer_entry entry)
+static void entry_rise(const struct state_actor *actor, struct shard *shard, uint32_t at, struct timer_entry entry)
 {
+    const struct state *state = actor->state;
     assert(at < shard->heap_count);
     while (at > 0 && entry_before(state, &entry, &shard->heap[(at - 1) / 2])) {
-        entry_place(state, shard, at, shard->heap[(at - 1) / 2]);
+        entry_place(actor, shard, at, shard->heap[(at - 1) / 2]);
         at = (at - 1) / 2;
     }
-    entry_place(state, shard, at, entry);
+    entry_place(actor, shard, at, entry);
 }
 
 /* Put an entry at `at` or below. */
-static void entry_sink(const struct state *state, struct shard *shard, uint32_t at, struct timer_entry entry)
+static void entry_sink(const struct state_actor *actor, struct shard *shard, uint32_t at, struct timer_entry entry)
 {
+    const struct state *state = actor->state;
     assert(at < shard->heap_count);
     for (;;) {
         uint32_t child = 2 * at + 1;
@@ -64,17 +71,21 @@ static void entry_sink(const struct state *state, struct shard *shard, uint32_t 
         if (child >= shard->heap_count || !entry_before(state, &shard->heap[child], &entry)) {
             break;
         }
-        entry_place(state, shard, at, shard->heap[child]);
+        entry_place(actor, shard, at, shard->heap[child]);
         at = child;
     }
-    entry_place(state, shard, at, entry);
+    entry_place(actor, shard, at, entry);
 }
 
 /* Disarm a timer: its entry goes, the last one takes its place. */
-static void entry_remove(const struct state *state, struct shard *shard, struct flow_timer *timer)
+static void entry_remove(const struct state_actor *actor, struct shard *shard, struct flow_timer *timer)
 {
+    const struct state *state = actor->state;
     uint32_t at = timer->index - 1;
     assert(timer->index != 0 && at < shard->heap_count);
+    save(actor, timer, sizeof *timer);
+    save(actor, shard, sizeof *shard);
+    STEP();
     timer->index = 0;
     timer->deadline = 0;
     struct timer_entry last = shard->heap[--shard->heap_count];
@@ -82,9 +93,9 @@ static void entry_remove(const struct state *state, struct shard *shard, struct 
         return;
     }
     if (at > 0 && entry_before(state, &last, &shard->heap[(at - 1) / 2])) {
-        entry_rise(state, shard, at, last);
+        entry_rise(actor, shard, at, last);
     } else {
-        entry_sink(state, shard, at, last);
+        entry_sink(actor, shard, at, last);
     }
 }
 
@@ -117,10 +128,13 @@ int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more
         return SM_E_LIMIT;
     }
     struct timer_entry *old = shard->heap;
+    save(actor, shard, sizeof *shard);
     if (old != NULL) {
         memcpy(heap, old, shard->heap_count * sizeof *heap);
     }
+    STEP();
     shard->heap = heap;
+    STEP();
     shard->heap_capacity = capacity;
     if (old != NULL) {
         slab_free(actor, old);
@@ -133,10 +147,11 @@ void timers_release(struct state_actor *actor, struct shard *shard, struct flow 
     for (unsigned slot = 0; slot < flow->timers; slot++) {
         struct flow_timer *timer = flow_timer(flow, slot);
         if (timer->index != 0) {
-            entry_remove(actor->state, shard, timer);
+            entry_remove(actor, shard, timer);
         }
     }
     assert(shard->timers >= flow->timers);
+    save(actor, shard, sizeof *shard);
     shard->timers -= flow->timers;
     /* A large heap goes with the last flow; a small one stays for the next. */
     if (shard->timers == 0 && shard->heap_capacity > SLAB_HEAP_MIN / sizeof(struct timer_entry)) {
@@ -154,6 +169,7 @@ int state_timer_set(struct state_actor *actor, uint32_t index, struct flow *flow
     struct state *state = actor->state;
     struct flow_timer *timer = flow_timer(flow, slot);
     uint64_t before = timer->deadline;
+    save(actor, timer, sizeof *timer);
     timer->deadline = deadline.ns;
     if (timer->index != 0 && deadline.ns >= before) {
         return 0; /* its entry is not later */
@@ -162,10 +178,11 @@ int state_timer_set(struct state_actor *actor, uint32_t index, struct flow *flow
     struct timer_entry entry = {.deadline = deadline.ns, .flow = flow_ref(state, flow), .slot = slot};
     if (timer->index == 0) {
         assert(shard->heap_count < shard->heap_capacity);
+        save(actor, shard, sizeof *shard);
         shard->heap_count++;
-        entry_rise(state, shard, shard->heap_count - 1, entry);
+        entry_rise(actor, shard, shard->heap_count - 1, entry);
     } else if (deadline.ns < shard->heap[timer->index - 1].deadline) {
-        entry_rise(state, shard, timer->index - 1, entry);
+        entry_rise(actor, shard, timer->index - 1, entry);
     }
     return 0;
 }
@@ -175,7 +192,7 @@ void state_timer_cancel(struct state_actor *actor, uint32_t index, struct flow *
     assert(slot < flow->timers);
     struct flow_timer *timer = flow_timer(flow, slot);
     if (timer->index != 0) {
-        entry_remove(actor->state, shard_at(actor->state, index), timer);
+        entry_remove(actor, shard_at(actor->state, index), timer);
     }
 }
 
@@ -215,14 +232,14 @@ bool state_timer_expire(struct state_actor *actor, uint32_t index, sm_time now, 
         struct flow_timer *timer = flow_timer(flow_at(state, top.flow), top.slot);
         assert(timer->index == 1 && timer->deadline >= top.deadline);
         if (timer->deadline == top.deadline) {
-            entry_remove(state, shard, timer);
+            entry_remove(actor, shard, timer);
             *flow = flow_at(state, top.flow);
             *slot = top.slot;
             *deadline = (sm_time){top.deadline};
             return true;
         }
         top.deadline = timer->deadline;
-        entry_sink(state, shard, 0, top);
+        entry_sink(actor, shard, 0, top);
     }
     return false;
 }

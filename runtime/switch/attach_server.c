@@ -69,7 +69,8 @@ static void close_socket(struct attach_client *client)
 struct drop_job {
     unsigned slot;
     bool retired;
-    int result;
+    uint32_t shards; /* that others had to take over */
+    uint64_t packets; /* that it did */
 };
 
 static void drop_slot(struct sm_switch *sw, void *arg)
@@ -77,9 +78,9 @@ static void drop_slot(struct sm_switch *sw, void *arg)
     struct drop_job *job = arg;
 
     job->retired = sw->slots[job->slot].state == SLOT_RETIRING;
-    job->result = switch_slot_drop(sw, job->slot);
-    if (job->result)
-        switch_fail(sw, "replica %s died and owned shards", sw->slots[job->slot].name);
+    job->shards = sw->slots[job->slot].shards;
+    switch_slot_died(sw, job->slot);
+    job->packets = sw->slots[job->slot].packets;
 }
 
 /* The kernel reports the replica's exit. */
@@ -98,6 +99,8 @@ static void process_exited(uv_poll_t *handle, int status, int events)
     wire_put_uint(params, "id", client->id);
     wire_put_str(params, "name", name);
     wire_put_bool(params, "retired", job.retired);
+    wire_put_uint(params, "shards", job.shards);
+    wire_put_uint(params, "packets", job.packets);
     rpc_broadcast(control->server, "exited", params);
     close_socket(client);
     uv_close((uv_handle_t *)&client->process, closed);

@@ -14,7 +14,7 @@ static unsigned start(struct shard_move *move, unsigned from, unsigned to)
 
 static unsigned released(struct shard_move *move, unsigned from, uint32_t generation)
 {
-    if (move->state == MOVE_STEADY || move->from != from || move->generation != generation)
+    if ((move->state != MOVE_RELEASING && move->state != MOVE_RETURNING) || move->from != from || move->generation != generation)
         return MOVE_DO_REFUSE;
     bool returning = move->state == MOVE_RETURNING;
     move->state = MOVE_STEADY;
@@ -29,6 +29,32 @@ static unsigned abandon(struct shard_move *move)
     return MOVE_DO_ADOPT | MOVE_DO_FLUSH;
 }
 
+/* The new owner is in `to` afterwards; a move that was under way is over, and goes where it was to go. */
+static unsigned owner_died(struct shard_move *move, unsigned from, unsigned survivor)
+{
+    bool under_way = move->state == MOVE_RELEASING;
+
+    if (under_way && move->to == from)
+        return MOVE_DO_REFUSE;
+    if (!under_way)
+        move->to = (uint8_t)survivor;
+    if (move->to == MOVE_NOBODY) {
+        move->state = MOVE_ORPHANED;
+        return 0;
+    }
+    move->state = MOVE_STEADY;
+    return MOVE_DO_OWN | MOVE_DO_ADOPT | (under_way ? MOVE_DO_FLUSH : 0);
+}
+
+static unsigned adopted(struct shard_move *move, unsigned to)
+{
+    if (move->state != MOVE_ORPHANED)
+        return MOVE_DO_REFUSE;
+    move->state = MOVE_STEADY;
+    move->to = (uint8_t)to;
+    return MOVE_DO_OWN | MOVE_DO_ADOPT | MOVE_DO_FLUSH;
+}
+
 unsigned move_step(struct shard_move *move, enum move_event event, unsigned from, unsigned to, uint32_t generation)
 {
     switch (event) {
@@ -38,6 +64,10 @@ unsigned move_step(struct shard_move *move, enum move_event event, unsigned from
         return released(move, from, generation);
     case MOVE_ABANDON:
         return abandon(move);
+    case MOVE_OWNER_DIED:
+        return owner_died(move, from, to);
+    case MOVE_ADOPTED:
+        return adopted(move, to);
     }
     return MOVE_DO_REFUSE;
 }

@@ -12,17 +12,24 @@
  *                           v
  *                       RETURNING --released--> STEADY (owner: from, as before)
  *
+ *     RELEASING, RETURNING --from has died--> STEADY (owner: to, or a survivor)
+ *     RELEASING --to has died--> as abandon
+ *     STEADY --the owner has died, nobody is left--> ORPHANED --adopted by whoever comes--> STEADY
+ *
  * STEADY: packets go to the owner. RELEASING: a release marker is in the owner's ring, packets are held. RETURNING:
  * the move was abandoned, an adopt marker lies behind the release marker and packets flow to the old owner again; its
- * answer to the release marker is still to come, and until then the shard cannot start another move.
+ * answer to the release marker is still to come, and until then the shard cannot start another move. ORPHANED: there is
+ * no replica at all; packets are held.
  */
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum move_state { MOVE_STEADY, MOVE_RELEASING, MOVE_RETURNING };
+enum move_state { MOVE_STEADY, MOVE_RELEASING, MOVE_RETURNING, MOVE_ORPHANED };
 
-enum move_event { MOVE_START, MOVE_RELEASED, MOVE_ABANDON };
+#define MOVE_NOBODY 0xffu
+
+enum move_event { MOVE_START, MOVE_RELEASED, MOVE_ABANDON, MOVE_OWNER_DIED, MOVE_ADOPTED };
 
 /* What the switch has to do, in this order. */
 enum {
@@ -39,7 +46,10 @@ struct shard_move {
     uint32_t generation; /* of the marker: an answer with another one is stale or forged */
 };
 
-/* `generation`: of the answer, for MOVE_RELEASED. `to`: for MOVE_START. */
+/*
+ * `generation`: of the answer, for MOVE_RELEASED. `to`: for MOVE_START; for MOVE_OWNER_DIED the survivor that takes over
+ * where no move has named another one, MOVE_NOBODY where there is none; for MOVE_ADOPTED the replica that has come.
+ */
 unsigned move_step(struct shard_move *move, enum move_event event, unsigned from, unsigned to, uint32_t generation);
 
 #endif

@@ -25,7 +25,7 @@ bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot)
     return waiting + sw->buffers - s->in_flight + 8 * SWITCH_MOVES_IN_FLIGHT < s->ring_mask;
 }
 
-static void flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot)
+void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot)
 {
     uint32_t buffer = shard->hold_head;
 
@@ -34,7 +34,7 @@ static void flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigne
         struct switch_packet *packet = &sw->packets[buffer];
         uint32_t next = packet->next;
         sw->hold_bytes -= packet->caplen;
-        if (late_slot != shard->owner)
+        if (packet->late && late_slot != shard->owner)
             switch_late_change(sw, late_slot, shard->owner, buffer);
         if (FAULT(LOSE)) {
             sw->in_flight--;
@@ -73,7 +73,7 @@ static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
     if (actions & MOVE_DO_ADOPT)
         switch_push(sw, shard->owner, IN_ADOPT, number, number, sw->clock);
     if (actions & MOVE_DO_FLUSH)
-        flush_hold(sw, shard, shard->move.to);
+        switch_flush_hold(sw, shard, shard->move.to);
 }
 
 void switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint32_t generation)

@@ -65,6 +65,12 @@ static void unlink_late(struct sm_switch *sw, unsigned slot, uint32_t buffer)
     *(link.after == POOL_NONE ? &s->late_last : &sw->late[link.after].before) = link.before;
 }
 
+void switch_late_enter(struct sm_switch *sw, unsigned slot, uint32_t buffer)
+{
+    link_late(sw, slot, buffer);
+    tell_late(sw, slot);
+}
+
 void switch_late_back(struct sm_switch *sw, unsigned slot, uint32_t buffer)
 {
     unlink_late(sw, slot, buffer);
@@ -84,9 +90,16 @@ static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buff
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
+    bool moving = shard->move.state == MOVE_RELEASING;
+
+    if (!moving && sw->cannot_wait && sw->hold_bytes > sw->options.hold_bytes) {
+        switch_reserve_free(sw, packet, 0);
+        switch_drop(sw, buffer, DROP_HOLD);
+        return;
+    }
     packet->place = PLACE_HOLD;
     packet->next = POOL_NONE;
-    packet->late = true;
+    packet->late = moving;
     if (shard->hold_head == POOL_NONE)
         shard->hold_head = buffer;
     else
@@ -95,8 +108,9 @@ static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buff
     sw->hold_bytes += packet->caplen;
     sw->held_packets++;
     sw->operation.held_packets++;
-    link_late(sw, shard->move.to, buffer);
-    tell_late(sw, shard->move.to);
+    if (!moving)
+        return;
+    switch_late_enter(sw, shard->move.to, buffer);
     if (sw->cannot_wait && sw->hold_bytes > sw->options.hold_bytes)
         switch_move_abandon(sw, packet->shard, "limits.hold.bytes");
 }
@@ -107,7 +121,7 @@ void switch_steer(struct sm_switch *sw, uint32_t buffer)
     struct switch_packet *packet = &sw->packets[buffer];
     struct switch_shard *shard = &sw->shards[packet->shard];
 
-    if (shard->move.state == MOVE_RELEASING) {
+    if (shard->move.state == MOVE_RELEASING || shard->move.state == MOVE_ORPHANED) {
         hold(sw, shard, buffer);
         return;
     }
@@ -139,6 +153,7 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     packet->time = sw->clock;
     packet->from = sw->pending_port;
     packet->late = false;
+    packet->deaths = 0;
     sw->in_flight++;
 
     /* Here and below the port's copy of the bytes is read: it is in the cache, the buffer may just be on its way there. */

@@ -159,6 +159,8 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
     case OUT_TICKED:
         s->ticking = false;
         return true;
+    case OUT_PROGRESS:
+        return true;
     case OUT_QUERIED:
         if (!sw->query.active || sw->query.slot != slot)
             return false;
@@ -170,7 +172,7 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
     }
 }
 
-static unsigned take_back(struct sm_switch *sw, unsigned slot)
+unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
     uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
@@ -222,28 +224,7 @@ void switch_slot_ready(struct sm_switch *sw, unsigned slot)
 {
     sw->slots[slot].state = SLOT_READY;
     atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
-}
-
-int switch_slot_drop(struct sm_switch *sw, unsigned slot)
-{
-    struct switch_slot *s = &sw->slots[slot];
-
-    take_back(sw, slot);
-    bool clean = s->shards == 0 && s->in_flight == 0;
-
-    atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
-    s->state = SLOT_GONE;
-    s->wake_fd = -1;
-    /* What it has not answered it never will: nobody is to wait for it. */
-    s->ticking = false;
-    if (sw->query.active && sw->query.slot == slot) {
-        memcpy(channel_query(s->channel), &(struct query_header){.next_shard = SM_SHARDS}, sizeof(struct query_header));
-        sw->query.active = false;
-        switch_notify(sw, NOTICE_QUERIED);
-    }
-    if (clean)
-        state_actor_abandon(sw->arena->state, slot); /* it may have been killed, and not have left by itself */
-    return clean ? 0 : SM_E_STATE;
+    switch_adopt_orphans(sw, slot);
 }
 
 int switch_slot_retire(struct sm_switch *sw, unsigned slot)
@@ -434,7 +415,7 @@ unsigned switch_poll(struct sm_switch *sw)
     sw->now = clock_ns(CLOCK_MONOTONIC);
     for (unsigned i = 0; i < sw->slot_count; i++)
         if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING)
-            done += take_back(sw, i);
+            done += switch_take_back(sw, i);
     switch_moves_poll(sw);
     if (sw->options.order_arrival)
         switch_output_poll(sw);

@@ -33,6 +33,7 @@
 #define SWITCH_MOVES_IN_FLIGHT 64u
 #define SWITCH_TICK_NS 100000000ull /* idle shards hear of the time this often, in packet time */
 #define SWITCH_NONE 0xffu
+#define SWITCH_POISON_DEATHS 3u
 
 /* The switch's own reasons for dropping; those that a middlebox registers follow them. */
 #define SWITCH_DROPS(X)                                                                                                \
@@ -40,6 +41,7 @@
     X(HOLD, "hold")             /* interface: the hold was full and its move could not be abandoned any more */        \
     X(OVERSIZE, "oversize")     /* longer than the largest buffer */                                                   \
     X(NO_REPLICA, "no_replica") /* its shard has no owner */                                                           \
+    X(POISON, "poison")         /* SWITCH_POISON_DEATHS replicas in a row died while they processed it */              \
     X(UNKNOWN, "unknown")       /* the middlebox gave a reason that it had not registered */
 
 enum switch_drop {
@@ -65,6 +67,7 @@ struct switch_packet {
     uint8_t place;         /* enum packet_place */
     uint8_t slot;          /* whose ring */
     uint8_t from;          /* port it came in by */
+    uint8_t deaths;        /* replicas that died while they processed it */
     bool late;             /* held once: in its slot's list of late packets */
     uint8_t reserve_count;
     uint32_t reserve[SM_MAX_SENDS]; /* buffers for what is sent because of it */
@@ -176,6 +179,9 @@ struct sm_switch {
     struct switch_shard shards[SM_SHARDS];
     struct switch_operation operation;
     uint32_t moves_in_flight;
+    uint32_t inheritance; /* number of the last one */
+    uint32_t orphans; /* shards without a replica that could own them */
+    uint64_t deaths, taken_over; /* replicas that died, packets that others took over from them */
     uint32_t epoch; /* of the assignment; counts every change of owner */
 
     struct window_place *window;
@@ -222,11 +228,11 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error);
 int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error);
 
 /* Slots. take: reset the channel of a free slot for a new replica, returns its number or SM_E_LIMIT. ready: it has
- * registered. drop: the replica is gone; SM_E_STATE if it still owned shards. retire: tell it to end; SM_E_STATE if it
- * owns shards or is about to. */
+ * registered. died: the kernel has reported its exit; what it had is undone or taken over. retire: tell it to end;
+ * SM_E_STATE if it owns shards or is about to. */
 int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t pid, int wake_fd);
 void switch_slot_ready(struct sm_switch *sw, unsigned slot);
-int switch_slot_drop(struct sm_switch *sw, unsigned slot);
+void switch_slot_died(struct sm_switch *sw, unsigned slot);
 int switch_slot_retire(struct sm_switch *sw, unsigned slot);
 /* Tell all replicas to end: the service does. */
 void switch_dismiss(struct sm_switch *sw);
@@ -272,6 +278,9 @@ void switch_moves_poll(struct sm_switch *sw);                           /* moves
 bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot);
 void switch_released(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
 void switch_move_abandon(struct sm_switch *sw, uint32_t shard, const char *cause);
+void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot);
+void switch_adopt_orphans(struct sm_switch *sw, unsigned slot);         /* death.c */
+unsigned switch_take_back(struct sm_switch *sw, unsigned slot);         /* switch.c */
 void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *entry); /* output.c */
 void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out_entry *entry);
 void switch_unprocessed(struct sm_switch *sw, uint32_t buffer);
@@ -281,7 +290,8 @@ uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes);      /* pool.
 void switch_buffer_free(struct sm_switch *sw, uint32_t buffer);
 bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer);
 void switch_reserve_free(struct sm_switch *sw, struct switch_packet *packet, unsigned used);
-/* A packet that was held: it is back; its move was abandoned, so another slot gets it. */
+/* A packet that is behind later ones of its slot: from now on; it is back; its move was abandoned, so another slot gets it. */
+void switch_late_enter(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_back(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_change(struct sm_switch *sw, unsigned from, unsigned to, uint32_t buffer);
 void switch_notify(struct sm_switch *sw, enum switch_notice notice);

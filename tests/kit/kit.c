@@ -2,6 +2,7 @@
 #include "kit.h"
 
 #include <pthread.h>
+#include <setjmp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,7 +92,7 @@ static void remove_replica(struct kit *kit, unsigned slot)
     if (kit->options->threads)
         pthread_join(kit->threads[slot], NULL);
     replica_unbind(replica);
-    switch_slot_drop(kit->sw, slot);
+    switch_slot_died(kit->sw, slot);
     if (kit->options->ended)
         kit->options->ended(replica, kit->options->user);
     free(replica);
@@ -139,6 +140,53 @@ static void operate(struct kit *kit)
     switch_move_go(kit->sw);
 }
 
+#ifdef SM_STEPS
+/*
+ * A death, as the kernel would leave it: the replica stops somewhere, nothing of its own runs any more. Somebody is
+ * always started in its place if it was the last one.
+ */
+static jmp_buf death;
+static uint64_t steps_to_live; /* 0: immortal */
+
+static void at_step(void)
+{
+    if (steps_to_live > 0 && --steps_to_live == 0)
+        longjmp(death, 1);
+}
+
+static void kill_one(struct kit *kit)
+{
+    unsigned slots[ARENA_SLOTS];
+    const unsigned count = ready(kit, slots);
+    struct sm_errbuf error;
+
+    if (count == 0)
+        return;
+    unsigned slot = slots[below(kit, count)];
+    struct sm_replica *replica = kit->replicas[slot];
+    journal_step = at_step;
+    if (setjmp(death) == 0) {
+        steps_to_live = 1 + below(kit, 3000);
+        replica_burst(replica, CHANNEL_BURST);
+    }
+    steps_to_live = 0;
+    journal_step = NULL;
+    if (replica->retired) {
+        remove_replica(kit, slot);
+        return;
+    }
+    if (kit->options->ended)
+        kit->options->ended(replica, kit->options->user);
+    free(replica);
+    kit->replicas[slot] = NULL;
+    switch_slot_died(kit->sw, slot);
+    if (count == 1)
+        add_replica(kit, &error);
+}
+#else
+static void kill_one(struct kit *kit) { (void)kit; }
+#endif
+
 static void step(struct kit *kit)
 {
     if (kit->sw->operation.abandoned)
@@ -147,6 +195,8 @@ static void step(struct kit *kit)
 
     if (kit->options->schedule && !kit->sw->operation.active && below(kit, 16) == 0)
         operate(kit);
+    if (kit->options->kills && below(kit, kit->options->kills) == 0)
+        kill_one(kit);
     if (kit->options->threads) {
         for (unsigned i = 0; i < ARENA_SLOTS; i++)
             if (kit->replicas[i] && atomic_load(&kit->through[i]))
@@ -177,6 +227,8 @@ static void judge(struct kit *kit, struct kit_result *result)
         .moves = sw->moves_completed,
         .abandoned = sw->moves_abandoned,
         .held = sw->held_packets,
+        .deaths = sw->deaths,
+        .taken_over = sw->taken_over,
         .flows_created = usage.flows_created,
         .flows_live = usage.flows_live,
         .flows_refused = usage.flows_refused,

@@ -19,6 +19,7 @@ struct kit_options {
     uint64_t seed;
     unsigned replicas;    /* at the start; more may join when the schedule says so */
     bool schedule;        /* split, merge and move at random; false: nothing happens */
+    unsigned kills;       /* one step in so many kills a replica, somewhere in a burst (KIT_STEP builds) or between two; 0: none */
     bool threads;         /* a thread for each replica; needed where replicas wait for one another */
     unsigned buffers;     /* packet buffers; 0: 512 */
     bool cannot_wait;     /* the input behaves like an interface: what finds no room is dropped */
@@ -36,7 +37,7 @@ struct kit_options {
 
 struct kit_result {
     uint64_t in, out, dropped, generated;
-    uint64_t moves, abandoned, held;
+    uint64_t moves, abandoned, held, deaths, taken_over;
     uint64_t flows_created, flows_live, flows_refused, memory_used;
     uint64_t drops[SWITCH_DROP_COUNT];
     char cause[96]; /* of the moves that were abandoned last */

@@ -246,8 +246,13 @@ static void on_detach(void *user, struct rpc_peer *peer, const char *reason)
     (void)user;
     (void)reason;
     for (unsigned i = 0; i < replica_count; i++)
-        if (replicas[i].peer == peer)
+        if (replicas[i].peer == peer) {
+            struct wire_out *exited = wire_new();
             replicas[i].peer = NULL;
+            wire_put_uint(exited, "id", replicas[i].id);
+            wire_put_uint(exited, "packets", 1);
+            rpc_broadcast(control, "exited", exited);
+        }
 }
 
 static void ignore(void *user, const struct rpc_error *error, const struct wire_value *result)

@@ -38,6 +38,10 @@ static const struct subject subjects[] = {
     {"chatterbox", SM_BY_FLOW, NULL},
 };
 
+#ifndef KILLS
+#define KILLS 0 /* the kill test has one in so many steps kill a replica */
+#endif
+
 #define SUBJECTS (sizeof subjects / sizeof *subjects)
 #define CHATTERBOX (SUBJECTS - 1)
 
@@ -203,15 +207,15 @@ static uint64_t flow_digest(const char *file, enum sm_granularity key_of, uint64
 /* ---- runs ---- */
 
 static char folder[] = "/tmp/splitmerge-schedule-XXXXXX";
-static uint64_t total_moves, total_held, total_abandoned, runs, failures, overlapping;
+static uint64_t total_moves, total_held, total_abandoned, total_deaths, total_taken_over, runs, failures, overlapping;
 static bool threads;
 
 static bool run(const struct subject *subject, const char *input, const char *output, bool arrival, uint64_t seed,
                 unsigned replicas, struct kit_result *result)
 {
     struct kit_options options = {
-        .input = input, .output = output, .order_arrival = arrival, .seed = seed, .replicas = replicas, .schedule = replicas > 1,
-        .threads = threads && replicas > 1};
+        .kills = replicas > 1 ? KILLS : 0, .input = input, .output = output, .order_arrival = arrival, .seed = seed, .replicas = replicas,
+        .schedule = replicas > 1, .threads = threads && replicas > 1};
     struct policy *policy = NULL;
     struct sm_errbuf error = {{0}};
     int status;
@@ -264,13 +268,20 @@ static void compare(const struct subject *subject, const char *input, bool arriv
         fail(input, subject, seed, arrival, one.broken[0] ? one.broken : many.broken);
     else if (one.in != many.in || one.out != many.out || one.dropped != many.dropped || one.flows_created != many.flows_created ||
              one.flows_live != many.flows_live)
-        fail(input, subject, seed, arrival, "the counts differ");
+        fail(input, subject, seed, arrival, "the counts differ"),
+            printf("  in %llu %llu, out %llu %llu, dropped %llu %llu, created %llu %llu, live %llu %llu\n", (unsigned long long)one.in,
+                   (unsigned long long)many.in, (unsigned long long)one.out, (unsigned long long)many.out,
+                   (unsigned long long)one.dropped, (unsigned long long)many.dropped,
+                   (unsigned long long)one.flows_created, (unsigned long long)many.flows_created,
+                   (unsigned long long)one.flows_live, (unsigned long long)many.flows_live);
     else if (arrival ? !same_file(alone, split)
                      : flow_digest(alone, subject->key, &count_one) != flow_digest(split, subject->key, &count_many) || count_one != count_many)
         fail(input, subject, seed, arrival, "the outputs differ");
     total_moves += many.moves;
     total_held += many.held;
     total_abandoned += many.abandoned;
+    total_deaths += many.deaths;
+    total_taken_over += many.taken_over;
     overlapping += many.replicas_in_flight >= 2;
     if (many.in >= 1000 && many.busy_shards >= 32 && many.replicas_in_flight < 2)
         fail(input, subject, seed, arrival, "packets were never in flight in two replicas at once");
@@ -348,6 +359,9 @@ int main(void)
     printf("%llu captures, %llu comparisons, %llu moves completed, %llu abandoned, %llu packets held, %llu runs with two replicas busy; %llu failed\n",
            (unsigned long long)captures, (unsigned long long)runs, (unsigned long long)total_moves, (unsigned long long)total_abandoned,
            (unsigned long long)total_held, (unsigned long long)overlapping, (unsigned long long)failures);
+    if (KILLS)
+        printf("%llu replicas killed, %llu packets taken over\n", (unsigned long long)total_deaths,
+               (unsigned long long)total_taken_over);
     /* How threads meet is not in our hands: they may never meet a packet in a hold. */
     return failures || runs == 0 || total_moves == 0 || (total_held == 0 && !threads);
 }

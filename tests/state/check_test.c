@@ -88,9 +88,9 @@ Test(state_check, flows_and_limits)
     PLANT("a changed hash", flow->hash, flow->hash + 1);
     PLANT("another class", flow->cls, 9);
     PLANT("other timers", flow->timers, 1);
-    PLANT("flows live", f.state->live.flows, 59);
-    PLANT("flows of the class", f.state->class_live[cls].flows, 61);
-    PLANT("flows of no class", f.state->class_live[31].flows, 1);
+    PLANT("flows live", f.actor->counters[0].live, 59);
+    PLANT("flows of the class", f.actor->counters[0].class_live[cls], 61);
+    PLANT("flows of no class", f.actor->counters[0].class_live[31], 1);
     PLANT("magic", f.state->magic, 0);
 }
 

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The undo journal; see journal.h for overview, life-cycle, concurrency and limits. */
+
+#include "state/journal.h"
+
+#include "state/internal.h"
+
+#ifdef SM_STEPS
+void (*journal_step)(void);
+#endif
+
+static struct journal_entry *entry_at(struct journal_region *region, uint32_t at)
+{
+    return (struct journal_entry *)(void *)(region->entries + at);
+}
+
+static uint32_t entry_bytes(uint32_t length)
+{
+    return (uint32_t)sizeof(struct journal_entry) + ((length + 15) & ~15u);
+}
+
+static uint32_t load(_Atomic uint32_t *word)
+{
+    return atomic_load_explicit(word, memory_order_acquire);
+}
+
+static void store(_Atomic uint32_t *word, uint32_t value)
+{
+    atomic_store_explicit(word, value, memory_order_release);
+}
+
+void journal_format(struct journal_region *region, size_t bytes)
+{
+    assert(bytes >= sizeof *region + 2 * (size_t)JOURNAL_PACKET_BYTES);
+    memset(region, 0, sizeof *region);
+    region->capacity = (uint32_t)(bytes - sizeof *region);
+}
+
+void journal_open(struct journal *journal, struct journal_region *region, struct state_actor *actor, uint64_t commit)
+{
+    *journal = (struct journal){.region = region, .actor = actor};
+    atomic_store_explicit(&region->base, commit, memory_order_release);
+    actor->journal = journal;
+}
+
+static struct journal_entry *append(struct journal *journal, uint64_t address, uint32_t length, enum journal_kind kind)
+{
+    uint32_t bytes = entry_bytes(length);
+    if (journal->region->capacity - journal->used < bytes) {
+        return NULL;
+    }
+    struct journal_entry *entry = entry_at(journal->region, journal->used);
+    *entry = (struct journal_entry){
+        .address = address, .length = length, .kind = kind, .back = journal->used - journal->last};
+    journal->last = journal->used;
+    journal->used += bytes;
+    return entry;
+}
+
+bool journal_image(struct journal *journal, const void *address, uint32_t length)
+{
+    uint64_t at = (uintptr_t)address;
+    if (journal == NULL) {
+        return true;
+    }
+    uint32_t known = journal->recent < 8 ? journal->recent : 8;
+    for (uint32_t i = 0; i < known; i++) {
+        if (journal->images[i].address <= at && at + length <= journal->images[i].address + journal->images[i].length) {
+            return true;
+        }
+    }
+    struct journal_entry *entry = append(journal, at, length, JOURNAL_IMAGE);
+    if (entry == NULL) {
+        return false;
+    }
+    memcpy(entry + 1, address, length);
+    journal->images[journal->recent % 8].address = at;
+    journal->images[journal->recent++ % 8].length = length;
+    STEP();
+    store(&journal->region->used, journal->used);
+    STEP();
+    /* The image before the change, whatever the compiler would like. */
+    atomic_thread_fence(memory_order_release);
+    return true;
+}
+
+void journal_alloc(struct journal *journal, const void *object)
+{
+    if (journal == NULL) {
+        return;
+    }
+    struct journal_entry *entry = append(journal, (uintptr_t)object, 0, JOURNAL_ALLOC);
+    assert(entry != NULL && "a packet's allocations fit in the room that it is sure of");
+    (void)entry;
+    STEP();
+    store(&journal->region->used, journal->used);
+    STEP();
+    atomic_thread_fence(memory_order_release);
+}
+
+void journal_free(struct journal *journal, void *object)
+{
+    struct journal_entry *entry = append(journal, (uintptr_t)object, 0, JOURNAL_FREE);
+    assert(entry != NULL && "a packet's frees fit in the room that it is sure of");
+    (void)entry;
+    journal->frees++;
+    journal->packet_frees++;
+    store(&journal->region->used, journal->used);
+}
+
+/*
+ * Carry out the frees of entries [from, to), but for the first `skip`. Each object gets a tombstone and is announced
+ * first. Whoever dies then leaves one that is free or not, and perhaps somebody else's already; the tombstone tells, since
+ * an allocator wipes it before it takes the object (slab.c).
+ */
+static void carry_out_frees(struct state_actor *actor, struct state *state, struct journal_region *region, uint32_t from,
+                            uint32_t to, uint32_t skip)
+{
+    uint32_t number = 0;
+    for (uint32_t at = from; at < to; at += entry_bytes(entry_at(region, at)->length)) {
+        const struct journal_entry *entry = entry_at(region, at);
+        if (entry->kind != JOURNAL_FREE || number++ < skip) {
+            continue;
+        }
+        void *object = (void *)(uintptr_t)entry->address;
+        slab_bury(object);
+        STEP();
+        store(&region->freed, number);
+        STEP();
+        slab_release(state, actor, object);
+        STEP();
+    }
+}
+
+/* The same for a dead replica's frees, of which the last announced one may have been carried out. */
+static void finish_frees(struct state *state, struct journal_region *region, uint32_t from, uint32_t to)
+{
+    uint32_t announced = load(&region->freed), number = 0;
+    for (uint32_t at = from; announced > 0 && at < to; at += entry_bytes(entry_at(region, at)->length)) {
+        const struct journal_entry *entry = entry_at(region, at);
+        if (entry->kind == JOURNAL_FREE && ++number == announced && slab_buried(state, (void *)(uintptr_t)entry->address)) {
+            slab_release(state, NULL, (void *)(uintptr_t)entry->address);
+        }
+    }
+    carry_out_frees(NULL, state, region, from, to, announced);
+}
+
+void journal_section_begin(struct journal *journal)
+{
+    journal->section = journal->used;
+    journal->section_last = journal->last;
+    journal->recent = 0;
+}
+
+void journal_section_end(struct journal *journal)
+{
+    uint32_t end = journal->used;
+    journal->recent = 0;
+    journal->used = journal->section;
+    journal->last = journal->section_last;
+    store(&journal->region->used, journal->used);
+    atomic_thread_fence(memory_order_release);
+    for (uint32_t at = journal->section; at < end; at += entry_bytes(entry_at(journal->region, at)->length)) {
+        const struct journal_entry *entry = entry_at(journal->region, at);
+        if (entry->kind == JOURNAL_FREE) {
+            journal->frees--;
+            journal->packet_frees--;
+            slab_release(journal->actor->state, journal->actor, (void *)(uintptr_t)entry->address);
+        }
+    }
+}
+
+void journal_prepare(struct journal *journal, bool all)
+{
+    uint32_t next = all ? journal->used : journal->packet_start;
+    store(&journal->region->freed, 0);
+    store(&journal->region->next_start, next);
+}
+
+void journal_committed(struct journal *journal, uint64_t commit)
+{
+    struct journal_region *region = journal->region;
+    uint32_t next = load(&region->next_start);
+    bool all = next == journal->used;
+    if (journal->frees > (all ? 0 : journal->packet_frees)) {
+        carry_out_frees(journal->actor, journal->actor->state, region, journal->start, next, 0);
+    }
+    STEP();
+    store(&region->start, next);
+    STEP();
+    atomic_store_explicit(&region->base, commit, memory_order_release);
+    STEP();
+    journal->start = next;
+    journal->frees = all ? 0 : journal->packet_frees;
+    if (all) { /* all are empty ranges, in whatever order these become visible */
+        store(&region->used, 0);
+        STEP();
+        store(&region->start, 0);
+        STEP();
+        store(&region->next_start, 0);
+        journal->used = journal->start = journal->last = 0;
+        journal_packet(journal);
+    }
+}
+
+static void undo(struct state *state, const struct journal_entry *entry)
+{
+    void *address = (void *)(uintptr_t)entry->address;
+    if (entry->kind == JOURNAL_IMAGE) {
+        memcpy(address, entry + 1, entry->length);
+    } else if (entry->kind == JOURNAL_ALLOC) {
+        slab_unmake(state, address);
+    }
+}
+
+unsigned journal_recover(struct state *state, struct journal_region *region, uint64_t commit)
+{
+    uint32_t used = load(&region->used), start = load(&region->start), next = load(&region->next_start);
+    bool committed = atomic_load_explicit(&region->base, memory_order_acquire) != commit;
+    uint32_t from = committed ? next : start, last = from;
+    unsigned count = 0;
+    if (committed && next <= used) {
+        finish_frees(state, region, start, next);
+    }
+    for (uint32_t at = from; at < used; at += entry_bytes(entry_at(region, at)->length)) {
+        last = at;
+    }
+    for (uint32_t at = last; from < used; at -= entry_at(region, at)->back) {
+        undo(state, entry_at(region, at));
+        count++;
+        if (at == from) {
+            break;
+        }
+    }
+    memset(region, 0, offsetof(struct journal_region, capacity));
+    return count;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_STATE_JOURNAL_H
+#define SM_STATE_JOURNAL_H
+
+/*
+ * The undo journal: what makes a burst a transaction (design D5).
+ *
+ * Overview.  A replica's changes to the arena become final with one store, of its channel's commit word. Before it first
+ * changes memory in a packet, the old bytes go to the journal; an allocation is announced before it is made; what
+ * is freed stays as it is until the commit. When a replica has died, the host reads the commit word and the journal: changes of
+ * packets that were not committed are undone, in reverse, and frees of committed ones are carried out.
+ *
+ * Life-cycle.  Entries are appended behind `used`. `start` is where the entries of uncommitted packets begin. A commit:
+ *
+ *     1. next_start = where the entries of packets that stay uncommitted begin (the one in hand, or none)
+ *     2. the commit word is stored: this is the point of no return
+ *     3. frees between start and next_start are carried out, each announced in `freed`
+ *     4. start = next_start, base = the commit word
+ *
+ * Whoever comes later compares `base` with the commit word: equal, the entries from `start` on are to be undone;
+ * different, step 2 was done, and the entries from `next_start` on are, and step 3 has to be finished.
+ *
+ * Concurrency.  One writer, the replica's thread; the host once the kernel has reported its exit. Stores of a killed process
+ * take effect in program order as far as they got, so the order of stores is all that matters; the fences keep the compiler
+ * (and other architectures) to it.
+ *
+ * Limits.  The region's size. A burst ends early when less than JOURNAL_PACKET_BYTES are left; a packet that needs more
+ * than that is refused further changes (journal_image() returns false).
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define JOURNAL_PACKET_BYTES (1u << 20) /* room that a packet is sure to find */
+
+struct state;
+struct state_actor;
+
+/*
+ * Places where a test's replica may be killed: after each entry, around each commit, and between changes. Only the
+ * tests' build of the runtime (SM_STEPS) has them.
+ */
+#ifdef SM_STEPS
+extern void (*journal_step)(void);
+#define STEP() (journal_step ? journal_step() : (void)0)
+#else
+#define STEP() ((void)0)
+#endif
+
+enum journal_kind { JOURNAL_IMAGE, JOURNAL_ALLOC, JOURNAL_FREE };
+
+struct journal_entry {
+    uint64_t address;
+    uint32_t length;    /* of the image that follows, padded to 16 bytes */
+    uint32_t kind : 4;  /* enum journal_kind */
+    uint32_t back : 28; /* bytes to the entry before; 0: none */
+};
+
+/* In the arena. All zero: nothing to undo. */
+struct journal_region {
+    _Atomic uint64_t base; /* the commit word that the uncommitted entries follow */
+    _Atomic uint32_t used;
+    _Atomic uint32_t start, next_start;
+    _Atomic uint32_t freed; /* frees between start and next_start that have been begun */
+    uint32_t capacity;      /* bytes of entries */
+    _Alignas(16) unsigned char entries[];
+};
+
+/* The replica's side, in its own memory. */
+struct journal {
+    struct journal_region *region;
+    struct state_actor *actor;
+    uint32_t used;         /* as in the region */
+    uint32_t last;         /* the entry before that */
+    uint32_t packet_start; /* where the entries of the packet in hand begin */
+    uint32_t start;
+    uint32_t frees;        /* entries of that kind in all */
+    uint32_t packet_frees; /* of the packet in hand */
+    uint32_t section, section_last; /* where the entries of the section that is open begin, and the entry before */
+    uint32_t recent;       /* the packet's last images: these need no second one */
+    struct {
+        uint64_t address;
+        uint32_t length;
+    } images[8];
+};
+
+void journal_format(struct journal_region *region, size_t bytes);
+void journal_open(struct journal *journal, struct journal_region *region, struct state_actor *actor, uint64_t commit);
+
+/* A packet begins; the one before is complete. */
+static inline void journal_packet(struct journal *journal)
+{
+    journal->packet_start = journal->used;
+    journal->packet_frees = 0;
+    journal->recent = 0;
+}
+
+/* Whether another packet may begin before a commit. */
+static inline bool journal_has_room(const struct journal *journal)
+{
+    return journal->region->capacity - journal->used >= JOURNAL_PACKET_BYTES;
+}
+
+/* Keep what `address` holds; call before it changes. False: no room. NULL journal: nothing is kept. */
+bool journal_image(struct journal *journal, const void *address, uint32_t length);
+
+/* An object is about to be allocated; is to be freed at the commit. */
+void journal_alloc(struct journal *journal, const void *object);
+void journal_free(struct journal *journal, void *object);
+
+/*
+ * A section: changes to memory with several writers, under its lock. They are undone by image only while the lock is
+ * held; journal_section_end() makes them final, with one store, before it is given back. Frees in it are carried out then.
+ */
+void journal_section_begin(struct journal *journal);
+void journal_section_end(struct journal *journal);
+
+/* Around the store of the commit word: `all`: the packet in hand is complete too. */
+void journal_prepare(struct journal *journal, bool all);
+void journal_committed(struct journal *journal, uint64_t commit);
+
+/* The host, for a dead replica: undo and finish. Returns how many entries were undone. */
+unsigned journal_recover(struct state *state, struct journal_region *region, uint64_t commit);
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * A replica has died (promises P5 and P6): called when the kernel has reported its exit, never before.
+ *
+ * What it committed is taken back as ever. What it had begun is undone by its journal, its locks are broken, its slabs let go.
+ * Its shards get new owners among the survivors, who are told by one marker each; then the packets that it had not
+ * committed go to them, in order, and behind those what moves under way had held. Where nobody survives the shards are
+ * orphaned: their packets are held until a replica comes.
+ */
+
+#include <assert.h>
+
+#include "state/journal.h"
+#include "switch/switch.h"
+
+/* Undo what was begun, and give back what was held. */
+static void put_right(struct sm_switch *sw, unsigned slot)
+{
+    struct arena *arena = sw->arena;
+    struct channel *channel = sw->slots[slot].channel;
+
+    journal_recover(arena->state, channel_journal(channel), atomic_load_explicit(&channel->commit, memory_order_acquire));
+    for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
+        if (state_lock_holder(arena->state, stripe) == (int)slot)
+            state_unlock(arena->state, stripe);
+    for (unsigned i = 0; i < arena->registration.shared_count; i++)
+        if (atomic_load_explicit(&arena->strong[i].holder, memory_order_acquire) == slot + 1)
+            atomic_store_explicit(&arena->strong[i].holder, 0, memory_order_release);
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        if (atomic_load_explicit(&arena->writer[shard], memory_order_relaxed) == slot + 1)
+            atomic_store_explicit(&arena->writer[shard], 0, memory_order_relaxed);
+    state_actor_abandon(arena->state, slot);
+}
+
+static unsigned survivors_of(const struct sm_switch *sw, unsigned *survivors)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].state == SLOT_READY)
+            survivors[count++] = i;
+    return count;
+}
+
+/* Give a shard to its heir, who will be told by IN_INHERIT. */
+static void bequeath(struct sm_switch *sw, uint32_t number)
+{
+    struct switch_shard *shard = &sw->shards[number];
+
+    shard->owner = shard->move.to;
+    sw->slots[shard->owner].shards++;
+    sw->epoch++;
+    atomic_store_explicit(&sw->arena->heir[number], arena_heir(sw->inheritance, shard->owner), memory_order_release);
+}
+
+static void move_is_over(struct sm_switch *sw, uint32_t number)
+{
+    uint32_t flows = state_shard_flows(sw->arena->state, number);
+
+    sw->moves_in_flight--;
+    sw->moves_completed++;
+    sw->flows_moved += flows;
+    sw->operation.in_flight--;
+    sw->operation.completed++;
+    sw->operation.flows += flows;
+}
+
+/*
+ * New owners for the dead one's shards, in blocks, so that each survivor gets about as many. Returns the number of
+ * shards, put in `flush`, whose holds are to follow the packets of the ring.
+ */
+static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
+{
+    unsigned survivors[ARENA_SLOTS], flushes = 0;
+    unsigned count = survivors_of(sw, survivors);
+
+    /* A number of its own: an heir that dawdles must not take what a later death gives it before the ticks in between. */
+    sw->inheritance++;
+    uint32_t share = count ? sw->slots[slot].shards / count + 1 : 1, given = 0;
+
+    for (uint32_t number = 0; number < SM_SHARDS; number++) {
+        struct switch_shard *shard = &sw->shards[number];
+        if (shard->owner != slot) {
+            if (shard->move.state == MOVE_RELEASING && shard->move.to == slot)
+                switch_move_abandon(sw, number, "the replica that it was to go to has died");
+            continue;
+        }
+        unsigned heir = count ? survivors[given++ / share] : MOVE_NOBODY;
+        bool moving = shard->move.state == MOVE_RELEASING;
+        unsigned actions = move_step(&shard->move, MOVE_OWNER_DIED, slot, heir, 0);
+        assert(!(actions & MOVE_DO_REFUSE));
+        sw->slots[slot].shards--;
+        if (moving)
+            move_is_over(sw, number);
+        if (actions & MOVE_DO_OWN) {
+            bequeath(sw, number);
+        } else {
+            shard->owner = SWITCH_NONE;
+            sw->orphans++;
+        }
+        if (actions & MOVE_DO_FLUSH)
+            flush[flushes++] = number;
+    }
+    for (unsigned i = 0; i < count; i++)
+        switch_push(sw, survivors[i], IN_INHERIT, sw->inheritance, 0, sw->clock);
+    return flushes;
+}
+
+/* A packet that the dead one had, to whoever owns its shard now. */
+static void hand_over(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool culprit)
+{
+    struct switch_packet *packet = &sw->packets[buffer];
+
+    sw->slots[slot].in_flight--;
+    if (packet->late)
+        switch_late_back(sw, slot, buffer);
+    packet->late = false;
+    packet->deaths = culprit ? packet->deaths + 1 : 0;
+    if (packet->deaths >= SWITCH_POISON_DEATHS) {
+        switch_reserve_free(sw, packet, 0);
+        switch_drop(sw, buffer, DROP_POISON);
+        return;
+    }
+    sw->taken_over++;
+    switch_steer(sw, buffer);
+    if (packet->place == PLACE_RING) {
+        /* It comes behind later packets of its new owner. */
+        packet->late = true;
+        switch_late_enter(sw, packet->slot, buffer);
+    }
+}
+
+/* The ring's entries that were not committed, in order. A ring that the dead one wrote in is not believed. */
+static void requeue(struct sm_switch *sw, unsigned slot)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
+    uint32_t at = atomic_load_explicit(&s->channel->at, memory_order_relaxed);
+
+    for (uint32_t i = commit_consumed(commit); i != s->in_head; i++) {
+        const struct in_entry entry = s->in[i & s->channel->ring_mask];
+        if (entry.kind == IN_PACKET && entry.buffer < sw->buffers && sw->packets[entry.buffer].place == PLACE_RING &&
+            sw->packets[entry.buffer].slot == slot)
+            hand_over(sw, slot, entry.buffer, i == at);
+    }
+    s->published = s->in_head;
+    if (s->in_flight > 0)
+        switch_fail(sw, "replica %s destroyed its ring before it died: %u packets are lost", s->name, s->in_flight);
+}
+
+void switch_slot_died(struct sm_switch *sw, unsigned slot)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    uint32_t flush[SWITCH_MOVES_IN_FLIGHT];
+    bool had_state = s->state == SLOT_READY || s->state == SLOT_RETIRING;
+
+    if (had_state)
+        switch_take_back(sw, slot);
+    sw->deaths += s->state == SLOT_READY;
+    s->state = SLOT_GONE;
+    s->wake_fd = -1;
+    s->ticking = false;
+    sw->final_tick = false; /* its heirs may have answered theirs already */
+    atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
+    if (!had_state)
+        return;
+    put_right(sw, slot);
+    unsigned flushes = pass_on(sw, slot, flush);
+    requeue(sw, slot);
+    for (unsigned i = 0; i < flushes; i++)
+        switch_flush_hold(sw, &sw->shards[flush[i]], sw->shards[flush[i]].owner);
+    if (sw->query.active && sw->query.slot == slot) {
+        *(struct query_header *)(void *)channel_query(s->channel) = (struct query_header){.next_shard = SM_SHARDS};
+        sw->query.active = false;
+        switch_notify(sw, NOTICE_QUERIED);
+    }
+}
+
+/* A replica has come where there was none. */
+void switch_adopt_orphans(struct sm_switch *sw, unsigned slot)
+{
+    if (sw->orphans == 0)
+        return;
+    sw->inheritance++;
+    for (uint32_t number = 0; number < SM_SHARDS; number++)
+        if (!(move_step(&sw->shards[number].move, MOVE_ADOPTED, 0, slot, 0) & MOVE_DO_REFUSE))
+            bequeath(sw, number);
+    switch_push(sw, slot, IN_INHERIT, sw->inheritance, 0, sw->clock);
+    for (uint32_t number = 0; number < SM_SHARDS; number++)
+        if (sw->shards[number].owner == slot && sw->shards[number].hold_head != POOL_NONE)
+            switch_flush_hold(sw, &sw->shards[number], slot);
+    sw->orphans = 0;
+}
