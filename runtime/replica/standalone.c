@@ -120,7 +120,7 @@ int standalone_open(struct sm_replica *replica, const struct sm_options *options
         switch_slot_take(standalone->sw, 1, "r1", getpid(), -1);
         return replica_bind(replica, replica->arena, 0);
     }
-    if (!standalone->sw) {
+    if (!standalone || !standalone->sw) {
         struct sm_errbuf ignored;
         if (sw.out)
             sw.out->ops->close(sw.out, false, &ignored);
