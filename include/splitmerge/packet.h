@@ -64,7 +64,7 @@ SM_EXPORT uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset,
 
 /*
  * Verdicts. A packet that gets none passes. A drop names its reason (sm_drop_reason() in splitmerge.h), counted
- * in the report under that name. In tap mode verdicts are counted and change nothing.
+ * in the report under that name. In tap mode verdicts change nothing.
  */
 SM_EXPORT void sm_packet_pass(struct sm_packet *packet);
 SM_EXPORT void sm_packet_drop(struct sm_packet *packet, uint16_t reason);

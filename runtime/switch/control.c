@@ -225,8 +225,12 @@ static void assign(struct control *control, struct rpc_call *call, const struct 
         rpc_reply(call, NULL);
 }
 
+static void on_notice(uv_async_t *async);
+
 static void move(struct control *control, struct rpc_call *call, const struct wire_value *params)
 {
+    /* What the operation before came to is told before the next one takes its place. */
+    on_notice(&control->worker.async);
     struct ranges_job job = {
         .list = wire_get_array(params, "moves"),
         .deadline_ms = wire_get_uint(params, "deadline_ms", 10000),
@@ -393,12 +397,8 @@ static void shut_down(struct control *control, struct rpc_call *call, const stru
 
 #define QUERY_STRIPES ARENA_SLOTS /* the slot that stands for the stripes */
 
-struct cursor {
-    uint32_t slot, shard, at;
-};
-
 struct query_job {
-    struct cursor from;
+    struct flows_cursor from;
     uint8_t *page; /* CHANNEL_QUERY_BYTES */
     bool asked;    /* a replica: NOTICE_QUERIED will come */
     uint32_t id;
@@ -408,7 +408,7 @@ static void start_query(struct sm_switch *sw, void *arg)
 {
     struct query_job *job = arg;
 
-    for (; job->from.slot < QUERY_STRIPES; job->from = (struct cursor){.slot = job->from.slot + 1}) {
+    for (; job->from.slot < QUERY_STRIPES; job->from = (struct flows_cursor){.slot = job->from.slot + 1}) {
         if (sw->slots[job->from.slot].shards == 0)
             continue;
         job->asked = switch_query_start(sw, job->from.slot, job->from.shard, job->from.at) == 0;
@@ -429,9 +429,7 @@ static void copy_page(struct sm_switch *sw, void *arg)
     job->id = slot->id;
 }
 
-static void flows_ask(struct control *control, struct cursor from);
-
-static void flows_end(struct control *control, const struct cursor *cursor)
+static void flows_end(struct control *control, const struct flows_cursor *cursor)
 {
     struct rpc_call *call = control->flows_call;
     struct wire_out *out = control->flows_out;
@@ -483,62 +481,68 @@ static bool put_page(struct control *control, const uint8_t *page, uint32_t id)
     return true;
 }
 
-/* A page is there: answer with it, or go on. */
-static void flows_page(struct control *control, const struct query_job *job)
+/* A page is there. True: *next is to be asked for; else the answer has been given. */
+static bool flows_page(struct control *control, const struct query_job *job, struct flows_cursor *next)
 {
     bool stripes = job->from.slot == QUERY_STRIPES;
-    struct cursor next = {.slot = job->from.slot};
     struct query_header header;
 
     memcpy(&header, job->page, sizeof header);
     bool whole = put_page(control, job->page, stripes ? 0 : job->id);
     bool through = header.next_shard >= (stripes ? SM_SHARDS + STATE_STRIPES : SM_SHARDS);
-    if (!whole || (through && stripes)) {
+    /* A page that leads nowhere would be asked for again for ever. */
+    bool advances = through || header.next_shard > job->from.shard || header.next_cursor > job->from.at;
+    if (!whole || !advances || (through && stripes)) {
         flows_end(control, NULL);
-        return;
+        return false;
     }
-    if (through) {
-        next.slot++;
-    } else {
-        next.shard = header.next_shard;
-        next.at = header.next_cursor;
-    }
-    if (control->flows_count >= control->flows_limit)
-        flows_end(control, &next);
-    else
-        flows_ask(control, next);
+    *next = through ? (struct flows_cursor){.slot = job->from.slot + 1}
+                    : (struct flows_cursor){job->from.slot, header.next_shard, header.next_cursor};
+    if (control->flows_count < control->flows_limit)
+        return true;
+    flows_end(control, next);
+    return false;
 }
 
-static void flows_ask(struct control *control, struct cursor from)
+static void flows_ask(struct control *control, struct flows_cursor from)
 {
-    struct query_job job = {.from = from, .page = malloc(CHANNEL_QUERY_BYTES)};
+    struct query_job job = {.page = malloc(CHANNEL_QUERY_BYTES)};
 
     if (!job.page) {
         flows_end(control, NULL);
         return;
     }
-    worker_call(&control->worker, start_query, &job);
-    control->flows_slot = job.from.slot;
-    if (!job.asked)
-        flows_page(control, &job);
+    do {
+        job.from = from;
+        worker_call(&control->worker, start_query, &job);
+        control->flows_from = job.from;
+    } while (!job.asked && flows_page(control, &job, &from));
     free(job.page);
 }
 
 static void flows_answered(struct control *control)
 {
-    struct query_job job = {.from.slot = control->flows_slot, .page = malloc(CHANNEL_QUERY_BYTES)};
+    struct query_job job = {.from = control->flows_from, .page = malloc(CHANNEL_QUERY_BYTES)};
+    struct flows_cursor next;
 
-    if (control->flows_call && job.page) {
-        worker_call(&control->worker, copy_page, &job);
-        flows_page(control, &job);
+    if (!control->flows_call) {
+        free(job.page);
+        return;
     }
+    if (!job.page) {
+        flows_end(control, NULL);
+        return;
+    }
+    worker_call(&control->worker, copy_page, &job);
+    if (flows_page(control, &job, &next))
+        flows_ask(control, next);
     free(job.page);
 }
 
 static void flows(struct control *control, struct rpc_call *call, const struct wire_value *params)
 {
     uint64_t cursor = wire_get_uint(params, "cursor", 0);
-    struct cursor from = {
+    struct flows_cursor from = {
         .slot = (uint32_t)(cursor >> 56), .shard = (uint32_t)(cursor >> 32) & 0xffffff, .at = (uint32_t)cursor};
 
     if (control->flows_call) {

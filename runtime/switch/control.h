@@ -15,6 +15,11 @@
 
 struct attach_client;
 
+/* Where a page of flows begins: a slot, a shard, and a place in it. */
+struct flows_cursor {
+    uint32_t slot, shard, at;
+};
+
 struct control {
     uv_loop_t *loop;
     struct worker worker;
@@ -29,7 +34,8 @@ struct control {
     struct rpc_call *finish_call;
     bool shutting_down;
     struct wire_out *flows_out;
-    uint32_t flows_limit, flows_count, flows_slot;
+    uint32_t flows_limit, flows_count;
+    struct flows_cursor flows_from; /* of the page that a replica was asked for */
 
     /* Attach (attach_server.c). */
     uv_poll_t listener;

@@ -29,11 +29,13 @@ static void send(struct sm_switch *sw, uint32_t buffer, uint32_t caplen, uint32_
     struct switch_packet *packet = &sw->packets[buffer];
     struct sm_port *port = way_out(sw, packet->from);
 
-    sw->out++;
-    if (is_tap(sw) || !port)
+    if (is_tap(sw) || !port) {
+        sw->out++;
         return;
+    }
+    uint64_t refused = port->counters.tx_failed;
     struct sm_frame frame = {
-        .data = pool_data(&sw->arena->pool, buffer),
+        .data = pool_data(&sw->pool, buffer),
         .caplen = caplen,
         .len = len,
         .seconds = packet->seconds,
@@ -41,6 +43,10 @@ static void send(struct sm_switch *sw, uint32_t buffer, uint32_t caplen, uint32_
     };
     if (port->ops->send(port, &frame) != 0)
         switch_fail(sw, "%s", port->error.text);
+    if (port->counters.tx_failed == refused)
+        sw->out++;
+    else
+        sw->dropped[DROP_REFUSED]++;
 }
 
 /* A packet that entered leaves, one way or the other. */
@@ -49,8 +55,8 @@ static void leave(struct sm_switch *sw, uint32_t buffer, bool drop, bool written
     struct switch_packet *packet = &sw->packets[buffer];
 
     if (FAULT(ALTER))
-        pool_data(&sw->arena->pool, buffer)[0] ^= packet->late;
-    audit_leave(&sw->audit, buffer, pool_data(&sw->arena->pool, buffer), packet->caplen, packet->len, written);
+        pool_data(&sw->pool, buffer)[0] ^= packet->late;
+    audit_leave(&sw->audit, buffer, pool_data(&sw->pool, buffer), packet->caplen, packet->len, written);
     if (!drop)
         send(sw, buffer, packet->caplen, packet->len);
     sw->in_flight--;
@@ -104,7 +110,7 @@ void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *
     if (packet->late)
         switch_late_back(sw, packet->slot, buffer);
     if (entry->verdict == VERDICT_DROP && !is_tap(sw)) {
-        bool known = entry->reason < sw->arena->registration.reason_count;
+        bool known = entry->reason < sw->reason_count;
         sw->dropped[known ? SWITCH_DROP_COUNT + entry->reason : DROP_UNKNOWN]++;
         settle(sw, buffer, true, entry->written);
     } else {

@@ -24,7 +24,7 @@ uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes)
 void switch_buffer_free(struct sm_switch *sw, uint32_t buffer)
 {
     struct switch_packet *packet = &sw->packets[buffer];
-    uint32_t *list = buffer < sw->arena->pool.small_count ? &sw->free_small : &sw->free_jumbo;
+    uint32_t *list = buffer < sw->pool.small_count ? &sw->free_small : &sw->free_jumbo;
 
     assert(packet->place != PLACE_FREE);
     packet->place = PLACE_FREE;
@@ -36,12 +36,12 @@ void switch_buffer_free(struct sm_switch *sw, uint32_t buffer)
 bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer)
 {
     struct switch_packet *packet = &sw->packets[buffer];
-    struct packet_meta *meta = pool_meta(&sw->arena->pool, buffer);
+    struct packet_meta *meta = pool_meta(&sw->pool, buffer);
 
     packet->reserve_count = 0;
-    if (sw->arena->registration.sends == 0)
+    if (sw->sends == 0)
         return true;
-    for (; packet->reserve_count < sw->arena->registration.sends; packet->reserve_count++) {
+    for (; packet->reserve_count < sw->sends; packet->reserve_count++) {
         uint32_t reserve = switch_buffer_take(sw, 1);
         if (reserve == POOL_NONE) {
             switch_reserve_free(sw, packet, 0);

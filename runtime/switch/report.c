@@ -19,7 +19,7 @@ static json_t *dropped(const struct sm_switch *sw)
     for (unsigned i = 0; i < SWITCH_DROP_COUNT; i++)
         if (sw->dropped[i])
             json_object_set_new(reasons, own[i], integer(sw->dropped[i]));
-    for (unsigned i = 0; i < sw->arena->registration.reason_count; i++)
+    for (unsigned i = 0; i < sw->reason_count; i++)
         if (sw->dropped[SWITCH_DROP_COUNT + i])
             json_object_set_new(reasons, sw->arena->registration.reasons[i], integer(sw->dropped[SWITCH_DROP_COUNT + i]));
     return reasons;

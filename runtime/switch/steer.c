@@ -140,10 +140,10 @@ void switch_steer(struct sm_switch *sw, uint32_t buffer)
 static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t buffer, struct sm_port *port)
 {
     struct switch_packet *packet = &sw->packets[buffer];
-    struct packet_meta *meta = pool_meta(&sw->arena->pool, buffer);
+    struct packet_meta *meta = pool_meta(&sw->pool, buffer);
     struct sm_parsed parsed;
 
-    memcpy(pool_data(&sw->arena->pool, buffer), frame->data, frame->caplen);
+    memcpy(pool_data(&sw->pool, buffer), frame->data, frame->caplen);
     packet->sequence = sw->admitted++;
     sw->entered++;
     packet->seconds = frame->seconds;
@@ -165,10 +165,10 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
         return false;
     }
     struct sm_key key;
-    if (sw->arena->steering == SM_BY_FLOW)
+    if (sw->steering == SM_BY_FLOW)
         key = parsed.key;
     else
-        sm_parsed_key(&parsed, frame->data, frame->caplen, sw->arena->steering, &key);
+        sm_parsed_key(&parsed, frame->data, frame->caplen, sw->steering, &key);
     meta->key = parsed.key;
     meta->headers = parsed.headers;
     meta->hash = state_hash(sw->arena->state, &key);
@@ -243,8 +243,8 @@ static uint32_t fetch_buffer(const struct sm_switch *sw, uint32_t buffer)
 {
     if (buffer == POOL_NONE)
         return POOL_NONE;
-    prefetch_for_write(pool_meta(&sw->arena->pool, buffer));
-    prefetch_for_write(pool_data(&sw->arena->pool, buffer));
+    prefetch_for_write(pool_meta(&sw->pool, buffer));
+    prefetch_for_write(pool_data(&sw->pool, buffer));
     return sw->packets[buffer].next;
 }
 

@@ -40,7 +40,7 @@ void switch_fail(struct sm_switch *sw, const char *format, ...)
 
 static int allocate(struct sm_switch *sw)
 {
-    const struct pool_layout *pool = &sw->arena->pool;
+    const struct pool_layout *pool = &sw->pool;
     uint32_t places = 1;
 
     sw->buffers = pool_count(pool);
@@ -71,6 +71,7 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
     if (sw) {
         sw->options = *options;
         sw->arena = options->arena;
+        sw->pool = options->arena->pool;
         sw->ports[0] = options->in;
         sw->ports[1] = options->out;
         sw->cannot_wait = options->in->is_interface;
@@ -223,6 +224,13 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
 void switch_slot_ready(struct sm_switch *sw, unsigned slot)
 {
     sw->slots[slot].state = SLOT_READY;
+    /* What the first replica registered holds for all; from here on the arena's copy may be scribbled on. */
+    if (!sw->registered) {
+        sw->registered = true;
+        sw->sends = sw->arena->registration.sends;
+        sw->reason_count = sw->arena->registration.reason_count;
+        sw->steering = sw->arena->steering;
+    }
     atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
     switch_adopt_orphans(sw, slot);
 }

@@ -42,6 +42,7 @@
     X(OVERSIZE, "oversize")     /* longer than the largest buffer */                                                   \
     X(NO_REPLICA, "no_replica") /* its shard has no owner */                                                           \
     X(POISON, "poison")         /* SWITCH_POISON_DEATHS replicas in a row died while they processed it */              \
+    X(REFUSED, "refused")       /* the interface would not send it, for its length for example */                      \
     X(UNKNOWN, "unknown")       /* the middlebox gave a reason that it had not registered */
 
 enum switch_drop {
@@ -159,6 +160,10 @@ struct sm_switch {
     struct switch_options options;
     struct arena *arena;
     enum switch_state state;
+    struct pool_layout pool;
+    bool registered;            /* the next three hold: own copies, not to be read where replicas write */
+    uint32_t sends, reason_count;
+    enum sm_granularity steering;
     struct sm_parser *parser;
     struct sm_port *ports[2];
     bool cannot_wait; /* packets come from an interface */
