@@ -313,9 +313,8 @@ static void drop(struct limiter *limiter, struct sm_replica *replica, struct sm_
 
 /* Decide and carry out. False: undone, because an earlier packet of another replica may have a say; only if patient. */
 static bool decide(struct limiter *limiter, struct sm_replica *replica, struct sm_packet *packet,
-                   const struct limit_set *set, bool patient)
+                   const struct limit_set *set, sm_time low, bool patient)
 {
-    sm_time low = limiter->any_shared ? sm_shared_low(replica) : (sm_time){0};
     const struct limit *marker = NULL;
 
     limiter->taking_count = 0;
@@ -360,9 +359,10 @@ void limiter_packet(struct sm_replica *replica, struct sm_packet *packet, void *
 
     if (sm_packet_headers(packet)->family == 0 || !policy_match(limiter->policy, packet, &set))
         return;
-    if (!decide(limiter, replica, packet, &set, true)) {
-        /* When it cannot be waited for, or has been, the second answer is final. */
+    if (!decide(limiter, replica, packet, &set, limiter->any_shared ? sm_shared_low(replica) : (sm_time){0}, true)) {
+        /* The second answer is final, as of this packet's time. An earlier one that a move had held may come after it,
+         * and finds that time settled: it is refused rather than the many that would have to wait for it. */
         sm_shared_wait(replica, packet);
-        decide(limiter, replica, packet, &set, false);
+        decide(limiter, replica, packet, &set, sm_packet_time(packet), false);
     }
 }

@@ -38,8 +38,8 @@ void query_fill(struct state *state, uint8_t *area, uint32_t shard, uint32_t cur
     for (; shard < end; shard++, cursor = 0) {
         if (owned && !owned[shard])
             continue;
-        if (!owned)
-            state_lock(state, shard, slot);
+        if (!owned && !state_try_lock(state, shard, slot))
+            continue;
         bool whole = fill_shard(state, area, shard, &cursor);
         if (!owned)
             state_unlock(state, shard);

@@ -99,16 +99,14 @@ static uint64_t earliest_late(struct arena *arena, uint64_t slots)
     return low;
 }
 
-/* The earliest packet time at which another replica may still present a packet, or this one a late packet. */
-static uint64_t low_of_others(const struct sm_replica *replica)
+/* The packet time that all other replicas have reached in their rings. */
+static uint64_t low_of_rings(const struct sm_replica *replica)
 {
     struct arena *arena = replica->arena;
     /* Read before the rings: whoever's ring is found empty will be given nothing earlier than this. */
     uint64_t low = atomic_load_explicit(&arena->pushed_time, memory_order_acquire);
     uint64_t slots = atomic_load_explicit(&arena->ready_slots, memory_order_acquire) & ~(1ull << replica->slot);
-    uint64_t late = earliest_late(arena, slots | 1ull << replica->slot);
 
-    low = late < low ? late : low;
     for (; slots; slots &= slots - 1) {
         unsigned slot = (unsigned)__builtin_ctzll(slots);
         const struct channel *channel = arena_channel(arena, 0, slot);
@@ -123,26 +121,27 @@ static uint64_t low_of_others(const struct sm_replica *replica)
 
 sm_time sm_shared_low(const struct sm_replica *replica)
 {
-    uint64_t low = low_of_others(replica);
+    uint64_t low = low_of_rings(replica);
+    uint64_t late = earliest_late(replica->arena, atomic_load_explicit(&replica->arena->ready_slots, memory_order_acquire));
     /* The packet in hand or, in a timer, the packet or tick that made it due. */
     uint64_t own = atomic_load_explicit(&replica->channel->low, memory_order_relaxed);
 
+    low = late < low ? late : low;
     return (sm_time){own < low ? own : low};
 }
 
+/*
+ * Late packets are not waited for: they may be behind the packet in hand in our own ring, or behind a release that is
+ * behind another's. So a replica only ever waits for one that is at an earlier packet, and the earliest of all never waits.
+ */
 bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
 {
-    const _Atomic uint64_t *late = &replica->arena->late_time[replica->slot];
     unsigned turns = 0;
 
-    if (low_of_others(replica) >= packet->time)
-        return true;
-    replica_commit(replica, false);
-    while (low_of_others(replica) < packet->time) {
-        /* Packets that are behind this one in our own ring, though earlier: others wait for them, and so for us. */
-        if (atomic_load_explicit(late, memory_order_acquire) < packet->time)
-            return false;
-        back_off(&turns);
+    if (low_of_rings(replica) < packet->time) {
+        replica_commit(replica, false);
+        while (low_of_rings(replica) < packet->time)
+            back_off(&turns);
     }
-    return true;
+    return sm_shared_low(replica).ns >= packet->time;
 }

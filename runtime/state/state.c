@@ -181,6 +181,20 @@ void state_lock(struct state *state, uint32_t stripe, unsigned slot)
     }
 }
 
+bool state_try_lock(struct state *state, uint32_t stripe, unsigned slot)
+{
+    _Atomic(uint32_t) *lock = lock_of(state, stripe);
+    for (unsigned tries = 0; tries < LOCK_YIELDS; tries++) {
+        uint32_t nobody = 0;
+        if (atomic_compare_exchange_strong_explicit(lock, &nobody, slot + 1, memory_order_acquire,
+                                                    memory_order_relaxed)) {
+            return true;
+        }
+        sched_yield();
+    }
+    return false;
+}
+
 void state_unlock(struct state *state, uint32_t stripe)
 {
     _Atomic(uint32_t) *lock = lock_of(state, stripe);

@@ -152,6 +152,7 @@ bool state_timer_expire(struct state_actor *actor, uint32_t shard, sm_time now, 
 
 /* Stripe locks: short, held only across one get..put of a shared flow. `slot` of the holder is in the lock word. */
 void state_lock(struct state *state, uint32_t stripe, unsigned slot);
+bool state_try_lock(struct state *state, uint32_t stripe, unsigned slot); /* a while; false: its holder may be dead */
 void state_unlock(struct state *state, uint32_t stripe);
 
 /* The slot that holds the stripe's lock, -1: nobody. Host: what a dead actor left locked, to undo and then unlock. */
