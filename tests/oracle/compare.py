@@ -128,12 +128,16 @@ def main():
     parser.add_argument("--policies", type=int, default=0, help="so many for each file, chosen at random; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--synthetic", action="store_true", help="captures made on the spot")
-    parser.add_argument("--traces", help="a folder that may be missing")
+    parser.add_argument("--traces", help="a folder; the project's own samples where it is missing")
     parser.add_argument("--packets-max", type=int, default=0, help="skip larger captures")
     parser.add_argument("paths", nargs="*")
     args = parser.parse_args()
     if args.traces:
-        args.paths.append(os.environ.get("SM_TRACES", args.traces))
+        folder = os.environ.get("SM_TRACES", args.traces)
+        if not os.path.isdir(folder):
+            folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "samples")
+            print("no folder of captures beside the project: only its own samples are compared")
+        args.paths.append(folder)
         args.policies = 0 if os.environ.get("SM_FULL") == "1" else args.policies
         args.paths = [path for path in args.paths if os.path.exists(path)]
     runs = failures = files = skipped = 0
