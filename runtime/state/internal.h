@@ -259,4 +259,10 @@ static inline void save(const struct state_actor *actor, const void *address, ui
     }
 }
 
+/* All of a shard but its lock, which is nobody's to put back. */
+static inline void save_shard(const struct state_actor *actor, const struct shard *shard)
+{
+    save(actor, shard, offsetof(struct shard, lock));
+}
+
 #endif

@@ -244,7 +244,8 @@ static void *slab_take(struct state_actor *actor, unsigned bin, uint32_t index)
     assert(*word < words);
     for (uint32_t i = 0; i < words; i++) {
         uint64_t valid = *word == objects / 64 ? (UINT64_C(1) << (objects % 64)) - 1 : ~UINT64_C(0);
-        uint64_t room = ~atomic_load_explicit(&slab->used[*word], memory_order_relaxed) & valid;
+        /* Acquire: whoever freed an object has done with it before we write on it. */
+        uint64_t room = ~atomic_load_explicit(&slab->used[*word], memory_order_acquire) & valid;
         if (room != 0) {
             uint64_t bit = room & -room;
             uint32_t number = *word * 64 + (uint32_t)__builtin_ctzll(bit);

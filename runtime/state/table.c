@@ -167,7 +167,7 @@ static int table_rebuild(struct state_actor *actor, struct shard *shard)
         }
     }
     assert(groups != old);
-    save(actor, shard, sizeof *shard);
+    save_shard(actor, shard);
     groups_copy(state, groups, (1u << log) - 1, old, old_mask);
     atomic_store_explicit(&shard->table, log == 0 ? 0 : (uintptr_t)groups | log, memory_order_relaxed);
     STEP();
@@ -279,7 +279,7 @@ int state_insert(struct state_actor *actor, uint32_t index, unsigned cls, const 
     }
     uint32_t mask;
     struct group *groups = shard_groups(shard, &mask);
-    save(actor, shard, sizeof *shard);
+    save_shard(actor, shard);
     save(actor, &counters->created, sizeof counters->created);
     if (groups_enter(actor, groups, mask, flow->hash, flow_ref(state, flow))) {
         shard->tombstones--;
@@ -301,7 +301,7 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
     struct group *group = slot_of(state, shard, flow, &slot);
     assert(group != NULL && shard->count > 0);
     bool tombstone = shard->table != 0 && group_empty(group->tags) == 0;
-    save(actor, shard, sizeof *shard);
+    save_shard(actor, shard);
     save(actor, group, sizeof *group);
     struct actor_counters *counters = counters_of(actor, index);
     save(actor, &counters->closed, sizeof counters->closed);

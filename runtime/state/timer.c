@@ -84,7 +84,7 @@ static void entry_remove(const struct state_actor *actor, struct shard *shard, s
     uint32_t at = timer->index - 1;
     assert(timer->index != 0 && at < shard->heap_count);
     save(actor, timer, sizeof *timer);
-    save(actor, shard, sizeof *shard);
+    save_shard(actor, shard);
     STEP();
     timer->index = 0;
     timer->deadline = 0;
@@ -128,7 +128,7 @@ int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more
         return SM_E_LIMIT;
     }
     struct timer_entry *old = shard->heap;
-    save(actor, shard, sizeof *shard);
+    save_shard(actor, shard);
     if (old != NULL) {
         memcpy(heap, old, shard->heap_count * sizeof *heap);
     }
@@ -151,7 +151,7 @@ void timers_release(struct state_actor *actor, struct shard *shard, struct flow 
         }
     }
     assert(shard->timers >= flow->timers);
-    save(actor, shard, sizeof *shard);
+    save_shard(actor, shard);
     shard->timers -= flow->timers;
     /* A large heap goes with the last flow; a small one stays for the next. */
     if (shard->timers == 0 && shard->heap_capacity > SLAB_HEAP_MIN / sizeof(struct timer_entry)) {
@@ -178,7 +178,7 @@ int state_timer_set(struct state_actor *actor, uint32_t index, struct flow *flow
     struct timer_entry entry = {.deadline = deadline.ns, .flow = flow_ref(state, flow), .slot = slot};
     if (timer->index == 0) {
         assert(shard->heap_count < shard->heap_capacity);
-        save(actor, shard, sizeof *shard);
+        save_shard(actor, shard);
         shard->heap_count++;
         entry_rise(actor, shard, shard->heap_count - 1, entry);
     } else if (deadline.ns < shard->heap[timer->index - 1].deadline) {
