@@ -53,6 +53,19 @@ struct sm_field {
  */
 typedef void sm_timer_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now, void *user);
 
+/*
+ * Why the runtime ends a flow by itself: nothing got or created it for idle_timeout_ns; hard_timeout_ns have passed since it
+ * was created.
+ */
+enum sm_ending { SM_ENDED_IDLE, SM_ENDED_HARD };
+
+/*
+ * The runtime is about to end a flow: a last look. The record may be read and written; the flow is closed when the
+ * callback returns (sm_flow_close() of it does nothing), and no flow may be created in it. `now` is the deadline that has passed, as for timers.
+ */
+typedef void sm_expire_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, enum sm_ending why, sm_time now,
+                          void *user);
+
 struct sm_class_options {
     size_t size;                     /* sizeof(struct sm_class_options) */
     const char *name;                /* at most 31 characters, unique in the service */
@@ -66,6 +79,15 @@ struct sm_class_options {
     unsigned field_count;
     sm_timer_fn *on_timer;           /* needed when timers > 0 */
     void *user;                      /* handed to callbacks */
+
+    /*
+     * Timeouts, in nanoseconds of packet time; 0: none. A flow ends when no sm_flow_get() or sm_flow_create() has met it
+     * for idle_timeout_ns, and hard_timeout_ns after its creation whatever comes. Like timers they fire with `now` equal to the deadline,
+     * before any later packet of the shard (a packet at the deadline itself finds the flow gone), after the flow's own
+     * timers of that instant. Partitioned classes only: a class that turns out shared ignores them.
+     */
+    uint64_t idle_timeout_ns, hard_timeout_ns;
+    sm_expire_fn *on_expire;         /* NULL: the flow just ends */
 };
 
 /*

@@ -51,13 +51,68 @@ static void give_back(struct sm_replica *replica)
     replica->held_stripe = 0;
 }
 
-/* The flow's record, to be written: its old bytes are kept. */
-static sm_flow hand_out(struct sm_replica *replica, sm_class cls, struct flow *flow)
+static void arm(struct sm_replica *replica, struct flow *flow, unsigned slot, uint64_t deadline)
 {
-    void *record = flow_record(flow);
+    uint32_t shard = replica->current_shard;
 
-    journal_image(&replica->journal, record, replica->classes[cls.id].record_size);
-    return (sm_flow){record};
+    state_timer_set(replica->actor, shard, flow, slot, (sm_time){deadline});
+    /* Only an earlier deadline matters to the order of shards; a later one is found when the old one comes. */
+    if (replica->timers.place[shard] == 0 || deadline < replica->timers.deadline[shard])
+        shard_heap_set(&replica->timers, shard, deadline);
+}
+
+/* Never beyond what a deadline can be: UINT64_MAX is for none. */
+static uint64_t after(uint64_t time, uint64_t duration)
+{
+    return duration < UINT64_MAX - 1 - time ? time + duration : UINT64_MAX - 1;
+}
+
+/* The flow's record, to be written: its old bytes are kept. A use of the flow, so its idle timeout starts anew: one store. */
+static sm_flow hand_out(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, struct flow *flow)
+{
+    uint64_t idle = replica->classes[cls.id].idle_ns;
+    uint32_t bytes = replica->classes[cls.id].record_size;
+    void *from = idle ? flow_extent(flow, bytes, &bytes) : flow_record(flow);
+
+    journal_image(&replica->journal, from, bytes);
+    if (idle)
+        state_timer_set(replica->actor, packet->shard, flow, replica->classes[cls.id].timers,
+                        (sm_time){after(packet->time, idle)});
+    return (sm_flow){flow_record(flow)};
+}
+
+/* A new flow's timeouts. */
+static void arm_timeouts(struct sm_replica *replica, sm_class cls, uint64_t now, struct flow *flow)
+{
+    unsigned slot = replica->classes[cls.id].timers;
+
+    if (replica->classes[cls.id].idle_ns)
+        arm(replica, flow, slot++, after(now, replica->classes[cls.id].idle_ns));
+    if (replica->classes[cls.id].hard_ns)
+        arm(replica, flow, slot, after(now, replica->classes[cls.id].hard_ns));
+}
+
+/* The runtime ends a flow of the current shard: the middlebox has a last look. */
+static void end(struct sm_replica *replica, struct flow *flow, enum sm_ending why, sm_time now)
+{
+    unsigned cls = flow_class(flow);
+
+    if (replica->classes[cls].on_expire) {
+        journal_image(&replica->journal, flow_record(flow), replica->classes[cls].record_size);
+        replica->ending = flow_record(flow);
+        replica->classes[cls].on_expire(replica, (sm_class){(uint16_t)cls}, (sm_flow){flow_record(flow)}, why, now,
+                                        replica->classes[cls].user);
+        replica->ending = NULL;
+    }
+    state_remove(replica->actor, replica->current_shard, flow);
+}
+
+void flow_expire(struct sm_replica *replica, struct flow *flow, unsigned slot, sm_time now)
+{
+    unsigned cls = flow_class(flow);
+    bool idle = replica->classes[cls].idle_ns > 0 && slot == replica->classes[cls].timers;
+
+    end(replica, flow, idle ? SM_ENDED_IDLE : SM_ENDED_HARD, now);
 }
 
 /* The shard or stripe that a flow in hand lives in. */
@@ -77,7 +132,7 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
         give_back(replica);
         return (sm_flow){NULL};
     }
-    return hand_out(replica, cls, flow);
+    return hand_out(replica, cls, packet, flow);
 }
 
 int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, sm_flow *out,
@@ -96,10 +151,11 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
             *out = (sm_flow){NULL};
             return result;
         }
+        arm_timeouts(replica, cls, packet->time, flow);
     }
     if (created)
         *created = fresh;
-    *out = fresh ? (sm_flow){flow_record(flow)} : hand_out(replica, cls, flow);
+    *out = fresh ? (sm_flow){flow_record(flow)} : hand_out(replica, cls, packet, flow);
     return 0;
 }
 
@@ -112,6 +168,8 @@ void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow)
 
 void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow)
 {
+    if (flow.state == replica->ending)
+        return;
     state_remove(replica->actor, home(replica, cls), flow_of_record(flow.state));
     sm_flow_put(replica, cls, flow);
 }
@@ -120,14 +178,10 @@ const struct sm_key *sm_flow_key(sm_flow flow) { return flow_key(flow_of_record(
 
 void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time deadline)
 {
-    uint32_t shard = replica->current_shard;
-
     if (!replica->classes[cls.id].partitioned)
         return;
-    state_timer_set(replica->actor, shard, flow_of_record(flow.state), slot, deadline);
-    /* Only an earlier deadline matters to the order of shards; a later one is found when the old one comes. */
-    if (replica->timers.place[shard] == 0 || deadline.ns < replica->timers.deadline[shard])
-        shard_heap_set(&replica->timers, shard, deadline.ns);
+    assert(slot < replica->classes[cls.id].timers);
+    arm(replica, flow_of_record(flow.state), slot, deadline.ns);
 }
 
 void sm_flow_timer_cancel(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot)

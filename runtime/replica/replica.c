@@ -42,6 +42,8 @@ void replica_learn_classes(struct sm_replica *replica)
         replica->classes[i].record_size = cls->record_size;
         replica->classes[i].granularity = cls->granularity;
         replica->classes[i].partitioned = cls->partitioned;
+        replica->classes[i].idle_ns = cls->partitioned ? cls->idle_ns : 0;
+        replica->classes[i].hard_ns = cls->partitioned ? cls->hard_ns : 0;
     }
     replica->steering = replica->arena->steering;
 }
@@ -114,8 +116,11 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
     while (state_timer_expire(replica->actor, shard, (sm_time){now}, &flow, &timer, &deadline)) {
         unsigned cls = flow_class(flow);
         journal_image(&replica->journal, flow_record(flow), replica->classes[cls].record_size);
-        replica->classes[cls].on_timer(replica, (sm_class){(uint16_t)cls}, (sm_flow){flow_record(flow)}, timer, deadline,
-                                       replica->classes[cls].user);
+        if (timer < replica->classes[cls].timers)
+            replica->classes[cls].on_timer(replica, (sm_class){(uint16_t)cls}, (sm_flow){flow_record(flow)}, timer,
+                                           deadline, replica->classes[cls].user);
+        else
+            flow_expire(replica, flow, timer, deadline);
         fired++;
         if (!journal_has_room(&replica->journal))
             commit_progress(replica);

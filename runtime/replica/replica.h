@@ -62,8 +62,11 @@ struct sm_replica {
     void *user;
     struct {
         sm_timer_fn *on_timer;
+        sm_expire_fn *on_expire;
         void *user;
+        uint64_t idle_ns, hard_ns; /* 0: none */
         uint32_t record_size;
+        uint8_t timers; /* the middlebox's; the slots of the timeouts follow: idle, then hard */
         uint8_t granularity;
         bool partitioned;
     } classes[SM_MAX_CLASSES];
@@ -72,6 +75,7 @@ struct sm_replica {
 
     const struct sm_packet *current; /* the packet or, in a timer, NULL */
     uint32_t current_shard;
+    const void *ending; /* the record of the flow that on_expire was called for */
     uint32_t held_stripe; /* of the shared flow that is held; 0: none (stripes are numbered from SM_SHARDS) */
 
     struct {
@@ -101,6 +105,9 @@ static inline void replica_count(_Atomic uint64_t *counter, uint64_t amount)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount, memory_order_relaxed);
 }
+
+/* A timeout of a flow of the current shard has fired, in timer slot `slot`: the flow ends (flow_api.c). */
+void flow_expire(struct sm_replica *replica, struct flow *flow, unsigned slot, sm_time now);
 
 /* Process at most `budget` entries and commit. Returns how many. */
 unsigned replica_burst(struct sm_replica *replica, unsigned budget);

@@ -129,9 +129,13 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->record_size = options->record_size;
     to->limit = options->limit;
     to->granularity = (uint8_t)options->granularity;
-    to->timers = options->timers;
+    to->timers = (uint8_t)(options->timers + (options->idle_timeout_ns > 0) + (options->hard_timeout_ns > 0));
+    to->idle_ns = options->idle_timeout_ns;
+    to->hard_ns = options->hard_timeout_ns;
     to->may_share = options->may_share;
     replica->classes[registration->class_count].on_timer = options->on_timer;
+    replica->classes[registration->class_count].on_expire = options->on_expire;
+    replica->classes[registration->class_count].timers = options->timers;
     replica->classes[registration->class_count].user = options->user;
     cls->id = (uint16_t)registration->class_count++;
     return 0;

@@ -60,7 +60,7 @@ int state_format(struct state **result, void *memory, size_t bytes, const struct
 
 int state_class_add(struct state *state, const struct state_class *cls)
 {
-    if (cls->record_size == 0 || cls->record_size > SM_MAX_RECORD || cls->timers > SM_MAX_TIMERS ||
+    if (cls->record_size == 0 || cls->record_size > SM_MAX_RECORD || cls->timers > STATE_TIMERS ||
         cls->field_count > SM_MAX_FIELDS || cls->granularity >= SM_GRANULARITY_COUNT) {
         return SM_E_INVALID;
     }

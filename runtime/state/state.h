@@ -25,6 +25,7 @@
 #define SM_SHARDS (1u << SM_SHARD_BITS)
 #define STATE_STRIPES 1024u
 #define STATE_SHARD_FLOWS 32768u
+#define STATE_TIMERS (SM_MAX_TIMERS + 2u) /* a flow's: the middlebox's, then those of its timeouts */
 #define STATE_ACTORS 66u /* replica slots, and one for the host */
 #define STATE_SECRET_BYTES 192
 
@@ -39,10 +40,11 @@ struct state_class {
     uint32_t record_size;
     uint32_t limit;      /* flows of this class; 0: only the service's limit */
     uint8_t granularity; /* enum sm_granularity */
-    uint8_t timers;
+    uint8_t timers;      /* slots of a flow, its timeouts' too */
     bool may_share;
     bool partitioned; /* decided by the host when the steering key is chosen */
     uint16_t field_count;
+    uint64_t idle_ns, hard_ns; /* timeouts; the replica arms them (0: none) */
     struct {
         char name[24];
         char unit[8];
@@ -136,6 +138,9 @@ void *flow_record(struct flow *flow);
 struct flow *flow_of_record(void *record);
 const struct sm_key *flow_key(const struct flow *flow);
 unsigned flow_class(const struct flow *flow);
+
+/* All of a flow that its owner writes when it is used: timers, key, record. */
+void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes);
 
 /*
  * Timers of a shard's flows, by packet time. Re-arming to a later time is one store (the heap is put right when the

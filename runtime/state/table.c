@@ -365,3 +365,10 @@ unsigned flow_class(const struct flow *flow)
 {
     return flow->cls;
 }
+
+void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes)
+{
+    void *from = flow_timer(flow, flow->timers) + 1;
+    *bytes = (uint32_t)((unsigned char *)(flow + 1) - (unsigned char *)from) + record_size;
+    return from;
+}

@@ -42,7 +42,7 @@ Test(state_slab, classes_are_checked)
     cr_assert_eq(state_class_add(f.state, &cls), SM_E_INVALID);
     cls.record_size = SM_MAX_RECORD + 1;
     cr_assert_eq(state_class_add(f.state, &cls), SM_E_INVALID);
-    cls = (struct state_class){.record_size = 1, .timers = SM_MAX_TIMERS + 1};
+    cls = (struct state_class){.record_size = 1, .timers = STATE_TIMERS + 1};
     cr_assert_eq(state_class_add(f.state, &cls), SM_E_INVALID);
     for (unsigned i = 0; i < SM_MAX_CLASSES; i++) { /* each of a size of its own */
         cls = (struct state_class){.record_size = 5000 + 16 * i};
