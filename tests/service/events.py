@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""A whole service, processes and all, under fifty random events: its output file is the unsplit one's.
+
+usage: events.py BUILD CAPTURE FALLBACK
+
+For limits by flow, source, destination and host pair; SM_SEED fixes the events, SM_FULL=1 runs more of them. FALLBACK is
+used where CAPTURE is not there.
+"""
+import filecmp
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+build, capture, fallback = map(os.path.abspath, sys.argv[1:4])
+if not os.path.exists(capture):
+    print("%s is not there: the project's own sample is used" % capture)
+    capture = fallback
+seed = int(os.environ.get("SM_SEED", time.time()))
+rounds = 8 if os.environ.get("SM_FULL") else 2
+limiter = os.path.join(build, "middleboxes/ratelimiter/sm-ratelimiter")
+failures = 0
+
+POLICY = "limits: [{name: l, per: %s, rate: 60kbit, burst: 4KiB, exceed: drop}]\n"
+SERVICE = """service: events
+middlebox: {exec: %s, args: [--policy, policy.yaml]}
+replicas: {start: 1, min: 1, max: 8}
+mode: inline
+ports:
+  in:  {pcap: %s, pace: max}
+  out: {pcap: out.pcap, order: arrival}
+limits: {flows: 1M, memory: 256MiB}
+"""
+
+
+def random_events(rng, packets):
+    """Scale, split, merge and move, knowing who there is."""
+    names, started, lines = ["r1"], 1, []
+    for packet in sorted(rng.randrange(1, packets - packets // 20) for _ in range(50)):
+        verb = rng.choice(["scale", "split", "merge", "move", "move", "drain", "rebalance"])
+        if verb == "scale":
+            count = rng.randrange(1, 7)
+            while len(names) < count:
+                started += 1
+                names.append("r%d" % started)
+            del names[count:]
+            what = "scale %d" % count
+        elif verb == "split" and len(names) < 7:
+            what = "split " + rng.choice(names)
+            started += 1
+            names.append("r%d" % started)
+        elif verb == "merge" and len(names) > 1:
+            gone, into = rng.sample(names, 2)
+            what = "merge %s --into %s" % (gone, into)
+            names.remove(gone)
+        elif verb == "drain" and len(names) > 1:
+            what = "drain " + rng.choice(names)
+        elif verb == "rebalance":
+            what = verb
+        else:
+            first = rng.randrange(0, 16000)
+            what = "move shards:%d-%d --to %s" % (first, first + rng.randrange(1, 384), rng.choice(names))
+        lines.append("packet=%d %s\n" % (packet, what))
+    return "".join(lines)
+
+
+def run(folder, *command):
+    env = dict(os.environ, SPLITMERGE_RUN=os.path.join(folder, "run"))
+    return subprocess.run(command, cwd=folder, env=env, timeout=300, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
+
+
+def check(what, condition, detail=""):
+    global failures
+    if not condition:
+        failures += 1
+        print("FAILED: %s\n%s" % (what, detail))
+
+
+def one(folder, per, number):
+    def place(name):
+        return os.path.join(folder, name)
+
+    with open(place("policy.yaml"), "w") as file:
+        file.write(POLICY % per)
+    with open(place("service.yaml"), "w") as file:
+        file.write(SERVICE % (limiter, capture))
+    alone = run(folder, limiter, "--policy", "policy.yaml", "--in", capture, "--out", "alone.pcap", "--report", "alone.json")
+    check("%s: unsplit" % per, alone.returncode == 0, alone.stdout)
+    packets = json.load(open(place("alone.json")))["packets"]
+    with open(place("events"), "w") as file:
+        file.write(random_events(random.Random(number), packets["in"]))
+    split = run(folder, os.path.join(build, "orchestrator/smctl"), "run", "service.yaml", "--events", "events", "--report",
+                "report.json")
+    name = "%s, SM_SEED=%d" % (per, number)
+    check(name + ": exit status", split.returncode == 0, split.stdout)
+    report = json.load(open(place("report.json")))
+    moves = report["moves"]
+    check(name + ": the output is the unsplit one", filecmp.cmp(place("alone.pcap"), place("out.pcap"), shallow=False))
+    check(name + ": the same packets", report["packets"] == packets, report["packets"])
+    check(name + ": invariants", set(report["invariants"].values()) == {"held"}, report["invariants"])
+    check(name + ": at least 1000 moves", moves["completed"] >= 1000, moves)
+    check(name + ": packets in two replicas at once", report["in_flight_max"]["replicas"] >= 2, report["in_flight_max"])
+    print("%s: %d packets, %d dropped, %d moves completed, %d packets held, pause p50 %.0f us" % (
+        name, packets["in"], sum(packets["dropped"].values()), moves["completed"], moves["held_packets"],
+        moves["pause_us"]["p50"]))
+    return moves["held_packets"]
+
+
+held = 0
+with tempfile.TemporaryDirectory(prefix="splitmerge-events-") as base:
+    for number in range(rounds):
+        for key in ("flow", "source", "destination", "host-pair"):
+            held += one(base, key, seed + number)
+check("packets waited in holds", held > 0)
+sys.exit(1 if failures else 0)
