@@ -55,16 +55,20 @@ typedef void sm_timer_fn(struct sm_replica *replica, sm_class cls, sm_flow flow,
 
 /*
  * Why the runtime ends a flow by itself: nothing got or created it for idle_timeout_ns; hard_timeout_ns have passed since it
- * was created.
+ * was created; its place was needed for another (SM_AT_LIMIT_EVICT).
  */
-enum sm_ending { SM_ENDED_IDLE, SM_ENDED_HARD };
+enum sm_ending { SM_ENDED_IDLE, SM_ENDED_HARD, SM_ENDED_EVICTED };
 
 /*
  * The runtime is about to end a flow: a last look. The record may be read and written; the flow is closed when the
- * callback returns (sm_flow_close() of it does nothing), and no flow may be created in it. `now` is the deadline that has passed, as for timers.
+ * callback returns (sm_flow_close() of it does nothing), and no flow may be created in it. `now` is the deadline that has passed, as for timers;
+ * for an evicted flow, the time of the packet that the new one is created for.
  */
 typedef void sm_expire_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, enum sm_ending why, sm_time now,
                           void *user);
+
+/* What sm_flow_create() does when a new flow would exceed a limit of flows. */
+enum sm_at_limit { SM_AT_LIMIT_REFUSE, SM_AT_LIMIT_EVICT };
 
 struct sm_class_options {
     size_t size;                     /* sizeof(struct sm_class_options) */
@@ -88,6 +92,15 @@ struct sm_class_options {
      */
     uint64_t idle_timeout_ns, hard_timeout_ns;
     sm_expire_fn *on_expire;         /* NULL: the flow just ends */
+
+    /*
+     * At the class's or the service's limit of flows. REFUSE: SM_E_LIMIT. EVICT: the flow of this class and of the packet's shard that
+     * has been idle for longest ends (ties by key), and the new one takes its place; SM_E_LIMIT when there is none
+     * in the shard that was idle since before this packet's time, and when it is memory that is wanting. Evictions are counted (`flows.evicted`
+     * in the report). Finding that flow costs a look at each flow of the shard, so limits should be well above the number of shards (16384).
+     * Shared classes always refuse.
+     */
+    enum sm_at_limit at_limit;
 };
 
 /*
@@ -108,7 +121,7 @@ SM_EXPORT bool sm_class_partitioned(const struct sm_replica *replica, sm_class c
  * A partitioned flow is the caller's alone until the packet handler returns. A flow of a shared class is locked
  * against all other replicas until sm_flow_put(); hold one at a time and put it in the same handler.
  *
- * sm_flow_create: SM_E_LIMIT at the class's or service's flow limit or out of arena memory, counted by the runtime
+ * sm_flow_create: SM_E_LIMIT (but see at_limit) at the class's or service's flow limit or out of arena memory, counted by the runtime
  * as `flow_limit`; what to do with the packet is the caller's choice.
  */
 SM_EXPORT sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag);

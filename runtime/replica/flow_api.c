@@ -121,6 +121,21 @@ static uint32_t home(const struct sm_replica *replica, sm_class cls)
     return replica->classes[cls.id].partitioned ? replica->current_shard : replica->held_stripe;
 }
 
+/* Make room for a new flow, when it is flows that there are too many of. */
+static void evict(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet)
+{
+    const sm_time unused = {after(packet->time, replica->classes[cls.id].idle_ns)};
+
+    if (!state_is_full(replica->state, packet->shard, cls.id))
+        return;
+    struct flow *flow =
+        state_earliest(replica->state, packet->shard, cls.id, replica->classes[cls.id].timers, unused);
+    if (!flow)
+        return;
+    state_count_evicted(replica->actor, packet->shard);
+    end(replica, flow, SM_ENDED_EVICTED, (sm_time){packet->time});
+}
+
 sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag)
 {
     struct place place;
@@ -145,6 +160,8 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
     struct flow *flow = state_find(replica->state, place.shard, cls.id, &place.key, place.hash);
     bool fresh = flow == NULL;
     if (fresh) {
+        if (replica->classes[cls.id].evict)
+            evict(replica, cls, packet);
         int result = state_insert(replica->actor, place.shard, cls.id, &place.key, place.hash, &flow);
         if (result) {
             give_back(replica);

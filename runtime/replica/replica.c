@@ -42,6 +42,7 @@ void replica_learn_classes(struct sm_replica *replica)
         replica->classes[i].record_size = cls->record_size;
         replica->classes[i].granularity = cls->granularity;
         replica->classes[i].partitioned = cls->partitioned;
+        replica->classes[i].evict = cls->partitioned && cls->at_limit == SM_AT_LIMIT_EVICT;
         replica->classes[i].idle_ns = cls->partitioned ? cls->idle_ns : 0;
         replica->classes[i].hard_ns = cls->partitioned ? cls->hard_ns : 0;
     }

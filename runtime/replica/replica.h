@@ -69,6 +69,7 @@ struct sm_replica {
         uint8_t timers; /* the middlebox's; the slots of the timeouts follow: idle, then hard */
         uint8_t granularity;
         bool partitioned;
+        bool evict; /* at a limit; idle_ns is not 0 then */
     } classes[SM_MAX_CLASSES];
     struct registration *registration; /* until sm_start() */
     enum sm_granularity steering;

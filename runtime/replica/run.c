@@ -14,6 +14,9 @@
 /* How long to poll, yielding the core each time, before sleeping: sleeping and waking across cores costs more. */
 #define YIELD_NS 50000
 
+/* An idle timeout that no capture will see: 146 years. */
+#define NEVER_NS (1ull << 62)
+
 int sm_open(struct sm_replica **out, const struct sm_options *options, struct sm_errbuf *error)
 {
     struct sm_errbuf ignored;
@@ -111,7 +114,7 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     if (options->size != sizeof *options || !options->name || options->name[0] == '\0' || strlen(options->name) > 31 ||
         options->record_size == 0 || options->record_size > SM_MAX_RECORD || options->timers > SM_MAX_TIMERS ||
         (unsigned)options->granularity >= SM_GRANULARITY_COUNT || (options->timers > 0 && !options->on_timer) ||
-        (options->granularity == SM_BY_ALL && !options->may_share))
+        (options->granularity == SM_BY_ALL && !options->may_share) || (unsigned)options->at_limit > SM_AT_LIMIT_EVICT)
         return SM_E_INVALID;
     if (registration->class_count == SM_MAX_CLASSES)
         return SM_E_LIMIT;
@@ -129,8 +132,11 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->record_size = options->record_size;
     to->limit = options->limit;
     to->granularity = (uint8_t)options->granularity;
-    to->timers = (uint8_t)(options->timers + (options->idle_timeout_ns > 0) + (options->hard_timeout_ns > 0));
+    to->at_limit = (uint8_t)options->at_limit;
     to->idle_ns = options->idle_timeout_ns;
+    if (to->idle_ns == 0 && options->at_limit == SM_AT_LIMIT_EVICT)
+        to->idle_ns = NEVER_NS; /* its deadline tells when the flow was used last */
+    to->timers = (uint8_t)(options->timers + (to->idle_ns > 0) + (options->hard_timeout_ns > 0));
     to->hard_ns = options->hard_timeout_ns;
     to->may_share = options->may_share;
     replica->classes[registration->class_count].on_timer = options->on_timer;

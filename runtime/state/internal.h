@@ -91,7 +91,7 @@ _Static_assert(STATE_SHARD_FLOWS <= UINT16_MAX, "counts of a shard have 16 bits"
  * final before the burst is, so they are counted apart.
  */
 struct actor_counters {
-    _Alignas(STATE_LINE) _Atomic(uint64_t) created, closed, refused;
+    _Alignas(STATE_LINE) _Atomic(uint64_t) created, closed, refused, evicted;
     _Atomic(int64_t) live; /* flows made less flows closed; negative where others made them */
     _Atomic(int64_t) class_live[SM_MAX_CLASSES];
 };

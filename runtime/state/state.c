@@ -112,6 +112,7 @@ void state_usage(const struct state *state, struct state_usage *usage)
             struct actor_counters *counters = &s->actors[i].counters[k];
             usage->flows_created += atomic_load_explicit(&counters->created, memory_order_relaxed);
             usage->flows_closed += atomic_load_explicit(&counters->closed, memory_order_relaxed);
+            usage->flows_evicted += atomic_load_explicit(&counters->evicted, memory_order_relaxed);
             usage->flows_refused += atomic_load_explicit(&counters->refused, memory_order_relaxed);
         }
     }

@@ -45,6 +45,7 @@ struct state_class {
     bool partitioned; /* decided by the host when the steering key is chosen */
     uint16_t field_count;
     uint64_t idle_ns, hard_ns; /* timeouts; the replica arms them (0: none) */
+    uint8_t at_limit;          /* enum sm_at_limit */
     struct {
         char name[24];
         char unit[8];
@@ -64,6 +65,7 @@ struct state_config {
 struct state_usage {
     uint64_t memory_used, memory_limit;                              /* bytes of slabs taken */
     uint64_t flows_live, flows_created, flows_closed, flows_refused; /* over all classes */
+    uint64_t flows_evicted; /* closed, as another needed the place */
 };
 
 /*
@@ -127,6 +129,15 @@ struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls,
 int state_insert(struct state_actor *actor, uint32_t shard, unsigned cls, const struct sm_key *key, uint64_t hash,
                  struct flow **flow);
 void state_remove(struct state_actor *actor, uint32_t shard, struct flow *flow);
+
+/* Whether a limit of flows would refuse an insertion now. */
+bool state_is_full(const struct state *state, uint32_t shard, unsigned cls);
+
+/* The flow of a class whose timer `slot` is armed for the earliest time before `before` (ties by key), NULL: none. */
+struct flow *state_earliest(const struct state *state, uint32_t shard, unsigned cls, unsigned slot, sm_time before);
+
+/* Count a flow that is to be removed as evicted. */
+void state_count_evicted(struct state_actor *actor, uint32_t shard);
 
 /* The flows of a shard: start with *cursor 0; NULL at the end. Removing the flow just returned is allowed, inserting is
  * not. */

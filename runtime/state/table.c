@@ -372,3 +372,35 @@ void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes)
     *bytes = (uint32_t)((unsigned char *)(flow + 1) - (unsigned char *)from) + record_size;
     return from;
 }
+
+bool state_is_full(const struct state *state, uint32_t shard, unsigned cls)
+{
+    uint32_t limit = state->classes[cls].limit;
+    return state_shard_flows(state, shard) >= STATE_SHARD_FLOWS || live_sum(state, SM_MAX_CLASSES) >= state->flow_limit ||
+           (limit != 0 && live_sum(state, cls) >= limit);
+}
+
+struct flow *state_earliest(const struct state *state, uint32_t shard, unsigned cls, unsigned slot, sm_time before)
+{
+    struct flow *flow, *best = NULL;
+    uint64_t earliest = before.ns;
+    for (uint32_t cursor = 0; (flow = state_next(state, shard, &cursor)) != NULL;) {
+        if (flow->cls != cls) {
+            continue;
+        }
+        uint64_t deadline = flow_timer(flow, slot)->deadline;
+        bool tie = best != NULL && deadline == earliest && memcmp(&flow->key, &best->key, sizeof flow->key) < 0;
+        if (deadline < earliest || tie) {
+            earliest = deadline;
+            best = flow;
+        }
+    }
+    return best;
+}
+
+void state_count_evicted(struct state_actor *actor, uint32_t shard)
+{
+    struct actor_counters *counters = counters_of(actor, shard);
+    save(actor, &counters->evicted, sizeof counters->evicted);
+    counter_add(&counters->evicted);
+}

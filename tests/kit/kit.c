@@ -232,6 +232,7 @@ static void judge(struct kit *kit, struct kit_result *result)
         .flows_created = usage.flows_created,
         .flows_live = usage.flows_live,
         .flows_refused = usage.flows_refused,
+        .flows_evicted = usage.flows_evicted,
         .replicas_in_flight = sw->replicas_in_flight_max,
         .damaged = sw->input_result != SM_E_END,
     };

@@ -38,7 +38,7 @@ struct kit_options {
 struct kit_result {
     uint64_t in, out, dropped, generated;
     uint64_t moves, abandoned, held, deaths, taken_over;
-    uint64_t flows_created, flows_live, flows_refused, memory_used;
+    uint64_t flows_created, flows_live, flows_refused, flows_evicted, memory_used;
     uint64_t drops[SWITCH_DROP_COUNT];
     char cause[96]; /* of the moves that were abandoned last */
     uint32_t replicas_in_flight; /* most at once that had packets */
