@@ -47,6 +47,7 @@ static json_t *flows(const struct sm_switch *sw)
     json_object_set_new(object, "expired", integer(usage.flows_closed));
     json_object_set_new(object, "live", integer(usage.flows_live));
     json_object_set_new(object, "refused", integer(usage.flows_refused));
+    json_object_set_new(object, "evicted", integer(usage.flows_evicted));
     return object;
 }
 
