@@ -208,6 +208,16 @@ static void lost(struct orchestrator *o, struct child *child)
     orchestrator_replace_missing(o);
 }
 
+/* The switch kills a replica; that it died will be reported as of any other. */
+static void on_condemned(struct orchestrator *o, const struct wire_value *params)
+{
+    struct child *child = child_of(o, (uint32_t)wire_get_uint(params, "id", 0));
+    if (!child)
+        return;
+    snprintf(child->condemned, sizeof(child->condemned), "%s", wire_get_str(params, "reason", "misbehaved"));
+    fprintf(stderr, "sm-orchestrator: replica r%u %s: the switch kills it\n", child->id, child->condemned);
+}
+
 static void on_gone(struct orchestrator *o, const struct wire_value *params)
 {
     struct child *child = child_of(o, (uint32_t)wire_get_uint(params, "id", 0));
@@ -271,6 +281,8 @@ static void on_notify(void *user, struct rpc_peer *peer, const char *method, con
         struct child *child = replica_id(wire_get_str(params, "name", ""), &id) ? child_of(o, id) : NULL;
         if (child)
             snprintf(child->refusal, sizeof(child->refusal), "%s", wire_get_str(params, "reason", "refused"));
+    } else if (strcmp(method, "condemned") == 0) {
+        on_condemned(o, params);
     } else if (strcmp(method, "failed") == 0) {
         orchestrator_fail(o, "the switch cannot go on: %s", wire_get_str(params, "message", "it gave no reason"));
     } else if (o->phase != PHASE_RUNNING) {

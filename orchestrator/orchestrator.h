@@ -40,6 +40,7 @@ struct child {
     int64_t status; /* of exit; negative: the signal */
     uint64_t packets;
     uint32_t shards;
+    char condemned[80]; /* why the switch had it killed; empty: it did not */
     char refusal[160]; /* why the switch refused it; empty: it did not */
     struct orchestrator *o;
     struct child *next;

@@ -182,12 +182,13 @@ static void read_ports(struct service *service, struct conf_node node)
 
 static void read_limits(struct service *service, struct conf_node node)
 {
-    static const char *const keys[] = {"flows", "memory", "hold", NULL};
+    static const char *const keys[] = {"flows", "memory", "hold", "unresponsive", NULL};
     static const char *const hold_keys[] = {"bytes", "time", NULL};
     if (!conf_present(node) || !conf_map(node, keys))
         return;
     conf_u32(conf_get(node, "flows"), 1, UINT32_MAX, &service->limits.flows);
     conf_size(conf_get(node, "memory"), 1u << 20, 1ull << 46, &service->limits.memory);
+    conf_duration(conf_get(node, "unresponsive"), 500000000, 3600000000000, &service->limits.unresponsive_ns);
     struct conf_node hold = conf_get(node, "hold");
     if (!conf_present(hold) || !conf_map(hold, hold_keys))
         return;
@@ -203,7 +204,11 @@ int service_read(struct service *service, struct conf *conf, const char *file, s
         .file = file,
         .conf = conf,
         .replicas = {.start = 1, .min = 1, .max = 8},
-        .limits = {.flows = 4000000, .memory = 1u << 30, .hold_bytes = 64u << 20, .hold_ns = 100000000},
+        .limits = {.flows = 4000000,
+                   .memory = 1u << 30,
+                   .hold_bytes = 64u << 20,
+                   .hold_ns = 100000000,
+                   .unresponsive_ns = 5000000000},
     };
     struct conf_node root = conf_root(conf);
     unsigned mode = SERVICE_INLINE;

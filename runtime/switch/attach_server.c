@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@ struct attach_client {
     uint32_t id;
     int slot; /* -1: none yet */
     bool ready;
+    bool killed;
 };
 
 static void name_of(const struct attach_client *client, char name[static 16])
@@ -296,6 +298,43 @@ int attach_listen(struct control *control, const char *path, struct sm_errbuf *e
     control->listener.data = control;
     uv_poll_init(control->loop, &control->listener, control->listen_fd);
     return uv_poll_start(&control->listener, UV_READABLE, connection) == 0 ? 0 : SM_E_IO;
+}
+
+struct condemned_job {
+    uint32_t ids[ARENA_SLOTS];
+    const char *why[ARENA_SLOTS]; /* NULL: this slot's replica is not */
+};
+
+static void list_condemned(struct sm_switch *sw, void *arg)
+{
+    struct condemned_job *job = arg;
+
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING) {
+            job->ids[i] = sw->slots[i].id;
+            job->why[i] = sw->slots[i].condemned;
+        }
+}
+
+void attach_kill_condemned(struct control *control)
+{
+    struct condemned_job job = {0};
+    char name[16];
+
+    worker_call(&control->worker, list_condemned, &job);
+    for (struct attach_client *client = control->clients; client; client = client->next) {
+        const char *why = client->slot >= 0 && job.ids[client->slot] == client->id ? job.why[client->slot] : NULL;
+        if (!why || client->killed)
+            continue;
+        client->killed = true;
+        syscall(SYS_pidfd_send_signal, client->pidfd, SIGKILL, NULL, 0);
+        struct wire_out *params = wire_new();
+        name_of(client, name);
+        wire_put_uint(params, "id", client->id);
+        wire_put_str(params, "name", name);
+        wire_put_str(params, "reason", why);
+        rpc_broadcast(control->server, "condemned", params);
+    }
 }
 
 void attach_shutdown(struct control *control)

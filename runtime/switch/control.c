@@ -637,6 +637,8 @@ static void on_notice(uv_async_t *async)
         wire_put_str(params, "message", job.error);
         rpc_broadcast(control->server, "failed", params);
     }
+    if (notices & 1u << NOTICE_CONDEMNED)
+        attach_kill_condemned(control);
     if (notices & 1u << NOTICE_MOVED)
         broadcast_moved(control, &job);
     if (notices & 1u << NOTICE_GATED) {

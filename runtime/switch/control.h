@@ -28,6 +28,7 @@ struct control {
     int arena_fd;
     const char *mode;
     const struct rundir *dir;
+    char poison_file[80];
 
     /* Answers that are still due. */
     struct rpc_call *flows_call;
@@ -51,5 +52,7 @@ void control_end(struct control *control);
 /* attach_server.c */
 int attach_listen(struct control *control, const char *path, struct sm_errbuf *error);
 void attach_shutdown(struct control *control);
+/* Kill the replicas that the switch has condemned. */
+void attach_kill_condemned(struct control *control);
 
 #endif

@@ -10,6 +10,7 @@
  */
 
 #include <assert.h>
+#include <stdlib.h>
 
 #include "state/journal.h"
 #include "switch/switch.h"
@@ -38,7 +39,7 @@ static unsigned survivors_of(const struct sm_switch *sw, unsigned *survivors)
     unsigned count = 0;
 
     for (unsigned i = 0; i < ARENA_SLOTS; i++)
-        if (sw->slots[i].state == SLOT_READY)
+        if (sw->slots[i].state == SLOT_READY && !sw->slots[i].condemned)
             survivors[count++] = i;
     return count;
 }
@@ -119,6 +120,7 @@ static void hand_over(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool
     packet->deaths = culprit ? packet->deaths + 1 : 0;
     if (packet->deaths >= SWITCH_POISON_DEATHS) {
         switch_reserve_free(sw, packet, 0);
+        switch_keep_poison(sw, buffer);
         switch_drop(sw, buffer, DROP_POISON);
         return;
     }
@@ -131,22 +133,49 @@ static void hand_over(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool
     }
 }
 
-/* The ring's entries that were not committed, in order. A ring that the dead one wrote in is not believed. */
+/* The packet that it was processing, or POOL_NONE. */
+static uint32_t in_hand(const struct switch_slot *s)
+{
+    uint32_t consumed = commit_consumed(atomic_load_explicit(&s->channel->commit, memory_order_acquire));
+    uint32_t at = atomic_load_explicit(&s->channel->at, memory_order_relaxed);
+    const struct in_entry *entry = &s->in[at & s->ring_mask];
+
+    return at - consumed < s->in_head - consumed && entry->kind == IN_PACKET ? entry->buffer : POOL_NONE;
+}
+
+struct unanswered {
+    uint64_t sequence;
+    uint32_t buffer;
+};
+
+static int by_sequence(const void *a, const void *b)
+{
+    const struct unanswered *x = a, *y = b;
+
+    return (x->sequence > y->sequence) - (x->sequence < y->sequence);
+}
+
+/* The packets that it had not given back, in the order in which they came. By our own account: it could write in its ring. */
 static void requeue(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
-    uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
-    uint32_t at = atomic_load_explicit(&s->channel->at, memory_order_relaxed);
+    uint32_t culprit = in_hand(s), count = 0;
+    struct unanswered *list = s->in_flight ? malloc(s->in_flight * sizeof *list) : NULL;
 
-    for (uint32_t i = commit_consumed(commit); i != s->in_head; i++) {
-        const struct in_entry entry = s->in[i & s->channel->ring_mask];
-        if (entry.kind == IN_PACKET && entry.buffer < sw->buffers && sw->packets[entry.buffer].place == PLACE_RING &&
-            sw->packets[entry.buffer].slot == slot)
-            hand_over(sw, slot, entry.buffer, i == at);
-    }
     s->published = s->in_head;
-    if (s->in_flight > 0)
-        switch_fail(sw, "replica %s destroyed its ring before it died: %u packets are lost", s->name, s->in_flight);
+    if (s->in_flight == 0)
+        return;
+    if (!list) {
+        switch_fail(sw, "out of memory: %u packets of replica %s are lost", s->in_flight, s->name);
+        return;
+    }
+    for (uint32_t i = 0; i < sw->buffers && count < s->in_flight; i++)
+        if (sw->packets[i].place == PLACE_RING && sw->packets[i].slot == slot)
+            list[count++] = (struct unanswered){sw->packets[i].sequence, i};
+    qsort(list, count, sizeof *list, by_sequence);
+    for (uint32_t i = 0; i < count; i++)
+        hand_over(sw, slot, list[i].buffer, list[i].buffer == culprit);
+    free(list);
 }
 
 void switch_slot_died(struct sm_switch *sw, unsigned slot)

@@ -68,6 +68,9 @@ static int build(struct control *control, const struct service *service, uint64_
         .pace_pps = service->in.pace == SERVICE_PACE_RATE ? (double)service->in.pace_pps : 0,
         .hold_bytes = service->limits.hold_bytes,
         .hold_ns = service->limits.hold_ns,
+        .supervised = true,
+        .unresponsive_ns = service->limits.unresponsive_ns,
+        .poison_file = control->poison_file,
         .notify = worker_notify,
         .notify_arg = &control->worker,
     };
@@ -110,6 +113,7 @@ static int run(const char *file, uint64_t seed)
         return 2;
     }
     control = (struct control){.loop = uv_default_loop(), .dir = &dir, .listen_fd = -1};
+    snprintf(control.poison_file, sizeof control.poison_file, "%s.poison.pcap", service.name);
     control.mode = service.mode == SERVICE_TAP ? "tap" : "inline";
     control.worker.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (rundir_init(&dir, service.name, &error) != 0 || rundir_create(&dir, &error) != 0 ||

@@ -76,18 +76,17 @@ static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
         switch_flush_hold(sw, shard, shard->move.to);
 }
 
-void switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint32_t generation)
+/* False: the answer was not asked for. */
+bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint32_t generation)
 {
     struct switch_shard *shard = &sw->shards[number];
     struct switch_operation *operation = &sw->operation;
     unsigned actions = move_step(&shard->move, MOVE_RELEASED, slot, 0, generation);
 
-    if (actions & MOVE_DO_REFUSE) {
-        switch_fail(sw, "replica %s answered a release that was not asked for (shard %u)", sw->slots[slot].name, number);
-        return;
-    }
+    if (actions & MOVE_DO_REFUSE)
+        return false;
     if (!(actions & MOVE_DO_OWN))
-        return;
+        return true;
     uint32_t flows = state_shard_flows(sw->arena->state, number);
     act(sw, number, actions);
     histogram_add(&sw->pauses, sw->now - shard->held_since);
@@ -97,6 +96,7 @@ void switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint3
     operation->in_flight--;
     operation->completed++;
     operation->flows += flows;
+    return true;
 }
 
 void switch_move_abandon(struct sm_switch *sw, uint32_t number, const char *cause)

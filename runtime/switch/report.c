@@ -160,6 +160,17 @@ static json_t *ports(const struct sm_switch *sw)
     return list;
 }
 
+static json_t *deaths(const struct sm_switch *sw)
+{
+    json_t *object = json_object();
+
+    json_object_set_new(object, "replicas", integer(sw->deaths));
+    json_object_set_new(object, "condemned", integer(sw->condemned));
+    json_object_set_new(object, "taken_over_packets", integer(sw->taken_over));
+    json_object_set_new(object, "poison_error", sw->poison_error.text[0] ? json_string(sw->poison_error.text) : json_null());
+    return object;
+}
+
 static json_t *memory(const struct sm_switch *sw)
 {
     json_t *object = json_object();
@@ -196,6 +207,7 @@ json_t *switch_report(struct sm_switch *sw)
     json_object_set_new(report, "parse", parse_counters(sw));
     json_object_set_new(report, "memory", memory(sw));
     json_object_set_new(report, "ports", ports(sw));
+    json_object_set_new(report, "deaths", deaths(sw));
     json_object_set_new(report, "time", integer(sw->clock));
     json_object_set_new(report, "first_time", integer(sw->first_time));
     json_object_set_new(report, "error", sw->error[0] ? json_string(sw->error) : json_null());

@@ -117,6 +117,9 @@ int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error
 {
     int out = close_port(sw, 1, whole, error);
     int in = close_port(sw, 0, whole, error);
+    if (sw->poison)
+        sw->poison->ops->close(sw->poison, true, &sw->poison_error);
+    sw->poison = NULL;
     return out ? out : in;
 }
 
@@ -155,8 +158,7 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
     case OUT_RELEASED:
         if (entry->reason >= SM_SHARDS)
             return false;
-        switch_released(sw, slot, entry->reason, entry->generation);
-        return true;
+        return switch_released(sw, slot, entry->reason, entry->generation);
     case OUT_TICKED:
         s->ticking = false;
         return true;
@@ -180,14 +182,19 @@ unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
     uint32_t produced = commit_produced(commit);
     uint32_t n = produced - s->out_tail;
 
+    if (s->distrusted)
+        return 0;
     if (n > s->ring_mask + 1) {
-        switch_fail(sw, "replica %s committed more than its ring holds", s->name);
+        switch_condemn(sw, slot, true, "committed more than its ring holds");
         return 0;
     }
     for (; s->out_tail != produced; s->out_tail++) {
         const struct out_entry entry = s->out[s->out_tail & s->ring_mask];
-        if (!take_back_one(sw, slot, &entry))
-            switch_fail(sw, "replica %s returned a descriptor that it was not given", s->name);
+        if (take_back_one(sw, slot, &entry))
+            continue;
+        switch_condemn(sw, slot, true, "returned a descriptor that it was not given");
+        if (s->distrusted)
+            break; /* what came before stands */
     }
     switch_reserve_free(sw, &s->last, s->last_used);
     return n;
@@ -224,6 +231,7 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
 void switch_slot_ready(struct sm_switch *sw, unsigned slot)
 {
     sw->slots[slot].state = SLOT_READY;
+    sw->slots[slot].moved = sw->now; /* from here on it has its time to answer */
     /* What the first replica registered holds for all; from here on the arena's copy may be scribbled on. */
     if (!sw->registered) {
         sw->registered = true;
@@ -424,6 +432,7 @@ unsigned switch_poll(struct sm_switch *sw)
     for (unsigned i = 0; i < sw->slot_count; i++)
         if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING)
             done += switch_take_back(sw, i);
+    switch_watch(sw);
     switch_moves_poll(sw);
     if (sw->options.order_arrival)
         switch_output_poll(sw);
@@ -450,7 +459,7 @@ bool switch_sleep_prepare(struct sm_switch *sw)
     atomic_thread_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < ARENA_SLOTS; i++) {
         const struct switch_slot *s = &sw->slots[i];
-        if (s->state != SLOT_READY && s->state != SLOT_RETIRING)
+        if ((s->state != SLOT_READY && s->state != SLOT_RETIRING) || s->distrusted)
             continue;
         uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
         if (commit_produced(commit) != s->out_tail)
@@ -475,5 +484,7 @@ int switch_sleep_ms(const struct sm_switch *sw)
             return 1; /* paced, or out of buffers */
         return (int)(SWITCH_TICK_NS / 1000000);
     }
+    if (sw->options.unresponsive_ns && switch_awaits(sw))
+        return (int)(SWITCH_TICK_NS / 1000000);
     return -1;
 }

@@ -99,6 +99,9 @@ struct switch_slot {
     uint32_t in_flight; /* packets in its ring or not yet taken back */
     uint32_t late_first, late_last; /* of those, and of those held for it, the ones that were held, by time */
     bool ticking;       /* an IN_TICK is unanswered */
+    bool distrusted;    /* it returned what it was not given: nothing is taken back any more */
+    const char *condemned; /* why it is to be killed; NULL: it is not */
+    uint64_t watched_commit, moved; /* its commit word when last looked at, and when that had moved */
     bool querying;
     uint64_t packets;
     uint32_t shards;
@@ -142,7 +145,7 @@ struct switch_query {
     uint32_t shard, cursor;
 };
 
-enum switch_notice { NOTICE_GATED, NOTICE_MOVED, NOTICE_ENDED, NOTICE_FAILED, NOTICE_QUERIED };
+enum switch_notice { NOTICE_GATED, NOTICE_MOVED, NOTICE_ENDED, NOTICE_FAILED, NOTICE_QUERIED, NOTICE_CONDEMNED };
 
 struct switch_options {
     struct arena *arena;
@@ -152,6 +155,9 @@ struct switch_options {
     bool pace_recorded;       /* as captured */
     uint64_t hold_bytes;      /* interfaces only */
     uint64_t hold_ns;
+    bool supervised;          /* NOTICE_CONDEMNED gets replicas killed; else a misbehaving one is the end of the run */
+    uint64_t unresponsive_ns; /* how long a replica may leave its input unanswered; 0: for ever */
+    const char *poison_file;  /* capture of the packets dropped as poison; NULL: none */
     void (*notify)(void *arg, enum switch_notice notice); /* on the switch's thread; may be NULL */
     void *notify_arg;
 };
@@ -187,6 +193,10 @@ struct sm_switch {
     uint32_t inheritance; /* number of the last one */
     uint32_t orphans; /* shards without a replica that could own them */
     uint64_t deaths, taken_over; /* replicas that died, packets that others took over from them */
+    uint64_t condemned;          /* replicas that the switch had killed */
+    uint64_t watched;            /* when replicas were last looked at for life, wall clock */
+    struct sm_port *poison;      /* NULL: nothing to keep so far */
+    struct sm_errbuf poison_error;
     uint32_t epoch; /* of the assignment; counts every change of owner */
 
     struct window_place *window;
@@ -281,10 +291,14 @@ void switch_steer(struct sm_switch *sw, uint32_t buffer);               /* to a 
 void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time);
 void switch_moves_poll(struct sm_switch *sw);                           /* moves.c */
 bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot);
-void switch_released(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
+bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
 void switch_move_abandon(struct sm_switch *sw, uint32_t shard, const char *cause);
 void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot);
 void switch_adopt_orphans(struct sm_switch *sw, unsigned slot);         /* death.c */
+void switch_condemn(struct sm_switch *sw, unsigned slot, bool distrust, const char *why); /* supervise.c */
+void switch_watch(struct sm_switch *sw);
+bool switch_awaits(const struct sm_switch *sw);
+void switch_keep_poison(struct sm_switch *sw, uint32_t buffer);
 unsigned switch_take_back(struct sm_switch *sw, unsigned slot);         /* switch.c */
 void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *entry); /* output.c */
 void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out_entry *entry);
