@@ -60,11 +60,15 @@ void *sm_shared_get(struct sm_replica *replica, sm_strong id, unsigned flags)
             journal_image(&replica->journal, object->data, object->size);
             return object->data;
         }
-    if (!try_lock(object, replica->slot + 1)) {
+    bool later = false; /* a later one is held, for this packet or for complete ones */
+    for (unsigned i = 0; i < replica->strong_count; i++) {
+        later |= replica->strong[i].id > id.id;
+        if (replica->strong[i].id > id.id && replica->strong[i].current)
+            return NULL;
+    }
+    if (later || !try_lock(object, replica->slot + 1)) {
         /* Before waiting: what is done becomes visible, and locks of complete packets go back to others. */
         replica_commit(replica, false);
-        if (replica->strong_count > 0 && replica->strong[replica->strong_count - 1].id > id.id)
-            return NULL;
         while (!try_lock(object, replica->slot + 1))
             back_off(&turns);
     }
