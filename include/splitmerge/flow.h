@@ -101,6 +101,8 @@ struct sm_class_options {
      * Shared classes always refuse.
      */
     enum sm_at_limit at_limit;
+
+    uint32_t alloc_limit;            /* most bytes that a flow may hold by sm_alloc(); 0: it has none */
 };
 
 /*
@@ -143,6 +145,35 @@ SM_EXPORT void sm_flow_timer_cancel(struct sm_replica *replica, sm_class cls, sm
 
 /* When the slot will fire; ns 0 when it is not armed. */
 SM_EXPORT sm_time sm_flow_timer_get(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot);
+
+/*
+ * Memory of a flow beside its record: chunks, freed with the flow, at addresses that stay and are the same in every replica, so records and
+ * chunks may point to one another. Flows of partitioned classes with an alloc_limit only; in a handler, for
+ * the flow in hand.
+ *
+ * sm_alloc: `bytes` (1..SM_MAX_ALLOC) of zeroed, 16-byte aligned memory. NULL: the flow would hold more than its class's
+ * alloc_limit or SM_MAX_CHUNKS chunks, the arena is full, or this packet has changed too much already (see
+ * sm_writable()); counted, as `allocations_refused` in the report. A chunk takes 16 bytes more than asked for, and up to a third more by rounding.
+ *
+ * sm_realloc: a chunk of another size at another address, with the old contents as far as they fit and zeroes behind; NULL chunk: as
+ * sm_alloc(). NULL, as sm_alloc(): the old one stays as it is.
+ *
+ * sm_free: of NULL does nothing. The memory is used again when the burst is committed.
+ */
+#define SM_MAX_ALLOC 4194288u
+#define SM_MAX_CHUNKS 1024u
+SM_EXPORT void *sm_alloc(struct sm_replica *replica, sm_class cls, sm_flow flow, size_t bytes);
+SM_EXPORT void *sm_realloc(struct sm_replica *replica, sm_class cls, sm_flow flow, void *chunk, size_t bytes);
+SM_EXPORT void sm_free(struct sm_replica *replica, sm_class cls, sm_flow flow, void *chunk);
+
+/*
+ * Ask to write bytes [offset, offset + length) of a chunk, in each handler call in which it is written: what was there is kept, so that it can be put back
+ * if the replica dies. Not needed for records, and for a chunk in the call that got it from sm_alloc() or sm_realloc(). False, and nothing may
+ * be written: the range is not within the chunk, or the call has changed too much: a call is sure of
+ * SM_MAX_WRITABLE bytes, with records and 16 bytes for each range counted in.
+ */
+#define SM_MAX_WRITABLE 786432u
+SM_EXPORT bool sm_writable(struct sm_replica *replica, void *chunk, size_t offset, size_t length);
 
 #ifdef __cplusplus
 }

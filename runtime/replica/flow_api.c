@@ -218,3 +218,31 @@ bool sm_class_partitioned(const struct sm_replica *replica, sm_class cls)
 {
     return replica->classes[cls.id].partitioned;
 }
+
+void *sm_alloc(struct sm_replica *replica, sm_class cls, sm_flow flow, size_t bytes)
+{
+    return sm_realloc(replica, cls, flow, NULL, bytes);
+}
+
+void *sm_realloc(struct sm_replica *replica, sm_class cls, sm_flow flow, void *chunk, size_t bytes)
+{
+    if (!replica->classes[cls.id].partitioned || state_class(replica->state, cls.id)->alloc_limit == 0)
+        return NULL;
+    return state_chunk_new(replica->actor, replica->current_shard, flow_of_record(flow.state), chunk, bytes);
+}
+
+void sm_free(struct sm_replica *replica, sm_class cls, sm_flow flow, void *chunk)
+{
+    (void)cls;
+    if (chunk)
+        state_chunk_free(replica->actor, flow_of_record(flow.state), chunk);
+}
+
+bool sm_writable(struct sm_replica *replica, void *chunk, size_t offset, size_t length)
+{
+    size_t bytes = state_chunk_bytes(chunk);
+
+    if (offset > bytes || length > bytes - offset || !journal_may_add(&replica->journal, length))
+        return false;
+    return journal_image(&replica->journal, (uint8_t *)chunk + offset, (uint32_t)length);
+}

@@ -133,6 +133,7 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->limit = options->limit;
     to->granularity = (uint8_t)options->granularity;
     to->at_limit = (uint8_t)options->at_limit;
+    to->alloc_limit = options->alloc_limit;
     to->idle_ns = options->idle_timeout_ns;
     if (to->idle_ns == 0 && options->at_limit == SM_AT_LIMIT_EVICT)
         to->idle_ns = NEVER_NS; /* its deadline tells when the flow was used last */

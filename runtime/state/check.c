@@ -110,6 +110,38 @@ static uint32_t check_flow_timers(struct check *check, uint32_t index, const str
     return armed;
 }
 
+static void check_chunks(struct check *check, uint32_t index, const struct flow *flow)
+{
+    const struct state *state = check->state;
+    const struct flow_chunks *chunks = flow_object((struct flow *)(uintptr_t)flow);
+    uintptr_t end = (uintptr_t)state->heap + (uint64_t)check->slabs * SLAB_BYTES;
+    uint64_t bytes = 0;
+    uint32_t count = 0, before = 0;
+    for (uint32_t ref = chunks->first; ref != 0; count++) {
+        const struct chunk *chunk = chunk_at(state, ref);
+        if ((uintptr_t)chunk < (uintptr_t)state->heap || (uintptr_t)(chunk + 1) > end || count == chunks->count) {
+            report(check, "shard %u: chunk %u of a flow that has %u is nowhere, or not counted", index, count, chunks->count);
+            return;
+        }
+        uint32_t size, whole = chunk->bytes + (uint32_t)sizeof *chunk;
+        if (chunk->bytes > SM_MAX_ALLOC || chunk_bin(whole, &size) < 0) {
+            size = whole;
+        }
+        if (chunk->flow != flow_ref(state, flow) || chunk->before != before ||
+            !mark(check, chunk, size, "a chunk", index)) {
+            report(check, "shard %u: a chunk is another flow's, or not linked with the one before", index);
+            return;
+        }
+        bytes += chunk->bytes;
+        before = ref;
+        ref = chunk->next;
+    }
+    if (count != chunks->count || bytes != chunks->bytes || bytes > state->classes[flow->cls].alloc_limit) {
+        report(check, "shard %u: %u chunks of %llu bytes, counted as %u of %u", index, count, (unsigned long long)bytes,
+               chunks->count, chunks->bytes);
+    }
+}
+
 /* One flow. False: it cannot be looked at. */
 static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_t tag, uint8_t low)
 {
@@ -120,13 +152,17 @@ static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_
         report(check, "shard %u: a flow outside of the slabs in use", index);
         return false;
     }
-    if (flow->cls >= state_class_count(state) || flow->timers != state->classes[flow->cls].timers) {
+    if (flow->cls >= state_class_count(state) || flow->timers != state->classes[flow->cls].timers ||
+        flow->has_chunks != (state->classes[flow->cls].alloc_limit > 0)) {
         report(check, "shard %u: a flow of class %u with %u timers", index, flow->cls, flow->timers);
         return false;
     }
     uint64_t bytes = (uint64_t)state->bins[state->class_bin[flow->cls]].units * STATE_UNIT;
     if (!mark(check, flow_object((struct flow *)(uintptr_t)flow), bytes, "a flow", index)) {
         return false;
+    }
+    if (flow->has_chunks) {
+        check_chunks(check, index, flow);
     }
     check->flows++;
     check->class_flows[flow->cls]++;

@@ -12,7 +12,9 @@
  *
  * A flow in memory (its address is that of the header, its reference the distance from the state in units of 16):
  *
- *   timer[n-1] .. timer[0] | header, 8 bytes | key, 40 bytes | record
+ *   chunks, if its class has any | timer[n-1] .. timer[0] | header, 8 bytes | key, 40 bytes | record
+ *
+ * A chunk (chunk.c) is an object or a run of its own, on its flow's list: header, 16 bytes | what the middlebox sees.
  */
 
 #include "state/journal.h"
@@ -40,12 +42,30 @@ struct flow {
     uint32_t hash; /* the low half of the key's */
     uint8_t cls;
     uint8_t timers; /* as the class has; here so that a look at the flow suffices */
-    uint16_t unused;
+    uint8_t has_chunks; /* 1: struct flow_chunks lies before the timers */
+    uint8_t unused;
     struct sm_key key;
+};
+
+/* The chunks of a flow. References are those of the chunks' headers; 0: none. */
+struct flow_chunks {
+    uint32_t first;
+    uint32_t count;
+    uint32_t bytes; /* as they were asked for */
+    uint32_t unused;
+};
+
+struct chunk {
+    uint32_t next, before;
+    uint32_t bytes;
+    uint32_t flow; /* that it belongs to */
 };
 
 _Static_assert(sizeof(struct flow) == 48, "the record follows, 16-byte aligned");
 _Static_assert(sizeof(struct flow_timer) == STATE_UNIT, "timers keep the header 16-byte aligned");
+_Static_assert(sizeof(struct flow_chunks) == STATE_UNIT && sizeof(struct chunk) == STATE_UNIT, "16-byte aligned");
+_Static_assert(SM_MAX_ALLOC == SLAB_RUN_MAX * SLAB_BYTES - sizeof(struct chunk), "the largest chunk is a run");
+_Static_assert(SM_MAX_WRITABLE == JOURNAL_PACKET_BYTES - JOURNAL_RESERVE, "what a handler is sure of");
 
 /* Eight slots of a flow table. In an array of groups each has a cache line of its own. */
 #define GROUP_SLOTS 8u
@@ -91,7 +111,7 @@ _Static_assert(STATE_SHARD_FLOWS <= UINT16_MAX, "counts of a shard have 16 bits"
  * final before the burst is, so they are counted apart.
  */
 struct actor_counters {
-    _Alignas(STATE_LINE) _Atomic(uint64_t) created, closed, refused, evicted;
+    _Alignas(STATE_LINE) _Atomic(uint64_t) created, closed, refused, evicted, unallocated;
     _Atomic(int64_t) live; /* flows made less flows closed; negative where others made them */
     _Atomic(int64_t) class_live[SM_MAX_CLASSES];
 };
@@ -142,14 +162,24 @@ static inline struct flow_timer *flow_timer(const struct flow *flow, unsigned sl
 /* Where the slab's object that holds the flow begins. */
 static inline void *flow_object(struct flow *flow)
 {
-    return (struct flow_timer *)flow - flow->timers;
+    return (struct flow_timer *)flow - flow->timers - flow->has_chunks;
 }
 
-static inline uint32_t flow_bytes(uint32_t record_size, unsigned timers)
+static inline uint32_t flow_bytes(uint32_t record_size, unsigned timers, bool chunks)
 {
     uint32_t rounded = (record_size + STATE_UNIT - 1) / STATE_UNIT * STATE_UNIT;
-    return (uint32_t)(timers * sizeof(struct flow_timer) + sizeof(struct flow)) + rounded;
+    return (uint32_t)((timers + chunks) * STATE_UNIT + sizeof(struct flow)) + rounded;
 }
+
+static inline struct chunk *chunk_at(const struct state *state, uint32_t ref)
+{
+    return (struct chunk *)((uintptr_t)state + (uint64_t)ref * STATE_UNIT);
+}
+
+/* chunk.c: the bin for a chunk and its header, and its objects' size; -1: a run. */
+int chunk_bin(uint32_t bytes, uint32_t *size);
+/* All chunks of a flow that ends. */
+void chunks_release(struct state_actor *actor, struct flow *flow);
 
 static inline struct shard *shard_at(const struct state *state, uint32_t shard)
 {

@@ -84,6 +84,15 @@ bool journal_image(struct journal *journal, const void *address, uint32_t length
     return true;
 }
 
+void journal_known(struct journal *journal, const void *address, uint32_t length)
+{
+    if (journal == NULL) {
+        return;
+    }
+    journal->images[journal->recent % 8].address = (uintptr_t)address;
+    journal->images[journal->recent++ % 8].length = length;
+}
+
 void journal_alloc(struct journal *journal, const void *object)
 {
     if (journal == NULL) {

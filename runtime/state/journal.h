@@ -34,6 +34,7 @@
 #include <stdint.h>
 
 #define JOURNAL_PACKET_BYTES (1u << 20) /* room that a packet is sure to find */
+#define JOURNAL_RESERVE (256u << 10)    /* of it, what the middlebox leaves to tables, timers and frees */
 
 struct state;
 struct state_actor;
@@ -105,6 +106,20 @@ static inline bool journal_has_room(const struct journal *journal)
 
 /* Keep what `address` holds; call before it changes. False: no room. NULL journal: nothing is kept. */
 bool journal_image(struct journal *journal, const void *address, uint32_t length);
+
+/*
+ * Whether the packet in hand may add an entry of `length` bytes of the middlebox's choosing. By what the packet itself has added, so
+ * that the answer is the same wherever in a burst it is.
+ */
+static inline bool journal_may_add(const struct journal *journal, uint64_t length)
+{
+    uint64_t limit = JOURNAL_PACKET_BYTES - JOURNAL_RESERVE;
+    return journal == NULL ||
+           (uint64_t)journal->used - journal->packet_start + length + sizeof(struct journal_entry) + 15 <= limit;
+}
+
+/* This memory was allocated for the packet in hand: for as long as that is remembered, it needs no image. */
+void journal_known(struct journal *journal, const void *address, uint32_t length);
 
 /* An object is about to be allocated; is to be freed at the commit. */
 void journal_alloc(struct journal *journal, const void *object);

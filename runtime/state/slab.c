@@ -49,6 +49,10 @@ void slab_format(struct state *state)
     for (unsigned i = 0; i < SLAB_HEAP_BINS; i++) {
         bin_set(state, SLAB_BIN_HEAP + i, SLAB_HEAP_MIN << i);
     }
+    bin_set(state, SLAB_BIN_CHUNK, SLAB_CHUNK_MIN);
+    for (unsigned i = 0; i < SLAB_CHUNK_BINS - 1; i++) {
+        bin_set(state, SLAB_BIN_CHUNK + 1 + i, SLAB_CHUNK_STEP << i);
+    }
     state->bin_count = SLAB_BIN_FLOW;
 }
 

@@ -42,15 +42,22 @@
 #define SLAB_SEARCH 64u
 #define SLAB_RUN_MAX 64u
 
-/* Bins: table sizes (64 bytes << 1..10), heap sizes (256 bytes << 0..8), sizes of flows. */
+/*
+ * Bins: table sizes (64 bytes << 1..10), heap sizes (256 bytes << 0..8), sizes of chunks (64 bytes, 96 bytes << 0..8; between
+ * them those of tables), sizes of flows.
+ */
 #define SLAB_TABLE_BINS 10u
 #define SLAB_HEAP_BINS 9u
+#define SLAB_CHUNK_BINS 10u
 #define SLAB_FLOW_BINS 32u
 #define SLAB_BIN_HEAP SLAB_TABLE_BINS
-#define SLAB_BIN_FLOW (SLAB_TABLE_BINS + SLAB_HEAP_BINS)
+#define SLAB_BIN_CHUNK (SLAB_TABLE_BINS + SLAB_HEAP_BINS)
+#define SLAB_BIN_FLOW (SLAB_BIN_CHUNK + SLAB_CHUNK_BINS)
 #define SLAB_BINS (SLAB_BIN_FLOW + SLAB_FLOW_BINS)
 #define SLAB_TABLE_MIN 128u
 #define SLAB_HEAP_MIN 256u
+#define SLAB_CHUNK_MIN 64u
+#define SLAB_CHUNK_STEP 96u
 
 _Static_assert(SLAB_BINS <= 64, "actors keep a set of bins in one word");
 

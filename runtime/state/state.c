@@ -68,7 +68,7 @@ int state_class_add(struct state *state, const struct state_class *cls)
     if (id == SM_MAX_CLASSES) {
         return SM_E_LIMIT;
     }
-    int bin = slab_bin_for(state, flow_bytes(cls->record_size, cls->timers));
+    int bin = slab_bin_for(state, flow_bytes(cls->record_size, cls->timers, cls->alloc_limit > 0));
     if (bin < 0) {
         return SM_E_LIMIT;
     }
@@ -113,6 +113,7 @@ void state_usage(const struct state *state, struct state_usage *usage)
             usage->flows_created += atomic_load_explicit(&counters->created, memory_order_relaxed);
             usage->flows_closed += atomic_load_explicit(&counters->closed, memory_order_relaxed);
             usage->flows_evicted += atomic_load_explicit(&counters->evicted, memory_order_relaxed);
+            usage->allocations_refused += atomic_load_explicit(&counters->unallocated, memory_order_relaxed);
             usage->flows_refused += atomic_load_explicit(&counters->refused, memory_order_relaxed);
         }
     }

@@ -45,6 +45,7 @@ struct state_class {
     bool partitioned; /* decided by the host when the steering key is chosen */
     uint16_t field_count;
     uint64_t idle_ns, hard_ns; /* timeouts; the replica arms them (0: none) */
+    uint32_t alloc_limit;      /* bytes of chunks that a flow may have; 0: it has none */
     uint8_t at_limit;          /* enum sm_at_limit */
     struct {
         char name[24];
@@ -65,6 +66,7 @@ struct state_config {
 struct state_usage {
     uint64_t memory_used, memory_limit;                              /* bytes of slabs taken */
     uint64_t flows_live, flows_created, flows_closed, flows_refused; /* over all classes */
+    uint64_t allocations_refused;
     uint64_t flows_evicted; /* closed, as another needed the place */
 };
 
@@ -152,6 +154,14 @@ unsigned flow_class(const struct flow *flow);
 
 /* All of a flow that its owner writes when it is used: timers, key, record. */
 void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes);
+
+/*
+ * Chunks: memory of a flow whose class has an alloc_limit. state_chunk_new(): zeroed; instead of `old` where that is
+ * not NULL, with its contents as far as they fit. NULL: a limit, counted. state_chunk_bytes(): as asked for.
+ */
+void *state_chunk_new(struct state_actor *actor, uint32_t shard, struct flow *flow, void *old, uint64_t bytes);
+void state_chunk_free(struct state_actor *actor, struct flow *flow, void *chunk);
+uint32_t state_chunk_bytes(const void *chunk);
 
 /*
  * Timers of a shard's flows, by packet time. Re-arming to a later time is one store (the heap is put right when the

@@ -243,7 +243,7 @@ static struct flow *flow_make(struct state_actor *actor, struct shard *shard, un
 {
     struct state *state = actor->state;
     uint32_t bytes = state->bins[state->class_bin[cls]].units * STATE_UNIT;
-    uint8_t timers = state->classes[cls].timers;
+    uint8_t timers = state->classes[cls].timers, chunks = state->classes[cls].alloc_limit > 0;
     if (table_reserve(actor, shard) != 0 || timers_reserve(actor, shard, timers) != 0) {
         return NULL;
     }
@@ -252,10 +252,11 @@ static struct flow *flow_make(struct state_actor *actor, struct shard *shard, un
         return NULL;
     }
     memset(object, 0, bytes);
-    struct flow *flow = (struct flow *)(object + timers * sizeof(struct flow_timer));
+    struct flow *flow = (struct flow *)(object + (timers + chunks) * STATE_UNIT);
     flow->hash = (uint32_t)hash;
     flow->cls = (uint8_t)cls;
     flow->timers = timers;
+    flow->has_chunks = chunks;
     flow->key = *key;
     return flow;
 }
@@ -315,6 +316,7 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
     count_add(shard, -1);
     STEP();
     timers_release(actor, shard, flow);
+    chunks_release(actor, flow);
     slab_free(actor, flow_object(flow));
     if (shard->count == 0 && shard->table != 0) {
         uint32_t mask;

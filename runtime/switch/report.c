@@ -48,6 +48,7 @@ static json_t *flows(const struct sm_switch *sw)
     json_object_set_new(object, "live", integer(usage.flows_live));
     json_object_set_new(object, "refused", integer(usage.flows_refused));
     json_object_set_new(object, "evicted", integer(usage.flows_evicted));
+    json_object_set_new(object, "allocations_refused", integer(usage.allocations_refused));
     return object;
 }
 

@@ -27,7 +27,7 @@ struct subject {
     const char *(*verdict)(const struct kit_result *result); /* after a run: what is wrong, or NULL; may be NULL */
 };
 
-extern const struct subject timeouts, evict;
+extern const struct subject timeouts, evict, chunks;
 
 extern uint64_t noted[PACKETS];     /* by packet */
 extern _Atomic uint64_t mistakes;   /* that a middlebox met, whatever its kind */

@@ -155,3 +155,47 @@ Test(state_check, locks)
     state_unlock(f.state, stripe);
     state_unlock(f.state, stripe + 1);
 }
+
+Test(state_check, chunks)
+{
+    const struct state_class with_chunks = {.name = "chunks", .record_size = 16, .timers = 1, .alloc_limit = 400000};
+    int id = state_class_add(f.state, &with_chunks);
+    cr_assert_geq(id, 0);
+    struct flow *owner = insert_key(f.actor, SHARD, (unsigned)id, 1000);
+    static const uint32_t sizes[] = {1, 48, 49, 80, 81, 1000, 24560, 49137, 65520, 65521, 100000};
+    void *all[sizeof sizes / sizeof *sizes];
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        all[i] = state_chunk_new(f.actor, SHARD, owner, NULL, sizes[i]);
+        cr_assert_not_null(all[i]);
+        cr_assert_eq((uintptr_t)all[i] % 16, 0);
+        memset(all[i], 0xee, sizes[i]);
+        cr_assert_eq(state_check(f.state, NULL), 0);
+    }
+    cr_assert_null(state_chunk_new(f.actor, SHARD, owner, NULL, 300000), "the class's limit");
+    cr_assert_null(state_chunk_new(f.actor, SHARD, owner, NULL, 0));
+    struct state_usage usage;
+    state_usage(f.state, &usage);
+    cr_assert_eq(usage.allocations_refused, 2);
+    struct flow_chunks *chunks = flow_object(owner);
+    struct chunk *chunk = (struct chunk *)all[3] - 1;
+    PLANT("the count of chunks", chunks->count, chunks->count - 1);
+    PLANT("the bytes of chunks", chunks->bytes, chunks->bytes + 1);
+    PLANT("a lost list", chunks->first, 0);
+    PLANT("a chunk nowhere", chunks->first, UINT32_MAX);
+    PLANT("a list cut short", chunk->next, 0);
+    PLANT("a list in a circle", chunk->next, chunks->first);
+    PLANT("a wrong link back", chunk->before, chunk->next);
+    PLANT("another's chunk", chunk->flow, flow_ref(f.state, flow));
+    PLANT("another size", chunk->bytes, 5000);
+    uint8_t *moved = state_chunk_new(f.actor, SHARD, owner, all[5], 3000);
+    cr_assert(moved[0] == 0xee && moved[999] == 0xee && moved[1000] == 0);
+    state_chunk_free(f.actor, owner, all[10]);
+    state_chunk_free(f.actor, owner, all[0]);
+    cr_assert_eq(state_check(f.state, NULL), 0);
+    for (unsigned i = 0; i < SM_MAX_CHUNKS - 9; i++) {
+        cr_assert_not_null(state_chunk_new(f.actor, SHARD, owner, NULL, 1));
+    }
+    cr_assert_null(state_chunk_new(f.actor, SHARD, owner, NULL, 1), "the number of chunks");
+    state_remove(f.actor, SHARD, owner);
+    cr_assert_eq(state_check(f.state, NULL), 0, "all ended with the flow");
+}
