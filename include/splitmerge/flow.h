@@ -147,6 +147,20 @@ SM_EXPORT void sm_flow_timer_cancel(struct sm_replica *replica, sm_class cls, sm
 SM_EXPORT sm_time sm_flow_timer_get(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot);
 
 /*
+ * Call `fn` for each flow of a partitioned class in the shards that this replica owns: which part of the service's flows
+ * that is depends on the splits. In a handler, or between calls of sm_poll(), where what was changed becomes final with the next burst that does
+ * something. No use of the flows: idle timeouts run on. `fn` may read the record, write it after
+ * sm_flow_writable() said yes, set timers, close the flow that it is given; it creates none, and closes none that the handler has
+ * in hand. 0: all were visited. SM_E_LIMIT: the call has changed as much as one may, and the rest was not visited; go on with a later packet
+ * (visiting alone changes nothing). SM_E_INVALID: the class is shared.
+ */
+typedef void sm_each_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, void *user);
+SM_EXPORT int sm_flow_each(struct sm_replica *replica, sm_class cls, sm_each_fn *fn, void *user);
+
+/* Ask to write the record of a flow that sm_flow_each() gave. False: the call has changed too much already. */
+SM_EXPORT bool sm_flow_writable(struct sm_replica *replica, sm_class cls, sm_flow flow);
+
+/*
  * Memory of a flow beside its record: chunks, freed with the flow, at addresses that stay and are the same in every replica, so records and
  * chunks may point to one another. Flows of partitioned classes with an alloc_limit only; in a handler, for
  * the flow in hand.

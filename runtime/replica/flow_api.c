@@ -246,3 +246,40 @@ bool sm_writable(struct sm_replica *replica, void *chunk, size_t offset, size_t 
         return false;
     return journal_image(&replica->journal, (uint8_t *)chunk + offset, (uint32_t)length);
 }
+
+/* What a callback may need of the journal without asking: the end of a flow with all that it holds. */
+#define EACH_ROOM 65536u
+
+_Static_assert(SM_MAX_CHUNKS * sizeof(struct journal_entry) < EACH_ROOM / 2, "a flow's chunks are freed within it");
+
+int sm_flow_each(struct sm_replica *replica, sm_class cls, sm_each_fn *fn, void *user)
+{
+    const uint32_t current = replica->current_shard;
+    int result = 0;
+
+    if (!replica->classes[cls.id].partitioned)
+        return SM_E_INVALID;
+    for (uint32_t shard = 0; result == 0 && shard < SM_SHARDS; shard++) {
+        if (!replica->owned[shard] || state_shard_flows(replica->state, shard) == 0)
+            continue;
+        struct flow *flow;
+        replica->current_shard = shard;
+        for (uint32_t cursor = 0; result == 0 && (flow = state_next(replica->state, shard, &cursor)) != NULL;) {
+            if (flow_class(flow) != cls.id)
+                continue;
+            if (journal_may_add(&replica->journal, EACH_ROOM))
+                fn(replica, cls, (sm_flow){flow_record(flow)}, user);
+            else
+                result = SM_E_LIMIT;
+        }
+    }
+    replica->current_shard = current;
+    return result;
+}
+
+bool sm_flow_writable(struct sm_replica *replica, sm_class cls, sm_flow flow)
+{
+    uint32_t bytes = replica->classes[cls.id].record_size;
+
+    return journal_may_add(&replica->journal, bytes) && journal_image(&replica->journal, flow.state, bytes);
+}

@@ -27,13 +27,16 @@ struct subject {
     const char *(*verdict)(const struct kit_result *result); /* after a run: what is wrong, or NULL; may be NULL */
 };
 
-extern const struct subject timeouts, evict, chunks;
+extern const struct subject timeouts, evict, chunks, each;
 
 extern uint64_t noted[PACKETS];     /* by packet */
 extern _Atomic uint64_t mistakes;   /* that a middlebox met, whatever its kind */
 
 void capture_plan(struct planned *plan, uint32_t flows, uint64_t seed);
 int capture_write(const char *file, const struct planned *plan);
+
+/* Enumerating between packets, in a program with a loop of its own: what is wrong, or NULL. */
+const char *each_between(const char *input);
 
 /* The number of a packet; the flow it is of. */
 uint32_t packet_number(const struct sm_packet *packet);

@@ -21,7 +21,7 @@
 uint64_t noted[PACKETS];
 _Atomic uint64_t mistakes;
 
-static const struct subject *const subjects[] = {&timeouts, &evict, &chunks};
+static const struct subject *const subjects[] = {&timeouts, &evict, &chunks, &each};
 static char folder[] = "/tmp/splitmerge-flows-XXXXXX";
 static unsigned failures;
 
@@ -103,6 +103,8 @@ static void attempt(const struct subject *subject, uint64_t seed, unsigned round
         wrong = run(subject, input, unsplit, NULL, seed, 1, subject->model ? expected : NULL);
     for (unsigned i = 0; !wrong && i < rounds; i++, seed++)
         wrong = run(subject, input, output, unsplit, seed, 2 + i % (KIT_REPLICAS - 1), subject->model ? expected : NULL);
+    if (!wrong && KILLS == 0 && subject == &each)
+        wrong = each_between(input);
     if (wrong)
         printf("FAILED %s, SM_SEED=%llu: %s\n", subject->name, (unsigned long long)seed, wrong);
     failures += wrong != NULL;
