@@ -222,13 +222,49 @@ static void undo(struct state *state, const struct journal_entry *entry)
     }
 }
 
-unsigned journal_recover(struct state *state, struct journal_region *region, uint64_t commit)
+static bool entry_is_sound(const struct state *state, const struct journal_entry *entry, uint64_t low, uint64_t high)
+{
+    if (entry->kind == JOURNAL_IMAGE) {
+        return entry->address >= low && entry->address <= high && entry->length <= high - entry->address;
+    }
+    return (entry->kind == JOURNAL_ALLOC || entry->kind == JOURNAL_FREE) && entry->length == 0 &&
+           entry->address - (uintptr_t)state->heap < (uint64_t)state->slab_count * SLAB_BYTES;
+}
+
+/* Whether the entries [from, used) can be walked both ways, and lead nowhere else. */
+static bool is_sound(const struct state *state, struct journal_region *region, uint32_t from, uint32_t used, uint64_t low,
+                     uint64_t high)
+{
+    uint32_t before = from;
+    if (from % 16 != 0) {
+        return from >= used;
+    }
+    for (uint32_t at = from; at < used;) {
+        const struct journal_entry *entry = entry_at(region, at);
+        uint32_t room = used - at;
+        if (room < sizeof *entry || entry->length > room - sizeof *entry || entry_bytes(entry->length) > room ||
+            (at != from && entry->back != at - before) || !entry_is_sound(state, entry, low, high)) {
+            return false;
+        }
+        before = at;
+        at += entry_bytes(entry->length);
+    }
+    return true;
+}
+
+int journal_recover(struct state *state, struct journal_region *region, size_t bytes, uint64_t commit, const void *low,
+                    const void *high)
 {
     uint32_t used = load(&region->used), start = load(&region->start), next = load(&region->next_start);
     bool committed = atomic_load_explicit(&region->base, memory_order_acquire) != commit;
     uint32_t from = committed ? next : start, last = from;
-    unsigned count = 0;
-    if (committed && next <= used) {
+    int count = 0;
+    bool frees = committed && next <= used && start <= next;
+    if (used > bytes - sizeof *region || !is_sound(state, region, from, used, (uintptr_t)low, (uintptr_t)high) ||
+        (frees && !is_sound(state, region, start, next, (uintptr_t)low, (uintptr_t)high))) {
+        return SM_E_DAMAGED;
+    }
+    if (frees) {
         finish_frees(state, region, start, next);
     }
     for (uint32_t at = from; at < used; at += entry_bytes(entry_at(region, at)->length)) {

@@ -136,7 +136,11 @@ void journal_section_end(struct journal *journal);
 void journal_prepare(struct journal *journal, bool all);
 void journal_committed(struct journal *journal, uint64_t commit);
 
-/* The host, for a dead replica: undo and finish. Returns how many entries were undone. */
-unsigned journal_recover(struct state *state, struct journal_region *region, uint64_t commit);
+/*
+ * The host, for a dead replica: undo and finish. Returns how many entries were undone, or SM_E_DAMAGED with nothing
+ * done: the replica has scribbled on its journal, which leads outside of its own `bytes`, or of the arena ([low, high)).
+ */
+int journal_recover(struct state *state, struct journal_region *region, size_t bytes, uint64_t commit, const void *low,
+                    const void *high);
 
 #endif

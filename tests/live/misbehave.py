@@ -107,6 +107,15 @@ def scribblers(build):
             expect_condemned(trial, why)
 
 
+def journal(build):
+    with Trial(build, "journal", "a replica that scribbles on its journal, and dies") as trial:
+        trial.start()
+        code = trial.service.process.wait(60)
+        why = "destroyed its journal"
+        expect(code == 1 and why in trial.service.log(), f"status {code}: {why}", trial.service.log())
+        expect(not os.path.exists(trial.service.path("out.pcap")), "no output that looks whole")
+
+
 def silent(build):
     with Trial(build, "hang", "a replica that does not come back from a packet") as trial:
         trial.start()
@@ -145,6 +154,7 @@ def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
     scribblers(given.build)
+    journal(given.build)
     silent(given.build)
     poison(given.build)
     live.expect_alone()

@@ -50,7 +50,12 @@ static void misbehave(struct sm_replica *replica, const char *how)
         commit(replica, 0, 1u << 30);
     else if (strcmp(how, "consumed") == 0)
         commit(replica, 1u << 30, 0);
-    else if (strcmp(how, "hang") == 0)
+    else if (strcmp(how, "journal") == 0) {
+        struct journal_region *region = channel_journal(replica->channel);
+        memset(region->entries, 0x5a, 4096);
+        atomic_store(&region->used, 4096);
+        abort();
+    } else if (strcmp(how, "hang") == 0)
         for (;;)
             pause();
 }
