@@ -67,6 +67,13 @@ enum sm_ending { SM_ENDED_IDLE, SM_ENDED_HARD, SM_ENDED_EVICTED };
 typedef void sm_expire_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, enum sm_ending why, sm_time now,
                           void *user);
 
+/*
+ * A flow has come to this replica, or is about to leave it: its shard has moved, or its owner died. For what a process keeps beside the
+ * state (a cache, a descriptor), which cannot move. The record may be read, not written; the flow stays as it is, and none
+ * is created. Flows that are created or end while the replica owns them are met elsewhere: in the packet handler, in on_expire. A flow that left may come back.
+ */
+typedef void sm_hook_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, void *user);
+
 /* What sm_flow_create() does when a new flow would exceed a limit of flows. */
 enum sm_at_limit { SM_AT_LIMIT_REFUSE, SM_AT_LIMIT_EVICT };
 
@@ -101,6 +108,9 @@ struct sm_class_options {
      * Shared classes always refuse.
      */
     enum sm_at_limit at_limit;
+
+    sm_hook_fn *on_adopt;            /* before the first packet of its shard; NULL: nobody is called, and it costs nothing */
+    sm_hook_fn *on_release;          /* behind the last packet of its shard; not when the service ends; may be NULL */
 
     uint32_t alloc_limit;            /* most bytes that a flow may hold by sm_alloc(); 0: it has none */
 };

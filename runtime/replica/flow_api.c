@@ -283,3 +283,20 @@ bool sm_flow_writable(struct sm_replica *replica, sm_class cls, sm_flow flow)
 
     return journal_may_add(&replica->journal, bytes) && journal_image(&replica->journal, flow.state, bytes);
 }
+
+_Static_assert(SM_MAX_CLASSES <= 32, "replicas keep a set of classes in one word");
+
+void flow_hooks(struct sm_replica *replica, uint32_t shard, bool adopted)
+{
+    struct flow *flow;
+
+    replica->current_shard = shard;
+    for (uint32_t cursor = 0; (flow = state_next(replica->state, shard, &cursor)) != NULL;) {
+        unsigned cls = flow_class(flow);
+        if (!(replica->hooked & 1u << cls))
+            continue;
+        sm_hook_fn *hook = adopted ? replica->classes[cls].on_adopt : replica->classes[cls].on_release;
+        if (hook)
+            hook(replica, (sm_class){(uint16_t)cls}, (sm_flow){flow_record(flow)}, replica->classes[cls].user);
+    }
+}

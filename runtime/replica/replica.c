@@ -43,6 +43,8 @@ void replica_learn_classes(struct sm_replica *replica)
         replica->classes[i].granularity = cls->granularity;
         replica->classes[i].partitioned = cls->partitioned;
         replica->classes[i].evict = cls->partitioned && cls->at_limit == SM_AT_LIMIT_EVICT;
+        if (cls->partitioned && (replica->classes[i].on_adopt || replica->classes[i].on_release))
+            replica->hooked |= 1u << i;
         replica->classes[i].idle_ns = cls->partitioned ? cls->idle_ns : 0;
         replica->classes[i].hard_ns = cls->partitioned ? cls->hard_ns : 0;
     }
@@ -193,6 +195,8 @@ static void adopt(struct sm_replica *replica, uint32_t shard)
     STEP();
     replica->owned[shard] = 1;
     shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
+    if (replica->hooked)
+        flow_hooks(replica, shard, true);
 }
 
 static void inherit(struct sm_replica *replica, uint32_t number)
@@ -206,6 +210,8 @@ static void release(struct sm_replica *replica, const struct in_entry *entry)
 {
     uint32_t shard = entry->shard;
 
+    if (replica->owned[shard] && replica->hooked)
+        flow_hooks(replica, shard, false);
     if (replica->owned[shard])
         atomic_store_explicit(&replica->arena->writer[shard], 0, memory_order_release);
     replica->owned[shard] = 0;

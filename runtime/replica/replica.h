@@ -63,6 +63,7 @@ struct sm_replica {
     struct {
         sm_timer_fn *on_timer;
         sm_expire_fn *on_expire;
+        sm_hook_fn *on_adopt, *on_release;
         void *user;
         uint64_t idle_ns, hard_ns; /* 0: none */
         uint32_t record_size;
@@ -76,6 +77,7 @@ struct sm_replica {
 
     const struct sm_packet *current; /* the packet or, in a timer, NULL */
     uint32_t current_shard;
+    uint32_t hooked;    /* classes with on_adopt or on_release, a bit for each */
     const void *ending; /* the record of the flow that on_expire was called for */
     uint32_t held_stripe; /* of the shared flow that is held; 0: none (stripes are numbered from SM_SHARDS) */
 
@@ -109,6 +111,9 @@ static inline void replica_count(_Atomic uint64_t *counter, uint64_t amount)
 
 /* A timeout of a flow of the current shard has fired, in timer slot `slot`: the flow ends (flow_api.c). */
 void flow_expire(struct sm_replica *replica, struct flow *flow, unsigned slot, sm_time now);
+
+/* Call the hooks for the flows of a shard that has come or is about to go. */
+void flow_hooks(struct sm_replica *replica, uint32_t shard, bool adopted);
 
 /* Process at most `budget` entries and commit. Returns how many. */
 unsigned replica_burst(struct sm_replica *replica, unsigned budget);

@@ -142,6 +142,8 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->may_share = options->may_share;
     replica->classes[registration->class_count].on_timer = options->on_timer;
     replica->classes[registration->class_count].on_expire = options->on_expire;
+    replica->classes[registration->class_count].on_adopt = options->on_adopt;
+    replica->classes[registration->class_count].on_release = options->on_release;
     replica->classes[registration->class_count].timers = options->timers;
     replica->classes[registration->class_count].user = options->user;
     cls->id = (uint16_t)registration->class_count++;

@@ -22,12 +22,13 @@ struct subject {
     const char *name;
     uint32_t flows;   /* in the capture */
     uint32_t limit;   /* flows of the service; 0: the kit's */
+    void (*ended)(struct sm_replica *replica, void *user); /* may be NULL */
     int (*setup)(struct sm_replica *replica, void *user);
     void (*model)(const struct planned *plan, uint64_t *expected);
     const char *(*verdict)(const struct kit_result *result); /* after a run: what is wrong, or NULL; may be NULL */
 };
 
-extern const struct subject timeouts, evict, chunks, each;
+extern const struct subject timeouts, evict, chunks, each, hooks;
 
 extern uint64_t noted[PACKETS];     /* by packet */
 extern _Atomic uint64_t mistakes;   /* that a middlebox met, whatever its kind */

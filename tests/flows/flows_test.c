@@ -21,7 +21,7 @@
 uint64_t noted[PACKETS];
 _Atomic uint64_t mistakes;
 
-static const struct subject *const subjects[] = {&timeouts, &evict, &chunks, &each};
+static const struct subject *const subjects[] = {&timeouts, &evict, &chunks, &each, &hooks};
 static char folder[] = "/tmp/splitmerge-flows-XXXXXX";
 static unsigned failures;
 
@@ -59,6 +59,7 @@ static const char *run(const struct subject *subject, const char *input, const c
         .max_sends = 1,
         .flows = subject->limit,
         .setup = subject->setup,
+        .ended = subject->ended,
     };
     static struct sm_errbuf error;
     static struct kit_result result;
