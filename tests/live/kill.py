@@ -165,6 +165,23 @@ def from_outside(build, rng, capture, count, pps):
         expect(done == count, f"{done} kills before the input's end")
 
 
+def all_at_once(build, rng, capture, pps):
+    """Nobody survives: packets wait for the replacements. Replicas that were starting are among the dead."""
+    print(f"-- {os.path.basename(capture)}: all replicas at once, three times")
+    with Trial(build, capture) as trial:
+        trial.start(2, f"{pps}pps")
+        if not expect(trial.service.wait_running(60), "the service runs", trial.service.log()):
+            return
+        for _ in range(3):
+            time.sleep(0.2 + rng.random() * 0.4)
+            for pid, command in lab.others():
+                if "--policy" in command and "smctl" not in command:
+                    os.kill(pid, signal.SIGKILL)
+            if rng.random() < 0.5:
+                trial.service.smctl("scale", rng.randint(1, 3), timeout=90)
+        trial.check(3)
+
+
 def under_traffic(build, rng, count, slow):
     global kills
     print(f"-- live: {count} kills at random instants")
@@ -229,6 +246,7 @@ def main():
     big = captures[1]
     seconds = 25 if FULL else 8
     from_outside(given.build, rng, big, 25 if FULL else 8, max(50, packets_of(big) // seconds))
+    all_at_once(given.build, rng, big, max(50, packets_of(big) // 6))
     under_traffic(given.build, rng, 30 if FULL else 8, given.slow)
     expect(kills >= (200 if FULL else 30), f"{kills} kills in all")
     live.expect_alone()
