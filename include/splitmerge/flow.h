@@ -54,23 +54,24 @@ struct sm_field {
 typedef void sm_timer_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now, void *user);
 
 /*
- * Why the runtime ends a flow by itself: nothing got or created it for idle_timeout_ns; hard_timeout_ns have passed since it
- * was created; its place was needed for another (SM_AT_LIMIT_EVICT).
+ * Why the runtime ends a flow by itself: nothing got or created it for idle_timeout_ns; hard_timeout_ns have passed
+ * since it was created; its place was needed for another (SM_AT_LIMIT_EVICT).
  */
 enum sm_ending { SM_ENDED_IDLE, SM_ENDED_HARD, SM_ENDED_EVICTED };
 
 /*
  * The runtime is about to end a flow: a last look. The record may be read and written; the flow is closed when the
- * callback returns (sm_flow_close() of it does nothing), and no flow may be created in it. `now` is the deadline that has passed, as for timers;
- * for an evicted flow, the time of the packet that the new one is created for.
+ * callback returns (sm_flow_close() of it does nothing), and no flow may be created in it. `now` is the deadline that
+ * has passed, as for timers; for an evicted flow, the time of the packet that the new one is created for.
  */
 typedef void sm_expire_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, enum sm_ending why, sm_time now,
                           void *user);
 
 /*
- * A flow has come to this replica, or is about to leave it: its shard has moved, or its owner died. For what a process keeps beside the
- * state (a cache, a descriptor), which cannot move. The record may be read, not written; the flow stays as it is, and none
- * is created. Flows that are created or end while the replica owns them are met elsewhere: in the packet handler, in on_expire. A flow that left may come back.
+ * A flow has come to this replica, or is about to leave it: its shard has moved, or its owner died. For what a
+ * process keeps beside the state (a cache, a descriptor), which cannot move. The record may be read, not written; the
+ * flow stays as it is, and none is created. Flows that are created or end while the replica owns them are met
+ * elsewhere: in the packet handler, in on_expire. A flow that left may come back.
  */
 typedef void sm_hook_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, void *user);
 
@@ -92,20 +93,21 @@ struct sm_class_options {
     void *user;                      /* handed to callbacks */
 
     /*
-     * Timeouts, in nanoseconds of packet time; 0: none. A flow ends when no sm_flow_get() or sm_flow_create() has met it
-     * for idle_timeout_ns, and hard_timeout_ns after its creation whatever comes. Like timers they fire with `now` equal to the deadline,
-     * before any later packet of the shard (a packet at the deadline itself finds the flow gone), after the flow's own
-     * timers of that instant. Partitioned classes only: a class that turns out shared ignores them.
+     * Timeouts, in nanoseconds of packet time; 0: none. A flow ends when no sm_flow_get() or sm_flow_create() has met
+     * it for idle_timeout_ns, and hard_timeout_ns after its creation whatever comes. Like timers they fire with `now`
+     * equal to the deadline, before any later packet of the shard (a packet at the deadline itself finds the flow
+     * gone), after the flow's own timers of that instant. Partitioned classes only: a class that turns out shared
+     * ignores them.
      */
     uint64_t idle_timeout_ns, hard_timeout_ns;
     sm_expire_fn *on_expire;         /* NULL: the flow just ends */
 
     /*
-     * At the class's or the service's limit of flows. REFUSE: SM_E_LIMIT. EVICT: the flow of this class and of the packet's shard that
-     * has been idle for longest ends (ties by key), and the new one takes its place; SM_E_LIMIT when there is none
-     * in the shard that was idle since before this packet's time, and when it is memory that is wanting. Evictions are counted (`flows.evicted`
-     * in the report). Finding that flow costs a look at each flow of the shard, so limits should be well above the number of shards (16384).
-     * Shared classes always refuse.
+     * At the class's or the service's limit of flows. REFUSE: SM_E_LIMIT. EVICT: the flow of this class and of the
+     * packet's shard that has been idle for longest ends (ties by key), and the new one takes its place; SM_E_LIMIT
+     * when there is none in the shard that was idle since before this packet's time, and when it is memory that is
+     * wanting. Evictions are counted (`flows.evicted` in the report). Finding that flow costs a look at each flow of
+     * the shard, so limits should be well above the number of shards (16384). Shared classes always refuse.
      */
     enum sm_at_limit at_limit;
 
@@ -127,14 +129,14 @@ SM_EXPORT bool sm_class_partitioned(const struct sm_replica *replica, sm_class c
 
 /*
  * get_flow / create_flow: the flow of `packet` in class `cls`, under `tag` (0 unless the middlebox keeps several).
- * sm_flow_get() gives a null flow when there is none; sm_flow_create() then makes one, zero-initialised, and says
- * so in *created (may be NULL).
+ * sm_flow_get() gives a null flow when there is none; sm_flow_create() then makes one, zero-initialised, and says so
+ * in *created (may be NULL).
  *
  * A partitioned flow is the caller's alone until the packet handler returns. A flow of a shared class is locked
  * against all other replicas until sm_flow_put(); hold one at a time and put it in the same handler.
  *
- * sm_flow_create: SM_E_LIMIT (but see at_limit) at the class's or service's flow limit or out of arena memory, counted by the runtime
- * as `flow_limit`; what to do with the packet is the caller's choice.
+ * sm_flow_create: SM_E_LIMIT (but see at_limit) at the class's or service's flow limit or out of arena memory,
+ * counted by the runtime as `flow_limit`; what to do with the packet is the caller's choice.
  */
 SM_EXPORT sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag);
 SM_EXPORT int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
@@ -157,12 +159,13 @@ SM_EXPORT void sm_flow_timer_cancel(struct sm_replica *replica, sm_class cls, sm
 SM_EXPORT sm_time sm_flow_timer_get(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot);
 
 /*
- * Call `fn` for each flow of a partitioned class in the shards that this replica owns: which part of the service's flows
- * that is depends on the splits. In a handler, or between calls of sm_poll(), where what was changed becomes final with the next burst that does
- * something. No use of the flows: idle timeouts run on. `fn` may read the record, write it after
- * sm_flow_writable() said yes, set timers, close the flow that it is given; it creates none, and closes none that the handler has
- * in hand. 0: all were visited. SM_E_LIMIT: the call has changed as much as one may, and the rest was not visited; go on with a later packet
- * (visiting alone changes nothing). SM_E_INVALID: the class is shared.
+ * Call `fn` for each flow of a partitioned class in the shards that this replica owns: which part of the service's
+ * flows that is depends on the splits. In a handler, or between calls of sm_poll(), where what was changed becomes
+ * final with the next burst that does something. No use of the flows: idle timeouts run on. `fn` may read the record,
+ * write it after sm_flow_writable() said yes, set timers, close the flow that it is given; it creates none, and
+ * closes none that the handler has in hand. 0: all were visited. SM_E_LIMIT: the call has changed as much as one may,
+ * and the rest was not visited; go on with a later packet (visiting alone changes nothing). SM_E_INVALID: the class
+ * is shared.
  */
 typedef void sm_each_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, void *user);
 SM_EXPORT int sm_flow_each(struct sm_replica *replica, sm_class cls, sm_each_fn *fn, void *user);
@@ -171,16 +174,17 @@ SM_EXPORT int sm_flow_each(struct sm_replica *replica, sm_class cls, sm_each_fn 
 SM_EXPORT bool sm_flow_writable(struct sm_replica *replica, sm_class cls, sm_flow flow);
 
 /*
- * Memory of a flow beside its record: chunks, freed with the flow, at addresses that stay and are the same in every replica, so records and
- * chunks may point to one another. Flows of partitioned classes with an alloc_limit only; in a handler, for
- * the flow in hand.
+ * Memory of a flow beside its record: chunks, freed with the flow, at addresses that stay and are the same in every
+ * replica, so records and chunks may point to one another. Flows of partitioned classes with an alloc_limit only; in
+ * a handler, for the flow in hand.
  *
- * sm_alloc: `bytes` (1..SM_MAX_ALLOC) of zeroed, 16-byte aligned memory. NULL: the flow would hold more than its class's
- * alloc_limit or SM_MAX_CHUNKS chunks, the arena is full, or this packet has changed too much already (see
- * sm_writable()); counted, as `allocations_refused` in the report. A chunk takes 16 bytes more than asked for, and up to a third more by rounding.
+ * sm_alloc: `bytes` (1..SM_MAX_ALLOC) of zeroed, 16-byte aligned memory. NULL: the flow would hold more than its
+ * class's alloc_limit or SM_MAX_CHUNKS chunks, the arena is full, or this packet has changed too much already (see
+ * sm_writable()); counted, as `allocations_refused` in the report. A chunk takes 16 bytes more than asked for, at
+ * least 64 in all, and up to half as much again by rounding; above 32 KiB, whole slabs of 64 KiB.
  *
- * sm_realloc: a chunk of another size at another address, with the old contents as far as they fit and zeroes behind; NULL chunk: as
- * sm_alloc(). NULL, as sm_alloc(): the old one stays as it is.
+ * sm_realloc: a chunk of another size at another address, with the old contents as far as they fit and zeroes behind;
+ * NULL chunk: as sm_alloc(). NULL, as sm_alloc(): the old one stays as it is.
  *
  * sm_free: of NULL does nothing. The memory is used again when the burst is committed.
  */
@@ -191,10 +195,11 @@ SM_EXPORT void *sm_realloc(struct sm_replica *replica, sm_class cls, sm_flow flo
 SM_EXPORT void sm_free(struct sm_replica *replica, sm_class cls, sm_flow flow, void *chunk);
 
 /*
- * Ask to write bytes [offset, offset + length) of a chunk, in each handler call in which it is written: what was there is kept, so that it can be put back
- * if the replica dies. Not needed for records, and for a chunk in the call that got it from sm_alloc() or sm_realloc(). False, and nothing may
- * be written: the range is not within the chunk, or the call has changed too much: a call is sure of
- * SM_MAX_WRITABLE bytes, with records and 16 bytes for each range counted in.
+ * Ask to write bytes [offset, offset + length) of a chunk, in each handler call in which it is written: what was
+ * there is kept, so that it can be put back if the replica dies. Not needed for records, and for a chunk in the call
+ * that got it from sm_alloc() or sm_realloc(). False, and nothing may be written: the range is not within the chunk,
+ * or the call has changed too much: a call is sure of SM_MAX_WRITABLE bytes, with records and 16 bytes for each range
+ * counted in.
  */
 #define SM_MAX_WRITABLE 786432u
 SM_EXPORT bool sm_writable(struct sm_replica *replica, void *chunk, size_t offset, size_t length);

@@ -2,11 +2,11 @@
 /*
  * Chunks: memory of variable size that belongs to a flow.
  *
- * Overview.  A chunk is an object of the smallest bin that it fits in, or a run of slabs, and begins with a header that
- * links it with its flow's others. The list's head is in the flow's own object.
+ * Overview.  A chunk is an object of the smallest bin that it fits in, or a run of slabs, and begins with a header
+ * that links it with its flow's others. The list's head is in the flow's own object.
  *
- * Life-cycle.  Made and linked; unlinked and freed; or freed with its flow, without being unlinked. One that changes its size is made
- * anew, as what lies behind the end of a smaller one would be another's to write until a commit.
+ * Life-cycle.  Made and linked; unlinked and freed; or freed with its flow, without being unlinked. One that changes
+ * its size is made anew: to grow in place would be to zero bytes that an undo of the shrinking before wants back.
  *
  * Concurrency.  The shard's owner only.
  *

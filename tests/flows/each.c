@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Enumerating flows in a handler, and in a program's own loop. The packets are steered by host pair and all have the same: whoever owns
- * that shard sees all flows.
+ * Enumerating flows in a handler, and in a program's own loop. The packets are steered by host pair and all have the
+ * same: whoever owns that shard sees all flows.
  */
 
 #include "flows.h"

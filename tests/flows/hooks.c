@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A cache in the process, of the flows that the replica has: kept by the hooks, it is right at every packet, whoever had
- * the flow before and however it came.
+ * A cache in the process, of the flows that the replica has: kept by the hooks, it is right at every packet, whoever
+ * had the flow before and however it came.
  */
 
 #include <stdlib.h>
