@@ -165,10 +165,13 @@ static inline void *flow_object(struct flow *flow)
     return (struct flow_timer *)flow - flow->timers - flow->has_chunks;
 }
 
+/* Whole cache lines where these cost an eighth more at most: half of the flows would lie across one line more. */
 static inline uint32_t flow_bytes(uint32_t record_size, unsigned timers, bool chunks)
 {
     uint32_t rounded = (record_size + STATE_UNIT - 1) / STATE_UNIT * STATE_UNIT;
-    return (uint32_t)((timers + chunks) * STATE_UNIT + sizeof(struct flow)) + rounded;
+    uint32_t bytes = (uint32_t)((timers + chunks) * STATE_UNIT + sizeof(struct flow)) + rounded;
+    uint32_t lines = (bytes + STATE_LINE - 1) / STATE_LINE * STATE_LINE;
+    return (lines - bytes) * 8 <= lines ? lines : bytes;
 }
 
 static inline struct chunk *chunk_at(const struct state *state, uint32_t ref)
