@@ -20,6 +20,7 @@ enum {
     PACKET_MAX = 1500,
     IP = 14, /* offsets into the packet */
     UDP = 34,
+    DISCARD = 9, /* destination port */
     MADE_UP_START = 1000000000, /* seconds since 1970 */
     MADE_UP_STEP = 100,         /* nanoseconds */
 };
@@ -73,7 +74,7 @@ static void address_packet(struct generator *g)
     put32(g->packet + IP + 12, source);
     put32(g->packet + IP + 16, destination);
     put16(g->packet + IP + 10, (uint16_t)~sum);
-    put16(g->packet + UDP, (uint16_t)(1024 + (g->flow & 0x7fff)));
+    put32(g->packet + UDP, (1024 + (g->flow & 0x7fff)) << 16 | DISCARD);
     if (++g->flow == g->flows)
         g->flow = 0;
 }
@@ -138,7 +139,6 @@ static void build_template(struct generator *g)
     put16(ip + 2, (uint16_t)(g->size - IP));
     ip[8] = 64;
     ip[9] = 17;
-    put16(g->packet + UDP + 2, 9);
     put16(g->packet + UDP + 4, (uint16_t)(g->size - UDP)); /* a checksum of 0 means none */
     for (int i = 0; i < 20; i += 2)
         g->checksum += (uint32_t)ip[i] << 8 | ip[i + 1];

@@ -143,7 +143,6 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     struct packet_meta *meta = pool_meta(&sw->pool, buffer);
     struct sm_parsed parsed;
 
-    memcpy(pool_data(&sw->pool, buffer), frame->data, frame->caplen);
     packet->sequence = sw->admitted++;
     sw->entered++;
     packet->seconds = frame->seconds;
@@ -158,23 +157,26 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
 
     /* Here and below the port's copy of the bytes is read: it is in the cache, the buffer may just be on its way there. */
     sm_parse(sw->parser, port->linktype, frame->data, frame->caplen, frame->len, (sm_time){sw->clock}, &parsed);
+    memcpy(pool_data(&sw->pool, buffer), frame->data, frame->caplen);
     if (parsed.headers.family == 0) {
         switch_reserve_free(sw, packet, 0);
         audit_enter(&sw->audit, buffer, SM_SHARDS, frame->data, frame->caplen, frame->len);
         switch_unprocessed(sw, buffer);
         return false;
     }
-    struct sm_key key;
-    if (sw->steering == SM_BY_FLOW)
-        key = parsed.key;
-    else
-        sm_parsed_key(&parsed, frame->data, frame->caplen, sw->steering, &key);
+    struct sm_key other;
+    const struct sm_key *key = &parsed.key;
+    if (sw->steering != SM_BY_FLOW) {
+        sm_parsed_key(&parsed, frame->data, frame->caplen, sw->steering, &other);
+        key = &other;
+    }
+    uint64_t hash = state_hash(sw->arena->state, key);
     meta->key = parsed.key;
     meta->headers = parsed.headers;
-    meta->hash = state_hash(sw->arena->state, &key);
+    meta->hash = hash;
     meta->caplen = frame->caplen;
     meta->len = frame->len;
-    packet->shard = (uint16_t)state_shard_of(meta->hash);
+    packet->shard = (uint16_t)state_shard_of(hash);
     __builtin_prefetch(&sw->shards[packet->shard]); /* it is looked at when the whole burst has been admitted */
     audit_enter(&sw->audit, buffer, packet->shard, frame->data, frame->caplen, frame->len);
     return true;
