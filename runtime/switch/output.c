@@ -104,9 +104,11 @@ void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *
 
     slot->in_flight--;
     slot->packets++;
-    switch_reserve_free(sw, &slot->last, slot->last_used);
-    slot->last = *packet;
-    slot->last_used = 0;
+    if (sw->sends > 0) {
+        switch_reserve_free(sw, &slot->last, slot->last_used);
+        slot->last = *packet;
+        slot->last_used = 0;
+    }
     if (packet->late)
         switch_late_back(sw, packet->slot, buffer);
     if (entry->verdict == VERDICT_DROP && !is_tap(sw)) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define FRAGMENTS 65536u /* entries of the fragment table */
+#define ANSWERS_AHEAD 8u  /* whose lines are fetched before they are handled */
 
 static uint64_t clock_ns(clockid_t clock)
 {
@@ -175,6 +176,16 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
     }
 }
 
+/* The lines of an answer that will soon be handled. */
+static void fetch_answer(const struct sm_switch *sw, uint32_t buffer)
+{
+    if (buffer >= sw->buffers)
+        return;
+    __builtin_prefetch(&sw->packets[buffer]);
+    __builtin_prefetch(&sw->audit.tickets[buffer]);
+    __builtin_prefetch(pool_data(&sw->pool, buffer));
+}
+
 unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
@@ -190,6 +201,8 @@ unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
     }
     for (; s->out_tail != produced; s->out_tail++) {
         const struct out_entry entry = s->out[s->out_tail & s->ring_mask];
+        if (produced - s->out_tail > ANSWERS_AHEAD)
+            fetch_answer(sw, s->out[(s->out_tail + ANSWERS_AHEAD) & s->ring_mask].buffer);
         if (take_back_one(sw, slot, &entry))
             continue;
         switch_condemn(sw, slot, true, "returned a descriptor that it was not given");
