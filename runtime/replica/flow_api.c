@@ -15,7 +15,8 @@
 
 /* Where a packet's flow of a class is. */
 struct place {
-    struct sm_key key;
+    const struct sm_key *key;
+    struct sm_key made; /* what `key` points to, unless the packet has it ready */
     uint64_t hash;
     uint32_t shard;
 };
@@ -25,10 +26,15 @@ static void locate(struct sm_replica *replica, sm_class cls, const struct sm_pac
 {
     enum sm_granularity granularity = replica->classes[cls.id].granularity;
 
-    sm_packet_key(packet, granularity, &place->key);
-    place->key.tag = tag;
+    if (granularity == SM_BY_FLOW && tag == 0) {
+        place->key = &packet->meta->key; /* most packets by far: no copy */
+    } else {
+        sm_packet_key(packet, granularity, &place->made);
+        place->made.tag = tag;
+        place->key = &place->made;
+    }
     place->hash = granularity == replica->steering && tag == 0 ? packet->meta->hash
-                                                               : state_hash(replica->state, &place->key);
+                                                               : state_hash(replica->state, place->key);
     place->shard = replica->classes[cls.id].partitioned ? packet->shard : state_stripe_of(place->hash);
 }
 
@@ -142,7 +148,7 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
 
     locate(replica, cls, packet, tag, &place);
     hold(replica, place.shard);
-    struct flow *flow = state_find(replica->state, place.shard, cls.id, &place.key, place.hash);
+    struct flow *flow = state_find(replica->state, place.shard, cls.id, place.key, place.hash);
     if (!flow) {
         give_back(replica);
         return (sm_flow){NULL};
@@ -157,12 +163,12 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
 
     locate(replica, cls, packet, tag, &place);
     hold(replica, place.shard);
-    struct flow *flow = state_find(replica->state, place.shard, cls.id, &place.key, place.hash);
+    struct flow *flow = state_find(replica->state, place.shard, cls.id, place.key, place.hash);
     bool fresh = flow == NULL;
     if (fresh) {
         if (replica->classes[cls.id].evict)
             evict(replica, cls, packet);
-        int result = state_insert(replica->actor, place.shard, cls.id, &place.key, place.hash, &flow);
+        int result = state_insert(replica->actor, place.shard, cls.id, place.key, place.hash, &flow);
         if (result) {
             give_back(replica);
             *out = (sm_flow){NULL};

@@ -9,7 +9,11 @@
 
 _Static_assert(SM_MAX_SEND_BYTES == POOL_SMALL_BYTES - POOL_DATA_OFFSET, "a reserve is of small buffers");
 
-const uint8_t *sm_packet_data(const struct sm_packet *packet) { return packet->data; }
+const uint8_t *sm_packet_data(const struct sm_packet *packet)
+{
+    packet->replica->reads_data = true;
+    return packet->data;
+}
 
 uint32_t sm_packet_caplen(const struct sm_packet *packet) { return packet->meta->caplen; }
 
@@ -23,6 +27,8 @@ const struct sm_headers *sm_packet_headers(const struct sm_packet *packet) { ret
 
 void sm_packet_key(const struct sm_packet *packet, enum sm_granularity granularity, struct sm_key *key)
 {
+    if (granularity == SM_BY_SOURCE || granularity == SM_BY_DESTINATION)
+        packet->replica->reads_data = true;
     sm_parsed_key((const struct sm_parsed *)(const void *)packet->meta, packet->data, packet->meta->caplen, granularity, key);
 }
 
@@ -32,6 +38,7 @@ uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset, uint32_t 
         return NULL;
     if (!journal_image(&packet->replica->journal, packet->data + offset, length))
         return NULL;
+    packet->replica->reads_data = true;
     packet->written = 1;
     return packet->data + offset;
 }

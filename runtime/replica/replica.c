@@ -12,6 +12,9 @@ _Static_assert(offsetof(struct packet_meta, key) == 0 && offsetof(struct packet_
                "the first part of the meta data is a struct sm_parsed");
 _Static_assert(sizeof(struct packet_meta) <= POOL_DATA_OFFSET - 128, "meta data leaves the headroom alone");
 
+#define FETCH_AHEAD 16u /* entries between the steps of fetch_ahead() */
+#define FETCH_EVERY 4u  /* entries at a time: a cache line of the ring */
+
 int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot)
 {
     int result = state_actor_join(&replica->actor, arena->state, slot);
@@ -263,56 +266,64 @@ static void process(struct sm_replica *replica, const struct in_entry *entry)
     }
 }
 
-/* Overlap the cache misses of a burst: meta data, then shards, then table groups, then records. */
-static void prefetch(const struct sm_replica *replica, const struct in_entry *const *entries, unsigned count)
+static void fetch(const struct sm_replica *replica, const struct in_entry *entry, unsigned step)
 {
     const struct pool_layout *pool = &replica->arena->pool;
 
-    for (unsigned i = 0; i < count; i++) {
-        if (entries[i]->kind != IN_PACKET)
-            continue;
-        __builtin_prefetch(pool_meta(pool, entries[i]->buffer));
-        state_prefetch_shard(replica->state, entries[i]->shard);
-        if (timer_due(replica, entries[i]))
-            state_prefetch_timer(replica->state, entries[i]->shard, 0);
+    if (entry->kind != IN_PACKET)
+        return;
+    if (step == 0) {
+        __builtin_prefetch(pool_meta(pool, entry->buffer));
+        state_prefetch_shard(replica->state, entry->shard);
+    } else if (step == 1) {
+        state_prefetch_group(replica->state, entry->shard, pool_meta(pool, entry->buffer)->hash);
+        if (replica->reads_data)
+            __builtin_prefetch(pool_data(pool, entry->buffer));
+    } else {
+        state_prefetch_record(replica->state, entry->shard, pool_meta(pool, entry->buffer)->hash);
     }
-    for (unsigned i = 0; i < count; i++) {
-        if (entries[i]->kind != IN_PACKET)
-            continue;
-        state_prefetch_group(replica->state, entries[i]->shard, pool_meta(pool, entries[i]->buffer)->hash);
-        __builtin_prefetch(pool_data(pool, entries[i]->buffer));
-        if (timer_due(replica, entries[i]))
-            state_prefetch_timer(replica->state, entries[i]->shard, 1);
-    }
-    for (unsigned i = 0; i < count; i++) {
-        if (entries[i]->kind != IN_PACKET)
-            continue;
-        state_prefetch_record(replica->state, entries[i]->shard, pool_meta(pool, entries[i]->buffer)->hash);
-        if (timer_due(replica, entries[i]))
-            state_prefetch_timer(replica->state, entries[i]->shard, 2);
+    if (timer_due(replica, entry))
+        state_prefetch_timer(replica->state, entry->shard, step);
+}
+
+/*
+ * Overlap the cache misses of the entries ahead: meta data and shard, then the table's group, then the record, each
+ * FETCH_AHEAD entries nearer. Entries beyond the burst are as good: their shards are this replica's or nobody's.
+ */
+static void fetch_ahead(struct sm_replica *replica, uint32_t head)
+{
+    uint32_t waiting = head - replica->consumed, ring = FETCH_AHEAD * (REPLICA_FETCHES + 1);
+
+    if (ring < waiting)
+        __builtin_prefetch(&replica->in[(replica->consumed + ring) & replica->channel->ring_mask]);
+    for (unsigned step = 0; step < REPLICA_FETCHES; step++) {
+        uint32_t ahead = FETCH_AHEAD * (REPLICA_FETCHES - step);
+        uint32_t to = replica->consumed + (ahead < waiting ? ahead : waiting);
+        for (uint32_t at = replica->fetched[step]; at != to; at++)
+            fetch(replica, &replica->in[at & replica->channel->ring_mask], step);
+        replica->fetched[step] = to;
     }
 }
 
 unsigned replica_burst(struct sm_replica *replica, unsigned budget)
 {
-    const struct in_entry *entries[CHANNEL_BURST];
-    uint32_t waiting = atomic_load_explicit(&replica->channel->in_head, memory_order_acquire) - replica->consumed;
-    unsigned n = waiting < budget ? waiting : budget;
+    uint32_t head = atomic_load_explicit(&replica->channel->in_head, memory_order_acquire);
+    uint32_t waiting = head - replica->consumed;
+    unsigned n = waiting < budget ? waiting : budget, done = 0;
 
     if (n > CHANNEL_BURST)
         n = CHANNEL_BURST;
     if (n == 0)
         return 0;
-    for (unsigned i = 0; i < n; i++)
-        entries[i] = &replica->in[(replica->consumed + i) & replica->channel->ring_mask];
-    prefetch(replica, entries, n);
-    unsigned done = 0;
     while (done < n && (done == 0 || journal_has_room(&replica->journal))) {
+        if (done % FETCH_EVERY == 0)
+            fetch_ahead(replica, head);
         atomic_store_explicit(&replica->channel->at, replica->consumed, memory_order_relaxed);
         journal_packet(&replica->journal);
-        process(replica, entries[done++]);
+        process(replica, &replica->in[replica->consumed & replica->channel->ring_mask]);
         replica->consumed++;
         replica->complete = replica->produced;
+        done++;
     }
     replica_commit(replica, true);
     return done;

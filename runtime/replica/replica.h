@@ -41,6 +41,8 @@ struct sm_packet {
     uint8_t sent;
 };
 
+#define REPLICA_FETCHES 3
+
 struct sm_replica {
     struct arena *arena;
     struct state *state;
@@ -51,12 +53,14 @@ struct sm_replica {
     unsigned slot;
 
     uint32_t consumed; /* entries completely processed; committed up to channel->commit */
+    uint32_t fetched[REPLICA_FETCHES]; /* entries that each step of the look-ahead has been done for */
     uint32_t produced; /* answers written */
     uint32_t complete; /* answers of completely processed entries */
     uint64_t committed; /* the commit word */
     struct journal journal;
     bool retired;
     bool started;
+    bool reads_data; /* of packets, not only what the switch says of them: it is prefetched from then on */
 
     sm_packet_fn *on_packet;
     void *user;
