@@ -7,7 +7,8 @@
  * The bare ring: a producer copies the same generator's packets to a pool and writes 16-byte descriptors to a ring, in
  * bursts of 64; the consumer reads the header, touches a record of 64 bytes, and gives the descriptor back by a second
  * ring; the producer sends the packet to the same port. Records are met at random, as those of hashed flows are: which
- * one it is follows from the source address. Nothing is parsed, hashed, looked up, audited or ordered.
+ * one it is follows from the source address. Nothing is parsed, hashed, looked up, audited or ordered. As many cache lines
+ * cross: there the packet's first, here the one with what the switch has found in it, which is all that this middlebox reads.
  */
 
 #include <sched.h>
