@@ -296,6 +296,7 @@ static void fetch_ahead(struct sm_replica *replica, uint32_t head)
 
     if (ring < waiting)
         __builtin_prefetch(&replica->in[(replica->consumed + ring) & replica->channel->ring_mask]);
+#pragma GCC unroll 3 /* so that fetch() knows its step */
     for (unsigned step = 0; step < REPLICA_FETCHES; step++) {
         uint32_t ahead = FETCH_AHEAD * (REPLICA_FETCHES - step);
         uint32_t to = replica->consumed + (ahead < waiting ? ahead : waiting);
