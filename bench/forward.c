@@ -7,8 +7,9 @@
  * The bare ring: a producer copies the same generator's packets to a pool and writes 16-byte descriptors to a ring, in
  * bursts of 64; the consumer reads the header, touches a record of 64 bytes, and gives the descriptor back by a second
  * ring; the producer sends the packet to the same port. Records are met at random, as those of hashed flows are: which
- * one it is follows from the source address. Nothing is parsed, hashed, looked up, audited or ordered. As many cache lines
- * cross: there the packet's first, here the one with what the switch has found in it, which is all that this middlebox reads.
+ * one it is follows from the source address. Nothing is parsed, hashed, looked up, audited or ordered. As many cache
+ * lines cross: there the packet's first, here the one with what the switch has found in it, which is all that this
+ * middlebox reads.
  */
 
 #include <sched.h>
@@ -23,9 +24,9 @@
 #define BUFFER_BYTES 2048u
 #define WARM_NS 20000000ull
 #define STALL_NS 20000000000ull /* patience with a machine that gives a thread no time */
-#define SOURCE_OFFSET 26u /* of the IPv4 source address: 10.0.0.0 and the flow's number */
-#define SCATTER 2654435761u /* prime, so that multiples of it modulo the flows meet each record once a round */
-#define GENERATOR_MARGIN 1.3 /* the generator alone has to be so much faster than what it feeds */
+#define SOURCE_OFFSET 26u       /* of the IPv4 source address: 10.0.0.0 and the flow's number */
+#define SCATTER 2654435761u     /* prime, so that multiples of it modulo the flows meet each record once a round */
+#define GENERATOR_MARGIN 1.3    /* the generator alone has to be so much faster than what it feeds */
 
 struct descriptor {
     uint64_t time;
@@ -68,7 +69,8 @@ static int bare_init(struct bare *bare, const struct bench_options *options)
     if (!ring_init(&bare->there, BUFFERS, sizeof(struct descriptor)) ||
         !ring_init(&bare->back, BUFFERS, sizeof(struct descriptor)) || !bare->pool || !bare->records)
         return SM_E_NO_MEMORY;
-    if (sm_port_open_generator(&bare->in, options->flows, 64, 0, 0) != 0 || sm_port_open_null(&bare->out, bare->in) != 0)
+    if (sm_port_open_generator(&bare->in, options->flows, 64, 0, 0) != 0 ||
+        sm_port_open_null(&bare->out, bare->in) != 0)
         return SM_E_NO_MEMORY;
     memset(bare->pool, 0, (size_t)BUFFERS * BUFFER_BYTES);
     memset(bare->records, 0, (size_t)options->flows * sizeof *bare->records);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * What the library costs: CPU time per packet of the rate limiter, on one thread as a standalone program runs it, against
- * the same arithmetic over a plain table in a plain loop. Both read the same packets from memory by the same port and
- * parse them by the same code; both must decide alike, packet by packet in number.
+ * What the library costs: CPU time per packet of the rate limiter, on one thread as a standalone program runs it,
+ * against the same arithmetic over a plain table in a plain loop. Both read the same packets from memory by the same
+ * port and parse them by the same code; both must decide alike, packet by packet in number.
  *
  * The plain loop is a lower bound: it handles one limit, sweeps nothing (its flows never end), records no time stamps,
  * keeps no order and sends nothing.
@@ -100,7 +100,10 @@ struct limiter_run {
     struct service service;
 };
 
-static int setup(struct sm_replica *replica, void *user) { return limiter_register(user, replica); }
+static int setup(struct sm_replica *replica, void *user)
+{
+    return limiter_register(user, replica);
+}
 
 static int limiter_open(struct limiter_run *run, const struct bench_options *options, struct sm_errbuf *error)
 {
@@ -190,8 +193,8 @@ int bench_library(const struct bench_options *options, struct report *report, st
         samples_add(&report_figure(report, "library: dropped, both alike", "%")->ours, dropped);
     }
     plain_close(&plain);
-    json_object_set_new(report->parameters, "library",
-                        json_pack("{s:s, s:s, s:i}", "order", "arrival", "policy", policy_text, "packet_bytes",
-                                  (int)REPLAY_BYTES));
+    json_object_set_new(
+        report->parameters, "library",
+        json_pack("{s:s, s:s, s:i}", "order", "arrival", "policy", policy_text, "packet_bytes", (int)REPLAY_BYTES));
     return result;
 }

@@ -13,14 +13,23 @@ static uint64_t clock_ns(clockid_t clock)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-uint64_t bench_now(void) { return clock_ns(CLOCK_MONOTONIC); }
+uint64_t bench_now(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
 
-uint64_t bench_thread_cpu(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+uint64_t bench_thread_cpu(void)
+{
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
 
 /* What the program may use, remembered before the first thread was pinned. */
 static cpu_set_t allowed;
 
-__attribute__((constructor)) static void learn_cores(void) { sched_getaffinity(0, sizeof allowed, &allowed); }
+__attribute__((constructor)) static void learn_cores(void)
+{
+    sched_getaffinity(0, sizeof allowed, &allowed);
+}
 
 void bench_pin(unsigned core)
 {

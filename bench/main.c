@@ -166,10 +166,14 @@ static int run_apart(const struct bench_options *options, const char *name)
 int main(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        {"repeat", required_argument, NULL, 'r'}, {"seconds", required_argument, NULL, 's'},
-        {"flows", required_argument, NULL, 'f'},  {"seed", required_argument, NULL, 'S'},
-        {"quick", no_argument, NULL, 'q'},        {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},         {"version", no_argument, NULL, 'v'},
+        {"repeat", required_argument, NULL, 'r'},
+        {"seconds", required_argument, NULL, 's'},
+        {"flows", required_argument, NULL, 'f'},
+        {"seed", required_argument, NULL, 'S'},
+        {"quick", no_argument, NULL, 'q'},
+        {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
         {NULL, 0, NULL, 0},
     };
     struct bench_options options = {.seconds = 1, .repeat = 7, .flows = 100000, .seed = 1};

@@ -104,4 +104,7 @@ int replay_open(struct sm_port **port, uint32_t flows, uint64_t count, uint64_t 
     return 0;
 }
 
-void replay_more(struct sm_port *port, uint64_t count) { ((struct replay *)port)->left += count; }
+void replay_more(struct sm_port *port, uint64_t count)
+{
+    ((struct replay *)port)->left += count;
+}

@@ -20,9 +20,9 @@
 
 struct service_options {
     unsigned replicas;
-    bool threads;        /* replicas run on threads, pinned to core 1; else service_turn() runs them */
+    bool threads; /* replicas run on threads, pinned to core 1; else service_turn() runs them */
     bool order_arrival;
-    uint32_t buffers;    /* of the packet pool */
+    uint32_t buffers; /* of the packet pool */
     uint32_t flows;
     uint64_t seed;
     int (*setup)(struct sm_replica *replica, void *user); /* registers classes */

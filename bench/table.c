@@ -17,7 +17,10 @@ static inline struct entry *entry_at(const struct table *table, uint64_t index)
     return (struct entry *)(void *)(table->entries + (index & table->mask) * table->entry_bytes);
 }
 
-static inline struct entry *entry_of(const void *value) { return (struct entry *)(uintptr_t)value - 1; }
+static inline struct entry *entry_of(const void *value)
+{
+    return (struct entry *)(uintptr_t)value - 1;
+}
 
 bool table_init(struct table *table, uint32_t flows, uint32_t value_bytes)
 {
@@ -33,14 +36,26 @@ bool table_init(struct table *table, uint32_t flows, uint32_t value_bytes)
     return table->entries != NULL;
 }
 
-void table_free(struct table *table) { free(table->entries); }
+void table_free(struct table *table)
+{
+    free(table->entries);
+}
 
-uint64_t table_hash(const struct sm_key *key) { return XXH3_64bits(key, sizeof *key) | 1; }
+uint64_t table_hash(const struct sm_key *key)
+{
+    return XXH3_64bits(key, sizeof *key) | 1;
+}
 
 /* The lowest bit is always set. */
-static inline uint64_t home(uint64_t hash) { return hash >> 1; }
+static inline uint64_t home(uint64_t hash)
+{
+    return hash >> 1;
+}
 
-void table_prefetch(const struct table *table, uint64_t hash) { __builtin_prefetch(entry_at(table, home(hash))); }
+void table_prefetch(const struct table *table, uint64_t hash)
+{
+    __builtin_prefetch(entry_at(table, home(hash)));
+}
 
 void *table_find(const struct table *table, const struct sm_key *key, uint64_t hash)
 {
@@ -95,6 +110,12 @@ void *table_next(const struct table *table, uint64_t *cursor)
     return NULL;
 }
 
-const struct sm_key *table_key(const void *value) { return &entry_of(value)->key; }
+const struct sm_key *table_key(const void *value)
+{
+    return &entry_of(value)->key;
+}
 
-uint64_t table_hash_of(const void *value) { return entry_of(value)->hash; }
+uint64_t table_hash_of(const void *value)
+{
+    return entry_of(value)->hash;
+}

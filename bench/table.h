@@ -8,8 +8,8 @@
  * is looked at in most cases; of fixed size. Removal shifts back what was displaced.
  */
 
-#include <stdbool.h>
 #include <splitmerge/types.h>
+#include <stdbool.h>
 
 struct table {
     uint8_t *entries;

@@ -152,7 +152,8 @@ void orchestrator_check_end(struct orchestrator *o)
 
 /*
  * Replacements. The survivors have a dead replica's shards at once, without us; what is left to do is to have as many
- * replicas as before, with even loads: a scale operation of our own. Replicas that keep dying are started more and more slowly.
+ * replicas as before, with even loads: a scale operation of our own. Replicas that keep dying are started more and more
+ * slowly.
  */
 static void replace(uv_timer_t *timer)
 {

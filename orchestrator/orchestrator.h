@@ -35,13 +35,13 @@ struct child {
     uint32_t id;
     bool alive;
     bool was_ready;
-    bool gone;   /* the switch has noticed its end, and given its shards away */
-    bool lost;   /* it ended and nobody had told it to */
+    bool gone;      /* the switch has noticed its end, and given its shards away */
+    bool lost;      /* it ended and nobody had told it to */
     int64_t status; /* of exit; negative: the signal */
     uint64_t packets;
     uint32_t shards;
     char condemned[80]; /* why the switch had it killed; empty: it did not */
-    char refusal[160]; /* why the switch refused it; empty: it did not */
+    char refusal[160];  /* why the switch refused it; empty: it did not */
     struct orchestrator *o;
     struct child *next;
 };
@@ -83,10 +83,10 @@ struct orchestrator {
 
     /* Replacements for replicas that died. */
     uv_timer_t replace;
-    unsigned missing;     /* not yet replaced */
-    bool replacing;       /* the operation under way is ours */
-    uint64_t replace_ms;  /* how long to wait before the next */
-    bool ended;           /* the input is at its end */
+    unsigned missing;    /* not yet replaced */
+    bool replacing;      /* the operation under way is ours */
+    uint64_t replace_ms; /* how long to wait before the next */
+    bool ended;          /* the input is at its end */
     uint64_t end_packets, end_time;
 
     /* The end. */

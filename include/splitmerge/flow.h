@@ -33,12 +33,12 @@ enum sm_field_type { SM_FIELD_UINT, SM_FIELD_INT, SM_FIELD_BYTES, SM_FIELD_TIME 
 
 /* One field of a record, for people to look at: `smctl flow show`. */
 struct sm_field {
-    const char *name;        /* at most 23 characters */
+    const char *name; /* at most 23 characters */
     enum sm_field_type type;
-    uint16_t offset;         /* bytes from the record's start */
-    uint16_t size;           /* bytes; integers: 1, 2, 4 or 8 */
-    const char *unit;        /* at most 7 characters, NULL: none */
-    double scale;            /* the value shown is the field's divided by this; 0 means 1 */
+    uint16_t offset;  /* bytes from the record's start */
+    uint16_t size;    /* bytes; integers: 1, 2, 4 or 8 */
+    const char *unit; /* at most 7 characters, NULL: none */
+    double scale;     /* the value shown is the field's divided by this; 0 means 1 */
 };
 
 #define SM_MAX_CLASSES 32
@@ -51,7 +51,8 @@ struct sm_field {
  * this shard after it was processed). The slot is disarmed before the call; the handler may arm it again or close
  * the flow.
  */
-typedef void sm_timer_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now, void *user);
+typedef void sm_timer_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now,
+                         void *user);
 
 /*
  * Why the runtime ends a flow by itself: nothing got or created it for idle_timeout_ns; hard_timeout_ns have passed
@@ -79,18 +80,18 @@ typedef void sm_hook_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, 
 enum sm_at_limit { SM_AT_LIMIT_REFUSE, SM_AT_LIMIT_EVICT };
 
 struct sm_class_options {
-    size_t size;                     /* sizeof(struct sm_class_options) */
-    const char *name;                /* at most 31 characters, unique in the service */
-    uint32_t version;                /* schema version */
-    uint32_t record_size;            /* bytes, 1..SM_MAX_RECORD */
+    size_t size;          /* sizeof(struct sm_class_options) */
+    const char *name;     /* at most 31 characters, unique in the service */
+    uint32_t version;     /* schema version */
+    uint32_t record_size; /* bytes, 1..SM_MAX_RECORD */
     enum sm_granularity granularity;
-    bool may_share;                  /* accept that the class is shared where the steering key does not partition it */
-    uint8_t timers;                  /* numbered timer slots a flow has, at most SM_MAX_TIMERS; partitioned classes only */
-    uint32_t limit;                  /* most flows of this class in the service; 0: the service's limit alone */
-    const struct sm_field *fields;   /* NULL: shown as bytes */
+    bool may_share; /* accept that the class is shared where the steering key does not partition it */
+    uint8_t timers; /* numbered timer slots a flow has, at most SM_MAX_TIMERS; partitioned classes only */
+    uint32_t limit; /* most flows of this class in the service; 0: the service's limit alone */
+    const struct sm_field *fields; /* NULL: shown as bytes */
     unsigned field_count;
-    sm_timer_fn *on_timer;           /* needed when timers > 0 */
-    void *user;                      /* handed to callbacks */
+    sm_timer_fn *on_timer; /* needed when timers > 0 */
+    void *user;            /* handed to callbacks */
 
     /*
      * Timeouts, in nanoseconds of packet time; 0: none. A flow ends when no sm_flow_get() or sm_flow_create() has met
@@ -100,7 +101,7 @@ struct sm_class_options {
      * ignores them.
      */
     uint64_t idle_timeout_ns, hard_timeout_ns;
-    sm_expire_fn *on_expire;         /* NULL: the flow just ends */
+    sm_expire_fn *on_expire; /* NULL: the flow just ends */
 
     /*
      * At the class's or the service's limit of flows. REFUSE: SM_E_LIMIT. EVICT: the flow of this class and of the
@@ -111,10 +112,10 @@ struct sm_class_options {
      */
     enum sm_at_limit at_limit;
 
-    sm_hook_fn *on_adopt;            /* before the first packet of its shard; NULL: nobody is called, and it costs nothing */
-    sm_hook_fn *on_release;          /* behind the last packet of its shard; not when the service ends; may be NULL */
+    sm_hook_fn *on_adopt;   /* before the first packet of its shard; NULL: nobody is called, and it costs nothing */
+    sm_hook_fn *on_release; /* behind the last packet of its shard; not when the service ends; may be NULL */
 
-    uint32_t alloc_limit;            /* most bytes that a flow may hold by sm_alloc(); 0: it has none */
+    uint32_t alloc_limit; /* most bytes that a flow may hold by sm_alloc(); 0: it has none */
 };
 
 /*
@@ -145,14 +146,16 @@ SM_EXPORT int sm_flow_create(struct sm_replica *replica, sm_class cls, const str
 /* put_flow: give a reference back. Needed for flows of shared classes; for others it does nothing. */
 SM_EXPORT void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow);
 
-/* delete_flow: the flow ends; its record and its timers are gone, the reference is void. Also gives back a shared one. */
+/* delete_flow: the flow ends; its record and its timers are gone, the reference is void. Also gives back a shared one.
+ */
 SM_EXPORT void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow);
 
 /* The flow's key. Valid as long as the reference. */
 SM_EXPORT const struct sm_key *sm_flow_key(sm_flow flow);
 
 /* flow_timer: arm slot `slot` to fire at `deadline` (packet time), replacing what was armed; cancel it. */
-SM_EXPORT void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time deadline);
+SM_EXPORT void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot,
+                                 sm_time deadline);
 SM_EXPORT void sm_flow_timer_cancel(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot);
 
 /* When the slot will fire; ns 0 when it is not armed. */

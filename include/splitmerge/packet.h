@@ -18,11 +18,11 @@ struct sm_packet;
 
 /* What parsing found; offsets count from the first captured byte and are 0 where the header was not found. */
 struct sm_headers {
-    uint16_t l3;         /* outermost IP header */
-    uint16_t l4;         /* transport header; 0 in later fragments */
-    uint8_t family;      /* 4 or 6 */
-    uint8_t protocol;    /* the transport protocol of the outermost IP packet */
-    uint8_t flags;       /* SM_HDR_* */
+    uint16_t l3;      /* outermost IP header */
+    uint16_t l4;      /* transport header; 0 in later fragments */
+    uint8_t family;   /* 4 or 6 */
+    uint8_t protocol; /* the transport protocol of the outermost IP packet */
+    uint8_t flags;    /* SM_HDR_* */
     uint8_t reserved;
 };
 
@@ -83,7 +83,8 @@ SM_EXPORT int sm_packet_send(struct sm_replica *replica, struct sm_packet *cause
  * until sm_filter_destroy(), which takes NULL too. Matching is thread-safe.
  */
 struct sm_filter;
-SM_EXPORT int sm_filter_create(struct sm_filter **filter, int linktype, const char *expression, struct sm_errbuf *error);
+SM_EXPORT int sm_filter_create(struct sm_filter **filter, int linktype, const char *expression,
+                               struct sm_errbuf *error);
 SM_EXPORT bool sm_filter_match(const struct sm_filter *filter, const uint8_t *data, uint32_t caplen, uint32_t len);
 SM_EXPORT void sm_filter_destroy(struct sm_filter *filter);
 

@@ -64,9 +64,9 @@ SM_EXPORT void sm_shared_put(struct sm_replica *replica, sm_strong object, unsig
  * run at different points of packet time. sm_shared_low() is a time that no replica, this one included, will present
  * a packet of another flow before; refill only up to it.
  *
- * sm_shared_wait() waits until the packets of all replicas that are earlier than `packet` have been processed, committing
- * the packets done before; call it before any state is written for `packet`, and with no shared flow held. False: packets
- * that a move had held may still come, though earlier; they are not waited for.
+ * sm_shared_wait() waits until the packets of all replicas that are earlier than `packet` have been processed,
+ * committing the packets done before; call it before any state is written for `packet`, and with no shared flow held.
+ * False: packets that a move had held may still come, though earlier; they are not waited for.
  */
 struct sm_packet;
 SM_EXPORT sm_time sm_shared_low(const struct sm_replica *replica);

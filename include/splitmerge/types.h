@@ -75,7 +75,7 @@ enum sm_granularity {
 #define SM_GRANULARITY_ENUM(id, name) id,
     SM_GRANULARITIES(SM_GRANULARITY_ENUM)
 #undef SM_GRANULARITY_ENUM
-    SM_GRANULARITY_COUNT
+        SM_GRANULARITY_COUNT
 };
 
 /* The name as in a policy file, or NULL when out of range. Any thread. */
@@ -87,13 +87,13 @@ SM_EXPORT const char *sm_granularity_name(enum sm_granularity granularity);
  * packet's direction; for one-way keys the address is in `a`.
  */
 struct sm_key {
-    uint8_t a[16];      /* IPv4: the first four bytes, the rest zero */
-    uint8_t b[16];      /* as a */
-    uint16_t a_port;    /* host byte order; ICMP echo: the identifier, in both ports */
-    uint16_t b_port;    /* as a_port */
-    uint8_t family;     /* 4, 6, or 0 where the key has no address */
-    uint8_t protocol;   /* IP protocol number where the granularity has it, else 0 */
-    uint16_t tag;       /* the middlebox's own: several flows of one class under the same header fields */
+    uint8_t a[16];    /* IPv4: the first four bytes, the rest zero */
+    uint8_t b[16];    /* as a */
+    uint16_t a_port;  /* host byte order; ICMP echo: the identifier, in both ports */
+    uint16_t b_port;  /* as a_port */
+    uint8_t family;   /* 4, 6, or 0 where the key has no address */
+    uint8_t protocol; /* IP protocol number where the granularity has it, else 0 */
+    uint16_t tag;     /* the middlebox's own: several flows of one class under the same header fields */
 };
 
 #ifdef __cplusplus

@@ -12,7 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static uint64_t pages(uint64_t bytes) { return (bytes + 4095) & ~4095ull; }
+static uint64_t pages(uint64_t bytes)
+{
+    return (bytes + 4095) & ~4095ull;
+}
 
 /* splitmix64 (Steele et al., OOPSLA 2014): spreads a test's seed over the secret. */
 static uint64_t splitmix(uint64_t *state)
@@ -173,7 +176,10 @@ int arena_map(struct arena **out, int fd, uint64_t base, uint64_t bytes, struct 
     return 0;
 }
 
-void arena_unmap(struct arena *arena) { munmap(arena, arena->bytes); }
+void arena_unmap(struct arena *arena)
+{
+    munmap(arena, arena->bytes);
+}
 
 /* The first difference between two registrations, in words. */
 static void describe_conflict(const struct registration *a, const struct registration *b, struct sm_errbuf *error)
@@ -197,7 +203,10 @@ static void describe_conflict(const struct registration *a, const struct registr
              b->middlebox, a->middlebox);
 }
 
-static bool ends(const char *text, size_t size) { return memchr(text, '\0', size) != NULL; }
+static bool ends(const char *text, size_t size)
+{
+    return memchr(text, '\0', size) != NULL;
+}
 
 static bool class_sound(const struct state_class *cls)
 {
@@ -263,9 +272,9 @@ int arena_register(struct arena *arena, const struct registration *registration,
         cls.partitioned = steering_partitions(steering, cls.granularity);
         /* There already: of a registration that failed at a later class. */
         const struct state_class *there = state_class(arena->state, i);
-        int id = !there                                    ? state_class_add(arena->state, &cls)
+        int id = !there                                 ? state_class_add(arena->state, &cls)
                  : memcmp(there, &cls, sizeof cls) == 0 ? (int)i
-                                                           : SM_E_CONFLICT;
+                                                        : SM_E_CONFLICT;
         if (id < 0)
             return id;
     }

@@ -74,8 +74,8 @@ struct arena {
     uint64_t bytes;        /* of the whole arena */
     char service[ARENA_NAME];
     char host[ARENA_NAME];
-    int32_t linktype;      /* DLT_* of the ports */
-    uint32_t mode;         /* enum arena_mode */
+    int32_t linktype; /* DLT_* of the ports */
+    uint32_t mode;    /* enum arena_mode */
     uint64_t seed;
 
     struct state *state;
@@ -83,7 +83,7 @@ struct arena {
     uint8_t *channels;
     uint64_t channel_bytes;
 
-    bool registered; /* the registration below holds */
+    bool registered;   /* the registration below holds */
     uint32_t steering; /* enum sm_granularity, chosen from the registered classes (design D3) */
     struct registration registration;
 
@@ -111,11 +111,11 @@ struct arena_options {
     const char *service;
     int linktype;
     enum arena_mode mode;
-    uint64_t seed;           /* 0: a random secret */
-    uint64_t memory;         /* bytes of flow state */
+    uint64_t seed;   /* 0: a random secret */
+    uint64_t memory; /* bytes of flow state */
     uint32_t flows;
-    uint32_t small_buffers;  /* packet buffers of POOL_SMALL_BYTES; 0: 4096 */
-    uint32_t jumbo_buffers;  /* packet buffers of POOL_JUMBO_BYTES; 0: 64 */
+    uint32_t small_buffers; /* packet buffers of POOL_SMALL_BYTES; 0: 4096 */
+    uint32_t jumbo_buffers; /* packet buffers of POOL_JUMBO_BYTES; 0: 64 */
 };
 
 /* Host: make an arena. *fd is its memfd, the caller's. SM_E_NO_MEMORY, SM_E_RANGE (no stride is free), SM_E_INVALID. */
@@ -137,7 +137,10 @@ enum sm_granularity steering_choose(const struct state_class *classes, unsigned 
 bool steering_partitions(enum sm_granularity steering, enum sm_granularity granularity);
 
 /* An inheritance's number and its heir; never 0. */
-static inline uint32_t arena_heir(uint32_t number, unsigned slot) { return number << 8 | (slot + 1); }
+static inline uint32_t arena_heir(uint32_t number, unsigned slot)
+{
+    return number << 8 | (slot + 1);
+}
 
 static inline struct channel *arena_channel(const struct arena *arena, unsigned worker, unsigned slot)
 {

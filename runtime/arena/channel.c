@@ -13,7 +13,10 @@ static uint32_t ring_entries(uint32_t buffers)
     return entries;
 }
 
-static uint64_t pages(uint64_t bytes) { return (bytes + 4095) & ~4095ull; }
+static uint64_t pages(uint64_t bytes)
+{
+    return (bytes + 4095) & ~4095ull;
+}
 
 uint64_t channel_bytes(uint32_t buffers)
 {

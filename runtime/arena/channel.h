@@ -6,9 +6,9 @@
  * What one switch worker and one replica share: a ring in, a ring out, and the commit word.
  *
  * Life-cycle of a burst.  The switch writes entries and publishes them by `in_head`. The replica reads entries
- * (`commit`.consumed .. in_head), processes up to a burst of them, writes its answers behind `commit`.produced, and makes all of
- * it visible by one store of `commit`: until then nothing has happened, after it everything has. The switch reads
- * answers up to `commit`.produced.
+ * (`commit`.consumed .. in_head), processes up to a burst of them, writes its answers behind `commit`.produced, and
+ * makes all of it visible by one store of `commit`: until then nothing has happened, after it everything has. The
+ * switch reads answers up to `commit`.produced.
  *
  * Room.  The rings hold every buffer of the pool and CHANNEL_MARKERS markers besides, so neither side ever waits for
  * room: the switch bounds what is in flight at admission.
@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 #define CHANNEL_BURST 64u
-#define CHANNEL_MARKERS 2048u      /* markers in flight */
+#define CHANNEL_MARKERS 2048u /* markers in flight */
 #define CHANNEL_QUERY_BYTES (256u << 10)
 #define CHANNEL_JOURNAL_BYTES (4u << 20) /* undo journal of the uncommitted burst; untouched memory costs nothing */
 
@@ -60,7 +60,7 @@ struct out_entry {
     uint32_t buffer;
     uint32_t length;
     uint32_t generation; /* OUT_RELEASED: the move's */
-    uint16_t reason; /* of a drop; OUT_RELEASED: the shard */
+    uint16_t reason;     /* of a drop; OUT_RELEASED: the shard */
     uint8_t kind;
     uint8_t verdict : 1;
     uint8_t written : 1; /* the middlebox asked to write the packet */
@@ -80,8 +80,8 @@ struct replica_counters {
 /* At the start of the query area, followed by `count` times {struct query_flow, record bytes padded to 8}. */
 struct query_header {
     uint32_t count;
-    uint32_t bytes;       /* of all that follows */
-    uint32_t next_shard;  /* where to go on; the end that was asked for: finished */
+    uint32_t bytes;      /* of all that follows */
+    uint32_t next_shard; /* where to go on; the end that was asked for: finished */
     uint32_t next_cursor;
 };
 
@@ -100,15 +100,16 @@ struct channel {
 
     /* Written by the replica. */
     _Alignas(64) _Atomic uint64_t commit; /* produced << 32 | consumed */
-    _Alignas(64) _Atomic uint64_t low;    /* packet time of the packet or tick that is being processed, or of the last one */
-    _Atomic uint32_t at;                  /* the entry that is being processed */
-    _Atomic uint32_t replica_sleeps;      /* it wants its eventfd written when in_head moves */
+    _Alignas(
+        64) _Atomic uint64_t low;    /* packet time of the packet or tick that is being processed, or of the last one */
+    _Atomic uint32_t at;             /* the entry that is being processed */
+    _Atomic uint32_t replica_sleeps; /* it wants its eventfd written when in_head moves */
     _Alignas(64) struct replica_counters counters;
 
     /* Written by the switch: it wants its eventfd written when commit moves. */
     _Alignas(64) _Atomic uint32_t switch_sleeps;
 
-    uint32_t ring_mask; /* entries of each ring, less one */
+    uint32_t ring_mask;                                           /* entries of each ring, less one */
     uint64_t in_offset, out_offset, query_offset, journal_offset; /* from this struct's address */
 };
 
@@ -122,15 +123,24 @@ static inline struct out_entry *channel_out(struct channel *channel)
     return (struct out_entry *)(void *)((uint8_t *)channel + channel->out_offset);
 }
 
-static inline uint8_t *channel_query(struct channel *channel) { return (uint8_t *)channel + channel->query_offset; }
+static inline uint8_t *channel_query(struct channel *channel)
+{
+    return (uint8_t *)channel + channel->query_offset;
+}
 
 static inline struct journal_region *channel_journal(struct channel *channel)
 {
     return (struct journal_region *)(void *)((uint8_t *)channel + channel->journal_offset);
 }
 
-static inline uint32_t commit_consumed(uint64_t commit) { return (uint32_t)commit; }
-static inline uint32_t commit_produced(uint64_t commit) { return (uint32_t)(commit >> 32); }
+static inline uint32_t commit_consumed(uint64_t commit)
+{
+    return (uint32_t)commit;
+}
+static inline uint32_t commit_produced(uint64_t commit)
+{
+    return (uint32_t)(commit >> 32);
+}
 static inline uint64_t commit_word(uint32_t consumed, uint32_t produced)
 {
     return (uint64_t)produced << 32 | consumed;

@@ -36,7 +36,10 @@ struct pool_layout {
     uint32_t jumbo_count;
 };
 
-static inline uint32_t pool_count(const struct pool_layout *pool) { return pool->small_count + pool->jumbo_count; }
+static inline uint32_t pool_count(const struct pool_layout *pool)
+{
+    return pool->small_count + pool->jumbo_count;
+}
 
 static inline uint32_t pool_capacity(const struct pool_layout *pool, uint32_t buffer)
 {
@@ -45,9 +48,8 @@ static inline uint32_t pool_capacity(const struct pool_layout *pool, uint32_t bu
 
 static inline struct packet_meta *pool_meta(const struct pool_layout *pool, uint32_t buffer)
 {
-    uint8_t *start = buffer < pool->small_count
-                         ? pool->small + (size_t)buffer * POOL_SMALL_BYTES
-                         : pool->jumbo + (size_t)(buffer - pool->small_count) * POOL_JUMBO_BYTES;
+    uint8_t *start = buffer < pool->small_count ? pool->small + (size_t)buffer * POOL_SMALL_BYTES
+                                                : pool->jumbo + (size_t)(buffer - pool->small_count) * POOL_JUMBO_BYTES;
     return (struct packet_meta *)(void *)start;
 }
 

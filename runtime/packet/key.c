@@ -73,7 +73,7 @@ void sm_parsed_key(const struct sm_parsed *parsed, const uint8_t *data, uint32_t
         return;
     switch (granularity) {
     case SM_BY_FLOW:
-        break; /* above: most packets by far */
+        break;            /* above: most packets by far */
     case SM_BY_HOST_PAIR: /* the addresses are in order already: they come before the ports */
         memcpy(key->a, parsed->key.a, sizeof key->a);
         memcpy(key->b, parsed->key.b, sizeof key->b);

@@ -20,7 +20,7 @@ enum {
     PACKET_MAX = 1500,
     IP = 14, /* offsets into the packet */
     UDP = 34,
-    DISCARD = 9, /* destination port */
+    DISCARD = 9,                /* destination port */
     MADE_UP_START = 1000000000, /* seconds since 1970 */
     MADE_UP_STEP = 100,         /* nanoseconds */
 };

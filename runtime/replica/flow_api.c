@@ -33,8 +33,8 @@ static void locate(struct sm_replica *replica, sm_class cls, const struct sm_pac
         place->made.tag = tag;
         place->key = &place->made;
     }
-    place->hash = granularity == replica->steering && tag == 0 ? packet->meta->hash
-                                                               : state_hash(replica->state, place->key);
+    place->hash =
+        granularity == replica->steering && tag == 0 ? packet->meta->hash : state_hash(replica->state, place->key);
     place->shard = replica->classes[cls.id].partitioned ? packet->shard : state_stripe_of(place->hash);
 }
 
@@ -73,7 +73,8 @@ static uint64_t after(uint64_t time, uint64_t duration)
     return duration < UINT64_MAX - 1 - time ? time + duration : UINT64_MAX - 1;
 }
 
-/* The flow's record, to be written: its old bytes are kept. A use of the flow, so its idle timeout starts anew: one store. */
+/* The flow's record, to be written: its old bytes are kept. A use of the flow, so its idle timeout starts anew: one
+ * store. */
 static sm_flow hand_out(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, struct flow *flow)
 {
     uint64_t idle = replica->classes[cls.id].idle_ns;
@@ -134,8 +135,7 @@ static void evict(struct sm_replica *replica, sm_class cls, const struct sm_pack
 
     if (!state_is_full(replica->state, packet->shard, cls.id))
         return;
-    struct flow *flow =
-        state_earliest(replica->state, packet->shard, cls.id, replica->classes[cls.id].timers, unused);
+    struct flow *flow = state_earliest(replica->state, packet->shard, cls.id, replica->classes[cls.id].timers, unused);
     if (!flow)
         return;
     state_count_evicted(replica->actor, packet->shard);
@@ -197,7 +197,10 @@ void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow)
     sm_flow_put(replica, cls, flow);
 }
 
-const struct sm_key *sm_flow_key(sm_flow flow) { return flow_key(flow_of_record(flow.state)); }
+const struct sm_key *sm_flow_key(sm_flow flow)
+{
+    return flow_key(flow_of_record(flow.state));
+}
 
 void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time deadline)
 {

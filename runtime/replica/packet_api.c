@@ -15,21 +15,37 @@ const uint8_t *sm_packet_data(const struct sm_packet *packet)
     return packet->data;
 }
 
-uint32_t sm_packet_caplen(const struct sm_packet *packet) { return packet->meta->caplen; }
+uint32_t sm_packet_caplen(const struct sm_packet *packet)
+{
+    return packet->meta->caplen;
+}
 
-uint32_t sm_packet_len(const struct sm_packet *packet) { return packet->meta->len; }
+uint32_t sm_packet_len(const struct sm_packet *packet)
+{
+    return packet->meta->len;
+}
 
-sm_time sm_packet_time(const struct sm_packet *packet) { return (sm_time){packet->time}; }
+sm_time sm_packet_time(const struct sm_packet *packet)
+{
+    return (sm_time){packet->time};
+}
 
-int sm_packet_linktype(const struct sm_packet *packet) { return packet->replica->arena->linktype; }
+int sm_packet_linktype(const struct sm_packet *packet)
+{
+    return packet->replica->arena->linktype;
+}
 
-const struct sm_headers *sm_packet_headers(const struct sm_packet *packet) { return &packet->meta->headers; }
+const struct sm_headers *sm_packet_headers(const struct sm_packet *packet)
+{
+    return &packet->meta->headers;
+}
 
 void sm_packet_key(const struct sm_packet *packet, enum sm_granularity granularity, struct sm_key *key)
 {
     if (granularity == SM_BY_SOURCE || granularity == SM_BY_DESTINATION)
         packet->replica->reads_data = true;
-    sm_parsed_key((const struct sm_parsed *)(const void *)packet->meta, packet->data, packet->meta->caplen, granularity, key);
+    sm_parsed_key((const struct sm_parsed *)(const void *)packet->meta, packet->data, packet->meta->caplen, granularity,
+                  key);
 }
 
 uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset, uint32_t length)
@@ -43,7 +59,10 @@ uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset, uint32_t 
     return packet->data + offset;
 }
 
-void sm_packet_pass(struct sm_packet *packet) { packet->verdict = VERDICT_PASS; }
+void sm_packet_pass(struct sm_packet *packet)
+{
+    packet->verdict = VERDICT_PASS;
+}
 
 void sm_packet_drop(struct sm_packet *packet, uint16_t reason)
 {

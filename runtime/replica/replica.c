@@ -191,8 +191,8 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
 
 static void adopt(struct sm_replica *replica, uint32_t shard)
 {
-    uint8_t before = atomic_exchange_explicit(&replica->arena->writer[shard], (uint8_t)(replica->slot + 1),
-                                              memory_order_acq_rel);
+    uint8_t before =
+        atomic_exchange_explicit(&replica->arena->writer[shard], (uint8_t)(replica->slot + 1), memory_order_acq_rel);
     if (before != 0)
         replica_count(&replica->channel->counters.owner_violations, 1);
     STEP();
@@ -205,7 +205,8 @@ static void adopt(struct sm_replica *replica, uint32_t shard)
 static void inherit(struct sm_replica *replica, uint32_t number)
 {
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
-        if (atomic_load_explicit(&replica->arena->heir[shard], memory_order_acquire) == arena_heir(number, replica->slot))
+        if (atomic_load_explicit(&replica->arena->heir[shard], memory_order_acquire) ==
+            arena_heir(number, replica->slot))
             adopt(replica, shard);
 }
 
@@ -234,7 +235,8 @@ static void tick(struct sm_replica *replica, uint64_t now)
 
 static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
 {
-    query_fill(replica->state, channel_query(replica->channel), shard, cursor, SM_SHARDS, replica->owned, replica->slot);
+    query_fill(replica->state, channel_query(replica->channel), shard, cursor, SM_SHARDS, replica->owned,
+               replica->slot);
     *answer(replica) = (struct out_entry){.kind = OUT_QUERIED};
 }
 

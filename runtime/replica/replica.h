@@ -52,11 +52,11 @@ struct sm_replica {
     struct out_entry *out;
     unsigned slot;
 
-    uint32_t consumed; /* entries completely processed; committed up to channel->commit */
+    uint32_t consumed;                 /* entries completely processed; committed up to channel->commit */
     uint32_t fetched[REPLICA_FETCHES]; /* entries that each step of the look-ahead has been done for */
-    uint32_t produced; /* answers written */
-    uint32_t complete; /* answers of completely processed entries */
-    uint64_t committed; /* the commit word */
+    uint32_t produced;                 /* answers written */
+    uint32_t complete;                 /* answers of completely processed entries */
+    uint64_t committed;                /* the commit word */
     struct journal journal;
     bool retired;
     bool started;
@@ -81,8 +81,8 @@ struct sm_replica {
 
     const struct sm_packet *current; /* the packet or, in a timer, NULL */
     uint32_t current_shard;
-    uint32_t hooked;    /* classes with on_adopt or on_release, a bit for each */
-    const void *ending; /* the record of the flow that on_expire was called for */
+    uint32_t hooked;      /* classes with on_adopt or on_release, a bit for each */
+    const void *ending;   /* the record of the flow that on_expire was called for */
     uint32_t held_stripe; /* of the shared flow that is held; 0: none (stripes are numbered from SM_SHARDS) */
 
     struct {

@@ -58,9 +58,15 @@ int sm_open(struct sm_replica **out, const struct sm_options *options, struct sm
     return 0;
 }
 
-bool sm_standalone(const struct sm_replica *replica) { return replica->standalone != NULL; }
+bool sm_standalone(const struct sm_replica *replica)
+{
+    return replica->standalone != NULL;
+}
 
-int sm_linktype(const struct sm_replica *replica) { return replica->arena->linktype; }
+int sm_linktype(const struct sm_replica *replica)
+{
+    return replica->arena->linktype;
+}
 
 int sm_drop_reason(struct sm_replica *replica, const char *name, uint16_t *reason)
 {
@@ -251,9 +257,15 @@ int sm_run(struct sm_replica *replica)
     }
 }
 
-const char *sm_last_error(const struct sm_replica *replica) { return replica->last_error.text; }
+const char *sm_last_error(const struct sm_replica *replica)
+{
+    return replica->last_error.text;
+}
 
-void sm_stop(struct sm_replica *replica) { replica->stop = 1; }
+void sm_stop(struct sm_replica *replica)
+{
+    replica->stop = 1;
+}
 
 void sm_close(struct sm_replica *replica)
 {

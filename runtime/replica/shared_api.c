@@ -126,7 +126,8 @@ static uint64_t low_of_rings(const struct sm_replica *replica)
 sm_time sm_shared_low(const struct sm_replica *replica)
 {
     uint64_t low = low_of_rings(replica);
-    uint64_t late = earliest_late(replica->arena, atomic_load_explicit(&replica->arena->ready_slots, memory_order_acquire));
+    uint64_t late =
+        earliest_late(replica->arena, atomic_load_explicit(&replica->arena->ready_slots, memory_order_acquire));
     /* The packet in hand or, in a timer, the packet or tick that made it due. */
     uint64_t own = atomic_load_explicit(&replica->channel->low, memory_order_relaxed);
 
@@ -136,7 +137,8 @@ sm_time sm_shared_low(const struct sm_replica *replica)
 
 /*
  * Late packets are not waited for: they may be behind the packet in hand in our own ring, or behind a release that is
- * behind another's. So a replica only ever waits for one that is at an earlier packet, and the earliest of all never waits.
+ * behind another's. So a replica only ever waits for one that is at an earlier packet, and the earliest of all never
+ * waits.
  */
 bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
 {

@@ -120,7 +120,8 @@ static void check_chunks(struct check *check, uint32_t index, const struct flow 
     for (uint32_t ref = chunks->first; ref != 0; count++) {
         const struct chunk *chunk = chunk_at(state, ref);
         if ((uintptr_t)chunk < (uintptr_t)state->heap || (uintptr_t)(chunk + 1) > end || count == chunks->count) {
-            report(check, "shard %u: chunk %u of a flow that has %u is nowhere, or not counted", index, count, chunks->count);
+            report(check, "shard %u: chunk %u of a flow that has %u is nowhere, or not counted", index, count,
+                   chunks->count);
             return;
         }
         uint32_t size, whole = chunk->bytes + (uint32_t)sizeof *chunk;

@@ -41,7 +41,7 @@ struct flow_timer {
 struct flow {
     uint32_t hash; /* the low half of the key's */
     uint8_t cls;
-    uint8_t timers; /* as the class has; here so that a look at the flow suffices */
+    uint8_t timers;     /* as the class has; here so that a look at the flow suffices */
     uint8_t has_chunks; /* 1: struct flow_chunks lies before the timers */
     uint8_t unused;
     struct sm_key key;
@@ -138,7 +138,7 @@ struct state {
     uint8_t class_bin[SM_MAX_CLASSES];
     _Alignas(STATE_LINE) unsigned char secret[STATE_SECRET_BYTES];
     _Alignas(STATE_LINE) _Atomic(uint32_t) fresh; /* descriptors from here on were never used */
-    _Atomic(uint32_t) actor_count; /* slots that ever had an actor */
+    _Atomic(uint32_t) actor_count;                /* slots that ever had an actor */
     struct state_class classes[SM_MAX_CLASSES];
     struct state_actor actors[STATE_ACTORS];
     _Alignas(2 * STATE_LINE) struct shard shards[SM_SHARDS + STATE_STRIPES];

@@ -119,11 +119,11 @@ void journal_free(struct journal *journal, void *object)
 
 /*
  * Carry out the frees of entries [from, to), but for the first `skip`. Each object gets a tombstone and is announced
- * first. Whoever dies then leaves one that is free or not, and perhaps somebody else's already; the tombstone tells, since
- * an allocator wipes it before it takes the object (slab.c).
+ * first. Whoever dies then leaves one that is free or not, and perhaps somebody else's already; the tombstone tells,
+ * since an allocator wipes it before it takes the object (slab.c).
  */
-static void carry_out_frees(struct state_actor *actor, struct state *state, struct journal_region *region, uint32_t from,
-                            uint32_t to, uint32_t skip)
+static void carry_out_frees(struct state_actor *actor, struct state *state, struct journal_region *region,
+                            uint32_t from, uint32_t to, uint32_t skip)
 {
     uint32_t number = 0;
     for (uint32_t at = from; at < to; at += entry_bytes(entry_at(region, at)->length)) {
@@ -147,7 +147,8 @@ static void finish_frees(struct state *state, struct journal_region *region, uin
     uint32_t announced = load(&region->freed), number = 0;
     for (uint32_t at = from; announced > 0 && at < to; at += entry_bytes(entry_at(region, at)->length)) {
         const struct journal_entry *entry = entry_at(region, at);
-        if (entry->kind == JOURNAL_FREE && ++number == announced && slab_buried(state, (void *)(uintptr_t)entry->address)) {
+        if (entry->kind == JOURNAL_FREE && ++number == announced &&
+            slab_buried(state, (void *)(uintptr_t)entry->address)) {
             slab_release(state, NULL, (void *)(uintptr_t)entry->address);
         }
     }
@@ -232,8 +233,8 @@ static bool entry_is_sound(const struct state *state, const struct journal_entry
 }
 
 /* Whether the entries [from, used) can be walked both ways, and lead nowhere else. */
-static bool is_sound(const struct state *state, struct journal_region *region, uint32_t from, uint32_t used, uint64_t low,
-                     uint64_t high)
+static bool is_sound(const struct state *state, struct journal_region *region, uint32_t from, uint32_t used,
+                     uint64_t low, uint64_t high)
 {
     uint32_t before = from;
     if (from % 16 != 0) {

@@ -5,10 +5,10 @@
 /*
  * The undo journal: what makes a burst a transaction (design D5).
  *
- * Overview.  A replica's changes to the arena become final with one store, of its channel's commit word. Before it first
- * changes memory in a packet, the old bytes go to the journal; an allocation is announced before it is made; what
- * is freed stays as it is until the commit. When a replica has died, the host reads the commit word and the journal: changes of
- * packets that were not committed are undone, in reverse, and frees of committed ones are carried out.
+ * Overview.  A replica's changes to the arena become final with one store, of its channel's commit word. Before it
+ * first changes memory in a packet, the old bytes go to the journal; an allocation is announced before it is made; what
+ * is freed stays as it is until the commit. When a replica has died, the host reads the commit word and the journal:
+ * changes of packets that were not committed are undone, in reverse, and frees of committed ones are carried out.
  *
  * Life-cycle.  Entries are appended behind `used`. `start` is where the entries of uncommitted packets begin. A commit:
  *
@@ -20,9 +20,9 @@
  * Whoever comes later compares `base` with the commit word: equal, the entries from `start` on are to be undone;
  * different, step 2 was done, and the entries from `next_start` on are, and step 3 has to be finished.
  *
- * Concurrency.  One writer, the replica's thread; the host once the kernel has reported its exit. Stores of a killed process
- * take effect in program order as far as they got, so the order of stores is all that matters; the fences keep the compiler
- * (and other architectures) to it.
+ * Concurrency.  One writer, the replica's thread; the host once the kernel has reported its exit. Stores of a killed
+ * process take effect in program order as far as they got, so the order of stores is all that matters; the fences keep
+ * the compiler (and other architectures) to it.
  *
  * Limits.  The region's size. A burst ends early when less than JOURNAL_PACKET_BYTES are left; a packet that needs more
  * than that is refused further changes (journal_image() returns false).
@@ -77,10 +77,10 @@ struct journal {
     uint32_t last;         /* the entry before that */
     uint32_t packet_start; /* where the entries of the packet in hand begin */
     uint32_t start;
-    uint32_t frees;        /* entries of that kind in all */
-    uint32_t packet_frees; /* of the packet in hand */
+    uint32_t frees;                 /* entries of that kind in all */
+    uint32_t packet_frees;          /* of the packet in hand */
     uint32_t section, section_last; /* where the entries of the section that is open begin, and the entry before */
-    uint32_t recent;       /* the packet's last images: these need no second one */
+    uint32_t recent;                /* the packet's last images: these need no second one */
     struct {
         uint64_t address;
         uint32_t length;
@@ -108,8 +108,8 @@ static inline bool journal_has_room(const struct journal *journal)
 bool journal_image(struct journal *journal, const void *address, uint32_t length);
 
 /*
- * Whether the packet in hand may add an entry of `length` bytes of the middlebox's choosing. By what the packet itself has added, so
- * that the answer is the same wherever in a burst it is.
+ * Whether the packet in hand may add an entry of `length` bytes of the middlebox's choosing. By what the packet itself
+ * has added, so that the answer is the same wherever in a burst it is.
  */
 static inline bool journal_may_add(const struct journal *journal, uint64_t length)
 {
@@ -127,7 +127,8 @@ void journal_free(struct journal *journal, void *object);
 
 /*
  * A section: changes to memory with several writers, under its lock. They are undone by image only while the lock is
- * held; journal_section_end() makes them final, with one store, before it is given back. Frees in it are carried out then.
+ * held; journal_section_end() makes them final, with one store, before it is given back. Frees in it are carried out
+ * then.
  */
 void journal_section_begin(struct journal *journal);
 void journal_section_end(struct journal *journal);
@@ -138,7 +139,8 @@ void journal_committed(struct journal *journal, uint64_t commit);
 
 /*
  * The host, for a dead replica: undo and finish. Returns how many entries were undone, or SM_E_DAMAGED with nothing
- * done: the replica has scribbled on its journal, which leads outside of its own `bytes`, or of the arena ([low, high)).
+ * done: the replica has scribbled on its journal, which leads outside of its own `bytes`, or of the arena ([low,
+ * high)).
  */
 int journal_recover(struct state *state, struct journal_region *region, size_t bytes, uint64_t commit, const void *low,
                     const void *high);

@@ -394,7 +394,8 @@ static struct slab *bit_of(struct state *state, const void *object, uint32_t *bi
     uint64_t offset = (uint64_t)((const unsigned char *)object - state->heap);
     struct slab *slab = &state->slabs[offset / SLAB_BYTES];
     struct slab_control c = slab_unpack(control_load(slab));
-    *bit = c.kind == SLAB_OBJECTS_OF_ONE_SIZE && c.units > 0 ? (uint32_t)(offset % SLAB_BYTES / (c.units * STATE_UNIT)) : 0;
+    *bit = c.kind == SLAB_OBJECTS_OF_ONE_SIZE && c.units > 0 ? (uint32_t)(offset % SLAB_BYTES / (c.units * STATE_UNIT))
+                                                             : 0;
     return slab;
 }
 

@@ -43,8 +43,8 @@
 #define SLAB_RUN_MAX 64u
 
 /*
- * Bins: table sizes (64 bytes << 1..10), heap sizes (256 bytes << 0..8), sizes of chunks (64 bytes, 96 bytes << 0..8; between
- * them those of tables), sizes of flows.
+ * Bins: table sizes (64 bytes << 1..10), heap sizes (256 bytes << 0..8), sizes of chunks (64 bytes, 96 bytes << 0..8;
+ * between them those of tables), sizes of flows.
  */
 #define SLAB_TABLE_BINS 10u
 #define SLAB_HEAP_BINS 9u

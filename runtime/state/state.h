@@ -26,7 +26,7 @@
 #define STATE_STRIPES 1024u
 #define STATE_SHARD_FLOWS 32768u
 #define STATE_TIMERS (SM_MAX_TIMERS + 2u) /* a flow's: the middlebox's, then those of its timeouts */
-#define STATE_ACTORS 66u /* replica slots, and one for the host */
+#define STATE_ACTORS 66u                  /* replica slots, and one for the host */
 #define STATE_SECRET_BYTES 192
 
 /* The runtime's part of a flow; the record follows, 16-byte aligned. */

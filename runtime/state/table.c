@@ -378,8 +378,8 @@ void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes)
 bool state_is_full(const struct state *state, uint32_t shard, unsigned cls)
 {
     uint32_t limit = state->classes[cls].limit;
-    return state_shard_flows(state, shard) >= STATE_SHARD_FLOWS || live_sum(state, SM_MAX_CLASSES) >= state->flow_limit ||
-           (limit != 0 && live_sum(state, cls) >= limit);
+    return state_shard_flows(state, shard) >= STATE_SHARD_FLOWS ||
+           live_sum(state, SM_MAX_CLASSES) >= state->flow_limit || (limit != 0 && live_sum(state, cls) >= limit);
 }
 
 struct flow *state_earliest(const struct state *state, uint32_t shard, unsigned cls, unsigned slot, sm_time before)

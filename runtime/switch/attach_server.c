@@ -71,7 +71,7 @@ static void close_socket(struct attach_client *client)
 struct drop_job {
     unsigned slot;
     bool retired;
-    uint32_t shards; /* that others had to take over */
+    uint32_t shards;  /* that others had to take over */
     uint64_t packets; /* that it did */
 };
 
@@ -176,8 +176,8 @@ static void on_hello(struct attach_client *client, const struct attach_hello *he
             worker_call(&control->worker, take_slot, &job);
         if (job.taken || job.slot < 0) {
             welcome.result = job.taken ? SM_E_CONFLICT : SM_E_LIMIT;
-            snprintf(welcome.error, sizeof welcome.error, job.taken ? "there is a replica r%u already" : "no slot for replica r%u",
-                     client->id);
+            snprintf(welcome.error, sizeof welcome.error,
+                     job.taken ? "there is a replica r%u already" : "no slot for replica r%u", client->id);
         }
     }
     if (welcome.result) {
@@ -221,7 +221,8 @@ static void on_registration(struct attach_client *client, const struct registrat
     name_of(client, name);
     reply.result = job.result;
     if (job.result) {
-        snprintf(reply.error, sizeof reply.error, "%.200s", job.error.text[0] ? job.error.text : sm_strerror(job.result));
+        snprintf(reply.error, sizeof reply.error, "%.200s",
+                 job.error.text[0] ? job.error.text : sm_strerror(job.result));
         refuse(client, reply.error);
     }
     if (send(client->socket_fd, &reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply || job.result)

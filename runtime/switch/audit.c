@@ -27,7 +27,8 @@ static inline uint64_t fold(const uint8_t *at, uint64_t one, uint64_t other)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* What XXH3 does with as many bytes, without its choice of a way: each pair of words multiplied, with constants of its own. */
+/* What XXH3 does with as many bytes, without its choice of a way: each pair of words multiplied, with constants of its
+ * own. */
 static uint64_t digest(const uint8_t *data, uint32_t caplen, uint32_t len)
 {
     uint8_t padded[AUDIT_DIGEST_BYTES];
@@ -50,7 +51,8 @@ static uint64_t mix(uint64_t ticket)
     return ticket ^ (ticket >> 29);
 }
 
-void audit_enter(struct audit *audit, uint32_t buffer, uint32_t shard, const uint8_t *data, uint32_t caplen, uint32_t len)
+void audit_enter(struct audit *audit, uint32_t buffer, uint32_t shard, const uint8_t *data, uint32_t caplen,
+                 uint32_t len)
 {
     struct audit_ticket *ticket = &audit->tickets[buffer];
 
@@ -102,7 +104,8 @@ const char *audit_ordered(const struct audit *audit, struct sm_errbuf *text)
 {
     if (audit->reordered == 0)
         return "held";
-    snprintf(text->text, sizeof text->text, "broken: %llu packets left behind a later one of their shard; first at packet %llu",
+    snprintf(text->text, sizeof text->text,
+             "broken: %llu packets left behind a later one of their shard; first at packet %llu",
              (unsigned long long)audit->reordered, (unsigned long long)audit->first_bad);
     return text->text;
 }

@@ -31,9 +31,9 @@ struct audit {
     uint64_t twice;                 /* left without having entered */
     uint64_t reordered;
     uint64_t altered;
-    uint64_t first_bad;             /* ticket of the first packet that broke something */
-    uint64_t last[SM_SHARDS + 1];   /* last ticket that left, by shard; the last place is for what has no shard */
-    struct audit_ticket *tickets;   /* by buffer */
+    uint64_t first_bad;           /* ticket of the first packet that broke something */
+    uint64_t last[SM_SHARDS + 1]; /* last ticket that left, by shard; the last place is for what has no shard */
+    struct audit_ticket *tickets; /* by buffer */
     uint32_t buffers;
 };
 
@@ -41,8 +41,10 @@ int audit_init(struct audit *audit, uint32_t buffers);
 void audit_free(struct audit *audit);
 
 /* `shard`: SM_SHARDS for packets that pass unprocessed. */
-void audit_enter(struct audit *audit, uint32_t buffer, uint32_t shard, const uint8_t *data, uint32_t caplen, uint32_t len);
-void audit_leave(struct audit *audit, uint32_t buffer, const uint8_t *data, uint32_t caplen, uint32_t len, bool written);
+void audit_enter(struct audit *audit, uint32_t buffer, uint32_t shard, const uint8_t *data, uint32_t caplen,
+                 uint32_t len);
+void audit_leave(struct audit *audit, uint32_t buffer, const uint8_t *data, uint32_t caplen, uint32_t len,
+                 bool written);
 
 /* "held", or what broke; at the end of a run, when nothing is in flight. *text is the caller's. */
 const char *audit_loss_free(const struct audit *audit, struct sm_errbuf *text);

@@ -46,7 +46,10 @@ static void put_json(struct wire_out *out, const char *key, json_t *value)
     }
 }
 
-static void report_job(struct sm_switch *sw, void *arg) { *(json_t **)arg = switch_report(sw); }
+static void report_job(struct sm_switch *sw, void *arg)
+{
+    *(json_t **)arg = switch_report(sw);
+}
 
 static void reply_status(struct control *control, struct rpc_call *call)
 {
@@ -339,7 +342,10 @@ static void finish_job(struct sm_switch *sw, void *arg)
     switch_finish(sw);
 }
 
-static void state_job(struct sm_switch *sw, void *arg) { *(enum switch_state *)arg = sw->state; }
+static void state_job(struct sm_switch *sw, void *arg)
+{
+    *(enum switch_state *)arg = sw->state;
+}
 
 static void stop_job(struct sm_switch *sw, void *arg)
 {
@@ -567,9 +573,9 @@ static const struct {
     const char *name;
     void (*handler)(struct control *control, struct rpc_call *call, const struct wire_value *params);
 } methods[] = {
-    {"hello", hello},   {"status", status},       {"shards", shards}, {"classes", classes},   {"assign", assign},
-    {"start", start},   {"gate", gate},           {"move", move},     {"open_gate", open_gate}, {"flows", flows},
-    {"retire", retire}, {"finish", finish},       {"shutdown", shut_down},
+    {"hello", hello},   {"status", status}, {"shards", shards},      {"classes", classes},     {"assign", assign},
+    {"start", start},   {"gate", gate},     {"move", move},          {"open_gate", open_gate}, {"flows", flows},
+    {"retire", retire}, {"finish", finish}, {"shutdown", shut_down},
 };
 
 static void request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)
@@ -665,7 +671,10 @@ static void dismiss_job(struct sm_switch *sw, void *arg)
     switch_dismiss(sw);
 }
 
-static void stop_loop(uv_timer_t *timer) { uv_stop(timer->loop); }
+static void stop_loop(uv_timer_t *timer)
+{
+    uv_stop(timer->loop);
+}
 
 /* Tell replicas to end and leave, once the last answer is on its way. */
 void control_end(struct control *control)

@@ -3,10 +3,10 @@
 /*
  * A replica has died (promises P5 and P6): called when the kernel has reported its exit, never before.
  *
- * What it committed is taken back as ever. What it had begun is undone by its journal, its locks are broken, its slabs let go.
- * Its shards get new owners among the survivors, who are told by one marker each; then the packets that it had not
- * committed go to them, in order, and behind those what moves under way had held. Where nobody survives the shards are
- * orphaned: their packets are held until a replica comes.
+ * What it committed is taken back as ever. What it had begun is undone by its journal, its locks are broken, its slabs
+ * let go. Its shards get new owners among the survivors, who are told by one marker each; then the packets that it had
+ * not committed go to them, in order, and behind those what moves under way had held. Where nobody survives the shards
+ * are orphaned: their packets are held until a replica comes.
  */
 
 #include <assert.h>
@@ -24,7 +24,8 @@ static void put_right(struct sm_switch *sw, unsigned slot)
 
     if (journal_recover(arena->state, channel_journal(channel), CHANNEL_JOURNAL_BYTES, commit, arena,
                         (const uint8_t *)arena + arena->bytes) < 0)
-        switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone", sw->slots[slot].name);
+        switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone",
+                    sw->slots[slot].name);
     for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
         if (state_lock_holder(arena->state, stripe) == (int)slot)
             state_unlock(arena->state, stripe);
@@ -79,7 +80,8 @@ static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
     unsigned survivors[ARENA_SLOTS], flushes = 0;
     unsigned count = survivors_of(sw, survivors);
 
-    /* A number of its own: an heir that dawdles must not take what a later death gives it before the ticks in between. */
+    /* A number of its own: an heir that dawdles must not take what a later death gives it before the ticks in between.
+     */
     sw->inheritance++;
     uint32_t share = count ? sw->slots[slot].shards / count + 1 : 1, given = 0;
 
@@ -158,7 +160,8 @@ static int by_sequence(const void *a, const void *b)
     return (x->sequence > y->sequence) - (x->sequence < y->sequence);
 }
 
-/* The packets that it had not given back, in the order in which they came. By our own account: it could write in its ring. */
+/* The packets that it had not given back, in the order in which they came. By our own account: it could write in its
+ * ring. */
 static void requeue(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];

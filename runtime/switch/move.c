@@ -14,7 +14,8 @@ static unsigned start(struct shard_move *move, unsigned from, unsigned to)
 
 static unsigned released(struct shard_move *move, unsigned from, uint32_t generation)
 {
-    if ((move->state != MOVE_RELEASING && move->state != MOVE_RETURNING) || move->from != from || move->generation != generation)
+    if ((move->state != MOVE_RELEASING && move->state != MOVE_RETURNING) || move->from != from ||
+        move->generation != generation)
         return MOVE_DO_REFUSE;
     bool returning = move->state == MOVE_RETURNING;
     move->state = MOVE_STEADY;

@@ -47,8 +47,9 @@ struct shard_move {
 };
 
 /*
- * `generation`: of the answer, for MOVE_RELEASED. `to`: for MOVE_START; for MOVE_OWNER_DIED the survivor that takes over
- * where no move has named another one, MOVE_NOBODY where there is none; for MOVE_ADOPTED the replica that has come.
+ * `generation`: of the answer, for MOVE_RELEASED. `to`: for MOVE_START; for MOVE_OWNER_DIED the survivor that takes
+ * over where no move has named another one, MOVE_NOBODY where there is none; for MOVE_ADOPTED the replica that has
+ * come.
  */
 unsigned move_step(struct shard_move *move, enum move_event event, unsigned from, unsigned to, uint32_t generation);
 

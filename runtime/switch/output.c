@@ -5,8 +5,8 @@
  *
  * order: flow. A packet leaves when it comes back; packets of a flow come back in order, since they had one owner at a
  * time and a move drains the old one first.
- * order: arrival. The reorder window has a place for every packet that entered and has not left, by its sequence; what is
- * complete at its front leaves. Every place holds a buffer or waits for one, so the pool's size is the window's.
+ * order: arrival. The reorder window has a place for every packet that entered and has not left, by its sequence; what
+ * is complete at its front leaves. Every place holds a buffer or waits for one, so the pool's size is the window's.
  */
 
 #include <assert.h>
@@ -16,7 +16,10 @@
 #include "switch/fault.h"
 #include "switch/switch.h"
 
-static bool is_tap(const struct sm_switch *sw) { return sw->arena->mode == ARENA_TAP; }
+static bool is_tap(const struct sm_switch *sw)
+{
+    return sw->arena->mode == ARENA_TAP;
+}
 
 /* The port that a packet leaves by: a file's output, or the other interface. */
 static struct sm_port *way_out(const struct sm_switch *sw, unsigned from)
@@ -88,7 +91,10 @@ static void settle(struct sm_switch *sw, uint32_t buffer, bool drop, bool writte
     place->written = written;
 }
 
-void switch_unprocessed(struct sm_switch *sw, uint32_t buffer) { settle(sw, buffer, false, false); }
+void switch_unprocessed(struct sm_switch *sw, uint32_t buffer)
+{
+    settle(sw, buffer, false, false);
+}
 
 void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason)
 {

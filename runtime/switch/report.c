@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static json_t *integer(uint64_t value) { return json_integer((json_int_t)value); }
+static json_t *integer(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
 
 static json_t *dropped(const struct sm_switch *sw)
 {
@@ -21,7 +24,8 @@ static json_t *dropped(const struct sm_switch *sw)
             json_object_set_new(reasons, own[i], integer(sw->dropped[i]));
     for (unsigned i = 0; i < sw->reason_count; i++)
         if (sw->dropped[SWITCH_DROP_COUNT + i])
-            json_object_set_new(reasons, sw->arena->registration.reasons[i], integer(sw->dropped[SWITCH_DROP_COUNT + i]));
+            json_object_set_new(reasons, sw->arena->registration.reasons[i],
+                                integer(sw->dropped[SWITCH_DROP_COUNT + i]));
     return reasons;
 }
 
@@ -146,7 +150,8 @@ static json_t *ports(const struct sm_switch *sw)
     json_t *list = json_array();
 
     for (unsigned i = 0; i < 2; i++) {
-        const struct sm_port_counters *counters = sw->ports[i] ? &sw->ports[i]->counters : &sw->port_reports[i].counters;
+        const struct sm_port_counters *counters =
+            sw->ports[i] ? &sw->ports[i]->counters : &sw->port_reports[i].counters;
         if (!sw->port_reports[i].driver)
             continue;
         json_t *object = json_object();
@@ -168,7 +173,8 @@ static json_t *deaths(const struct sm_switch *sw)
     json_object_set_new(object, "replicas", integer(sw->deaths));
     json_object_set_new(object, "condemned", integer(sw->condemned));
     json_object_set_new(object, "taken_over_packets", integer(sw->taken_over));
-    json_object_set_new(object, "poison_error", sw->poison_error.text[0] ? json_string(sw->poison_error.text) : json_null());
+    json_object_set_new(object, "poison_error",
+                        sw->poison_error.text[0] ? json_string(sw->poison_error.text) : json_null());
     return object;
 }
 

@@ -155,7 +155,8 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     packet->deaths = 0;
     sw->in_flight++;
 
-    /* Here and below the port's copy of the bytes is read: it is in the cache, the buffer may just be on its way there. */
+    /* Here and below the port's copy of the bytes is read: it is in the cache, the buffer may just be on its way there.
+     */
     sm_parse(sw->parser, port->linktype, frame->data, frame->caplen, frame->len, (sm_time){sw->clock}, &parsed);
     memcpy(pool_data(&sw->pool, buffer), frame->data, frame->caplen);
     if (parsed.headers.family == 0) {

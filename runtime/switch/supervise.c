@@ -4,15 +4,17 @@
  * Replicas that have to be killed, and packets that kill them.
  *
  * A replica is condemned when it returns what it was not given (from that entry on nothing is taken back from it any
- * more), or when input has waited for it and its commit word has not moved for limits.unresponsive (what it commits until it is dead
- * counts). The control thread is told by NOTICE_CONDEMNED and kills the process; all else follows from the exit that the
- * kernel then reports (death.c), as for any other death.
+ * more), or when input has waited for it and its commit word has not moved for limits.unresponsive (what it commits
+ * until it is dead counts). The control thread is told by NOTICE_CONDEMNED and kills the process; all else follows from
+ * the exit that the kernel then reports (death.c), as for any other death.
  */
 
 #include "switch/switch.h"
 
 #define WATCH_NS 100000000u
-#define WATCH_GAP_NS (10ull * WATCH_NS) /* whoever was not looked at for so long had no chance either: it starts anew */
+#define WATCH_GAP_NS                                                                                                   \
+    (10ull * WATCH_NS) /* whoever was not looked at for so long had no chance either: it starts anew                   \
+                        */
 
 void switch_condemn(struct sm_switch *sw, unsigned slot, bool distrust, const char *why)
 {
@@ -40,13 +42,15 @@ bool switch_awaits(const struct sm_switch *sw)
 {
     for (unsigned i = 0; i < sw->slot_count; i++) {
         const struct switch_slot *s = &sw->slots[i];
-        if (watched(s) && commit_consumed(atomic_load_explicit(&s->channel->commit, memory_order_relaxed)) != s->published)
+        if (watched(s) &&
+            commit_consumed(atomic_load_explicit(&s->channel->commit, memory_order_relaxed)) != s->published)
             return true;
     }
     return false;
 }
 
-/* Whether replica `a` has stood still for longer than `b`; or else is at an earlier packet, for which `b` may be waiting. */
+/* Whether replica `a` has stood still for longer than `b`; or else is at an earlier packet, for which `b` may be
+ * waiting. */
 static bool more_stuck(const struct switch_slot *a, const struct switch_slot *b)
 {
     if (a->moved != b->moved)
@@ -71,8 +75,8 @@ static bool overdue(struct sm_switch *sw, unsigned slot, bool anew)
 }
 
 /*
- * Now and then. One at a time: replicas may wait for one another (locks, shared buckets), so that those who wait for the
- * one that hangs get their time once more.
+ * Now and then. One at a time: replicas may wait for one another (locks, shared buckets), so that those who wait for
+ * the one that hangs get their time once more.
  */
 void switch_watch(struct sm_switch *sw)
 {

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define FRAGMENTS 65536u /* entries of the fragment table */
-#define ANSWERS_AHEAD 8u  /* whose lines are fetched before they are handled */
+#define ANSWERS_AHEAD 8u /* whose lines are fetched before they are handled */
 
 static uint64_t clock_ns(clockid_t clock)
 {
@@ -76,8 +76,8 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
         sw->ports[0] = options->in;
         sw->ports[1] = options->out;
         sw->cannot_wait = options->in->is_interface;
-        sw->two_way = options->in->is_interface && options->in->ops->send && options->out && options->out->is_interface &&
-                      options->out->ops->receive;
+        sw->two_way = options->in->is_interface && options->in->ops->send && options->out &&
+                      options->out->is_interface && options->out->ops->receive;
         for (unsigned i = 0; i < 2; i++)
             if (sw->ports[i]) {
                 snprintf(sw->port_reports[i].name, sizeof sw->port_reports[i].name, "%s", sw->ports[i]->name);

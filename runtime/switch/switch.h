@@ -5,8 +5,8 @@
 /*
  * The switch's data plane: ports, steering, rings, holds, moves, output order.
  *
- * Overview.  A packet goes: port -> buffer of the pool -> parsed, hashed -> shard -> its owner's ring, or the shard's hold
- * while the shard is between owners -> back from the replica -> reorder window (order: arrival) -> port. Every
+ * Overview.  A packet goes: port -> buffer of the pool -> parsed, hashed -> shard -> its owner's ring, or the shard's
+ * hold while the shard is between owners -> back from the replica -> reorder window (order: arrival) -> port. Every
  * buffer comes back, dropped packets' too. What is not IP goes from the port straight to the output.
  *
  * Life-cycle.  switch_create -> slots become ready, shards are assigned -> switch_start -> RUNNING, held at gates ->
@@ -49,7 +49,7 @@ enum switch_drop {
 #define SWITCH_DROP_ENUM(id, name) DROP_##id,
     SWITCH_DROPS(SWITCH_DROP_ENUM)
 #undef SWITCH_DROP_ENUM
-    SWITCH_DROP_COUNT
+        SWITCH_DROP_COUNT
 };
 
 enum slot_state { SLOT_FREE, SLOT_ATTACHED, SLOT_READY, SLOT_RETIRING, SLOT_GONE };
@@ -58,18 +58,18 @@ enum switch_state { SWITCH_WAITING, SWITCH_RUNNING, SWITCH_GATED, SWITCH_ENDED, 
 
 /* What the switch knows of a buffer; its own memory, not the arena's. */
 struct switch_packet {
-    uint64_t sequence;     /* of arrival; place in the reorder window */
-    int64_t seconds;       /* timestamp to leave with */
+    uint64_t sequence; /* of arrival; place in the reorder window */
+    int64_t seconds;   /* timestamp to leave with */
     int64_t fraction;
-    uint64_t time;         /* packet time */
+    uint64_t time; /* packet time */
     uint32_t caplen, len;
-    uint32_t next;         /* in a hold, in a list of generated packets, or free */
+    uint32_t next; /* in a hold, in a list of generated packets, or free */
     uint16_t shard;
-    uint8_t place;         /* enum packet_place */
-    uint8_t slot;          /* whose ring */
-    uint8_t from;          /* port it came in by */
-    uint8_t deaths;        /* replicas that died while they processed it */
-    bool late;             /* held once: in its slot's list of late packets */
+    uint8_t place;  /* enum packet_place */
+    uint8_t slot;   /* whose ring */
+    uint8_t from;   /* port it came in by */
+    uint8_t deaths; /* replicas that died while they processed it */
+    bool late;      /* held once: in its slot's list of late packets */
     uint8_t reserve_count;
     uint32_t reserve[SM_MAX_SENDS]; /* buffers for what is sent because of it */
 };
@@ -93,14 +93,14 @@ struct switch_slot {
     uint32_t ring_mask; /* as in the channel, where a replica could write it */
     struct in_entry *in;
     struct out_entry *out;
-    uint32_t in_head;   /* written, published by the next publish() */
+    uint32_t in_head; /* written, published by the next publish() */
     uint32_t published;
     uint32_t out_tail;
-    uint32_t in_flight; /* packets in its ring or not yet taken back */
+    uint32_t in_flight;             /* packets in its ring or not yet taken back */
     uint32_t late_first, late_last; /* of those, and of those held for it, the ones that were held, by time */
-    bool ticking;       /* an IN_TICK is unanswered */
-    bool distrusted;    /* it returned what it was not given: nothing is taken back any more */
-    const char *condemned; /* why it is to be killed; NULL: it is not */
+    bool ticking;                   /* an IN_TICK is unanswered */
+    bool distrusted;                /* it returned what it was not given: nothing is taken back any more */
+    const char *condemned;          /* why it is to be killed; NULL: it is not */
     uint64_t watched_commit, moved; /* its commit word when last looked at, and when that had moved */
     bool querying;
     uint64_t packets;
@@ -151,9 +151,9 @@ struct switch_options {
     struct arena *arena;
     struct sm_port *in, *out; /* out NULL: tap, or nothing to send on. The switch closes both */
     bool order_arrival;
-    double pace_pps;          /* 0: as fast as it goes, or */
-    bool pace_recorded;       /* as captured */
-    uint64_t hold_bytes;      /* interfaces only */
+    double pace_pps;     /* 0: as fast as it goes, or */
+    bool pace_recorded;  /* as captured */
+    uint64_t hold_bytes; /* interfaces only */
     uint64_t hold_ns;
     bool supervised;          /* NOTICE_CONDEMNED gets replicas killed; else a misbehaving one is the end of the run */
     uint64_t unresponsive_ns; /* how long a replica may leave its input unanswered; 0: for ever */
@@ -167,7 +167,7 @@ struct sm_switch {
     struct arena *arena;
     enum switch_state state;
     struct pool_layout pool;
-    bool registered;            /* the next three hold: own copies, not to be read where replicas write */
+    bool registered; /* the next three hold: own copies, not to be read where replicas write */
     uint32_t sends, reason_count;
     enum sm_granularity steering;
     struct sm_parser *parser;
@@ -176,7 +176,7 @@ struct sm_switch {
     bool two_way;     /* both ports are interfaces that receive and send */
     struct {
         char name[256];
-        const char *driver; /* NULL: there is no such port */
+        const char *driver;               /* NULL: there is no such port */
         struct sm_port_counters counters; /* of a port that is closed */
     } port_reports[2];
 
@@ -190,8 +190,8 @@ struct sm_switch {
     struct switch_shard shards[SM_SHARDS];
     struct switch_operation operation;
     uint32_t moves_in_flight;
-    uint32_t inheritance; /* number of the last one */
-    uint32_t orphans; /* shards without a replica that could own them */
+    uint32_t inheritance;        /* number of the last one */
+    uint32_t orphans;            /* shards without a replica that could own them */
     uint64_t deaths, taken_over; /* replicas that died, packets that others took over from them */
     uint64_t condemned;          /* replicas that the switch had killed */
     uint64_t watched;            /* when replicas were last looked at for life, wall clock */
@@ -207,20 +207,20 @@ struct sm_switch {
     struct sm_frame pending; /* received, waits for a buffer, a gate or its time */
     bool has_pending;
     bool input_ended;
-    bool input_cut;          /* it was ended before its end, and is not an interface: what was written is not whole */
-    int input_result;        /* SM_E_END, SM_E_DAMAGED or SM_E_IO */
+    bool input_cut;   /* it was ended before its end, and is not an interface: what was written is not whole */
+    int input_result; /* SM_E_END, SM_E_DAMAGED or SM_E_IO */
     struct sm_errbuf input_error; /* unless it ended well */
-    uint8_t next_port;       /* which of two interfaces is read next */
+    uint8_t next_port;            /* which of two interfaces is read next */
     uint8_t pending_port;
-    uint64_t gate_packet;    /* 0: no gate */
-    uint64_t gate_time;      /* ns since the first packet, plus one; 0: no gate */
-    bool final_tick;         /* sent after the end of the input */
-    uint64_t clock;          /* packet time: the largest seen so far */
+    uint64_t gate_packet; /* 0: no gate */
+    uint64_t gate_time;   /* ns since the first packet, plus one; 0: no gate */
+    bool final_tick;      /* sent after the end of the input */
+    uint64_t clock;       /* packet time: the largest seen so far */
     uint64_t first_time;
     uint64_t last_tick;
-    uint64_t now;            /* wall clock, read once a turn */
+    uint64_t now; /* wall clock, read once a turn */
     uint64_t start_wall;
-    uint64_t start_time;     /* packet time of the first packet, for pacing */
+    uint64_t start_time; /* packet time of the first packet, for pacing */
 
     /* Counters. */
     uint64_t entered, admitted, generated, out;
@@ -286,30 +286,32 @@ int switch_sleep_ms(const struct sm_switch *sw);
 bool switch_idle(const struct sm_switch *sw);
 
 /* Parts of the packet path in files of their own. */
-unsigned switch_input(struct sm_switch *sw);                            /* steer.c: receive, up to a burst */
-void switch_steer(struct sm_switch *sw, uint32_t buffer);               /* to a ring or a hold */
-void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time);
-void switch_moves_poll(struct sm_switch *sw);                           /* moves.c */
+unsigned switch_input(struct sm_switch *sw);              /* steer.c: receive, up to a burst */
+void switch_steer(struct sm_switch *sw, uint32_t buffer); /* to a ring or a hold */
+void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard,
+                 uint64_t time);
+void switch_moves_poll(struct sm_switch *sw); /* moves.c */
 bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot);
 bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
 void switch_move_abandon(struct sm_switch *sw, uint32_t shard, const char *cause);
 void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot);
-void switch_adopt_orphans(struct sm_switch *sw, unsigned slot);         /* death.c */
+void switch_adopt_orphans(struct sm_switch *sw, unsigned slot);                           /* death.c */
 void switch_condemn(struct sm_switch *sw, unsigned slot, bool distrust, const char *why); /* supervise.c */
 void switch_watch(struct sm_switch *sw);
 bool switch_awaits(const struct sm_switch *sw);
 void switch_keep_poison(struct sm_switch *sw, uint32_t buffer);
-unsigned switch_take_back(struct sm_switch *sw, unsigned slot);         /* switch.c */
+unsigned switch_take_back(struct sm_switch *sw, unsigned slot);                         /* switch.c */
 void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *entry); /* output.c */
 void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out_entry *entry);
 void switch_unprocessed(struct sm_switch *sw, uint32_t buffer);
 void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason);
 void switch_output_poll(struct sm_switch *sw);
-uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes);      /* pool.c */
+uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes); /* pool.c */
 void switch_buffer_free(struct sm_switch *sw, uint32_t buffer);
 bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer);
 void switch_reserve_free(struct sm_switch *sw, struct switch_packet *packet, unsigned used);
-/* A packet that is behind later ones of its slot: from now on; it is back; its move was abandoned, so another slot gets it. */
+/* A packet that is behind later ones of its slot: from now on; it is back; its move was abandoned, so another slot gets
+ * it. */
 void switch_late_enter(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_back(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_change(struct sm_switch *sw, unsigned from, unsigned to, uint32_t buffer);

@@ -23,7 +23,7 @@ struct worker {
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t done;
-    int wake_fd;              /* replicas and the control thread write it */
+    int wake_fd; /* replicas and the control thread write it */
     _Atomic bool has_job;
     _Atomic bool stop;
     void (*job)(struct sm_switch *sw, void *arg);

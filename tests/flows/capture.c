@@ -37,7 +37,8 @@ int capture_write(const char *file, const struct planned *plan)
         return -1;
     fwrite(&header, sizeof header, 1, out);
     for (uint32_t i = 0; i < PACKETS; i++) {
-        const uint32_t record[4] = {(uint32_t)(plan[i].ns / 1000000000), (uint32_t)(plan[i].ns % 1000000000), LENGTH, LENGTH};
+        const uint32_t record[4] = {(uint32_t)(plan[i].ns / 1000000000), (uint32_t)(plan[i].ns % 1000000000), LENGTH,
+                                    LENGTH};
         uint8_t bytes[LENGTH] = {0x45, 0, 0, LENGTH, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2};
         uint16_t ports[4] = {htons((uint16_t)(1024 + plan[i].flow)), htons(53), htons(LENGTH - 20), 0};
         memcpy(bytes + 20, ports, sizeof ports);

@@ -8,9 +8,9 @@
 
 #include "flows.h"
 
-#define NODES 24u     /* then the list is freed */
-#define LIFE 180u     /* packets, then the flow is closed */
-#define BIG 100u      /* the packet at which it gets a large chunk */
+#define NODES 24u /* then the list is freed */
+#define LIFE 180u /* packets, then the flow is closed */
+#define BIG 100u  /* the packet at which it gets a large chunk */
 #define BIG_BYTES 200000u
 #define LIMIT 300000u
 
@@ -29,7 +29,10 @@ struct record {
 
 static const sm_class cls = {0};
 
-static uint64_t mix(uint64_t sum, uint64_t value) { return (sum ^ value) * 0x9e3779b97f4a7c15ull + 1; }
+static uint64_t mix(uint64_t sum, uint64_t value)
+{
+    return (sum ^ value) * 0x9e3779b97f4a7c15ull + 1;
+}
 
 static bool append(struct sm_replica *replica, sm_flow flow, uint32_t number)
 {
@@ -43,7 +46,8 @@ static bool append(struct sm_replica *replica, sm_flow flow, uint32_t number)
             return false;
         record->numbers = larger;
         record->room = room;
-    } else if (!sm_writable(replica, record->numbers, record->packets * sizeof *record->numbers, sizeof *record->numbers)) {
+    } else if (!sm_writable(replica, record->numbers, record->packets * sizeof *record->numbers,
+                            sizeof *record->numbers)) {
         return false;
     }
     place = &record->numbers[record->packets++];

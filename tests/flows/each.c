@@ -148,5 +148,7 @@ const char *each_between(const char *input)
         }
     }
     sm_close(replica);
-    return done != SM_E_END ? "it did not end" : taken == 0 || limits == 0 ? "nothing was closed, or no limit was met" : NULL;
+    return done != SM_E_END            ? "it did not end"
+           : taken == 0 || limits == 0 ? "nothing was closed, or no limit was met"
+                                       : NULL;
 }

@@ -19,7 +19,8 @@ struct record {
 static const sm_class cls = {1};
 static uint64_t evicted, refused;
 
-static void on_expire(struct sm_replica *replica, sm_class of, sm_flow flow, enum sm_ending why, sm_time now, void *user)
+static void on_expire(struct sm_replica *replica, sm_class of, sm_flow flow, enum sm_ending why, sm_time now,
+                      void *user)
 {
     struct record *record = flow.state;
 
@@ -105,7 +106,8 @@ static const char *verdict(const struct kit_result *result)
 {
     if (result->flows_evicted != evicted || evicted < 1000)
         return "evictions are not what the model says";
-    return result->flows_refused == refused && result->flows_live == LIMIT ? NULL : "refusals are not what the model says";
+    return result->flows_refused == refused && result->flows_live == LIMIT ? NULL
+                                                                           : "refusals are not what the model says";
 }
 
 const struct subject evict = {.name = "evict", .flows = 300, .setup = setup, .model = model, .verdict = verdict};

@@ -20,8 +20,8 @@ struct planned {
 
 struct subject {
     const char *name;
-    uint32_t flows;   /* in the capture */
-    uint32_t limit;   /* flows of the service; 0: the kit's */
+    uint32_t flows;                                        /* in the capture */
+    uint32_t limit;                                        /* flows of the service; 0: the kit's */
     void (*ended)(struct sm_replica *replica, void *user); /* may be NULL */
     int (*setup)(struct sm_replica *replica, void *user);
     void (*model)(const struct planned *plan, uint64_t *expected);
@@ -30,8 +30,8 @@ struct subject {
 
 extern const struct subject timeouts, evict, chunks, each, hooks;
 
-extern uint64_t noted[PACKETS];     /* by packet */
-extern _Atomic uint64_t mistakes;   /* that a middlebox met, whatever its kind */
+extern uint64_t noted[PACKETS];   /* by packet */
+extern _Atomic uint64_t mistakes; /* that a middlebox met, whatever its kind */
 
 void capture_plan(struct planned *plan, uint32_t flows, uint64_t seed);
 int capture_write(const char *file, const struct planned *plan);

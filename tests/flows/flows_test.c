@@ -68,7 +68,8 @@ static const char *run(const struct subject *subject, const char *input, const c
     mistakes = 0;
     if (kit_run(&options, &result, &error) != 0)
         return error.text;
-    printf("%s, SM_SEED=%llu, %u replicas: %llu packets, %llu flows, %llu live, %llu moves, %llu killed, %llu taken over\n",
+    printf("%s, SM_SEED=%llu, %u replicas: %llu packets, %llu flows, %llu live, %llu moves, %llu killed, %llu taken "
+           "over\n",
            subject->name, (unsigned long long)seed, replicas, (unsigned long long)result.in,
            (unsigned long long)result.flows_created, (unsigned long long)result.flows_live,
            (unsigned long long)result.moves, (unsigned long long)result.deaths, (unsigned long long)result.taken_over);
@@ -103,7 +104,8 @@ static void attempt(const struct subject *subject, uint64_t seed, unsigned round
     if (!wrong)
         wrong = run(subject, input, unsplit, NULL, seed, 1, subject->model ? expected : NULL);
     for (unsigned i = 0; !wrong && i < rounds; i++, seed++)
-        wrong = run(subject, input, output, unsplit, seed, 2 + i % (KIT_REPLICAS - 1), subject->model ? expected : NULL);
+        wrong =
+            run(subject, input, output, unsplit, seed, 2 + i % (KIT_REPLICAS - 1), subject->model ? expected : NULL);
     if (!wrong && KILLS == 0 && subject == &each)
         wrong = each_between(input);
     if (wrong)

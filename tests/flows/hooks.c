@@ -24,9 +24,15 @@ struct cache {
 static const sm_class cls = {0};
 static uint64_t adopted, released;
 
-static struct cache *cache_of(const struct sm_replica *replica) { return replica->user; }
+static struct cache *cache_of(const struct sm_replica *replica)
+{
+    return replica->user;
+}
 
-static uint32_t flow_number(sm_flow flow) { return (uint32_t)sm_flow_key(flow)->a_port - 1024 + 1; }
+static uint32_t flow_number(sm_flow flow)
+{
+    return (uint32_t)sm_flow_key(flow)->a_port - 1024 + 1;
+}
 
 static void on_adopt(struct sm_replica *replica, sm_class of, sm_flow flow, void *user)
 {

@@ -14,7 +14,8 @@ struct record {
 
 static const sm_class cls = {0};
 
-static void on_expire(struct sm_replica *replica, sm_class of, sm_flow flow, enum sm_ending why, sm_time now, void *user)
+static void on_expire(struct sm_replica *replica, sm_class of, sm_flow flow, enum sm_ending why, sm_time now,
+                      void *user)
 {
     struct record *record = flow.state;
 
@@ -103,5 +104,4 @@ static const char *verdict(const struct kit_result *result)
     return result->flows_created > 2000 && result->flows_live < 500 ? NULL : "hardly any flow ended";
 }
 
-const struct subject timeouts = {
-    .name = "timeouts", .flows = 500, .setup = setup, .model = model, .verdict = verdict};
+const struct subject timeouts = {.name = "timeouts", .flows = 500, .setup = setup, .model = model, .verdict = verdict};

@@ -2,8 +2,8 @@
 #include "kit.h"
 
 #include <pthread.h>
-#include <setjmp.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +30,10 @@ struct kit {
     char cause[96];
 };
 
-static uint64_t below(struct kit *kit, uint64_t bound) { return (kit_random(&kit->random) >> 11) % bound; }
+static uint64_t below(struct kit *kit, uint64_t bound)
+{
+    return (kit_random(&kit->random) >> 11) % bound;
+}
 
 struct thread {
     struct sm_replica *replica;
@@ -184,7 +187,10 @@ static void kill_one(struct kit *kit)
         add_replica(kit, &error);
 }
 #else
-static void kill_one(struct kit *kit) { (void)kit; }
+static void kill_one(struct kit *kit)
+{
+    (void)kit;
+}
 #endif
 
 static void step(struct kit *kit)
@@ -251,7 +257,8 @@ static void judge(struct kit *kit, struct kit_result *result)
         broken = sw->error;
     else if (violations)
         broken = "two owners of one shard";
-    else if (strcmp(audit_loss_free(&sw->audit, &text), "held") != 0 || strcmp(audit_ordered(&sw->audit, &text), "held") != 0)
+    else if (strcmp(audit_loss_free(&sw->audit, &text), "held") != 0 ||
+             strcmp(audit_ordered(&sw->audit, &text), "held") != 0)
         broken = text.text;
     else if (result->in + result->generated != result->out + result->dropped)
         broken = "counts do not add up";
@@ -264,7 +271,8 @@ static void judge(struct kit *kit, struct kit_result *result)
 static int open_kit(struct kit *kit, struct sm_errbuf *error)
 {
     const struct kit_options *options = kit->options;
-    struct switch_options sw = {.order_arrival = options->order_arrival, .hold_bytes = UINT64_MAX, .hold_ns = UINT64_MAX};
+    struct switch_options sw = {
+        .order_arrival = options->order_arrival, .hold_bytes = UINT64_MAX, .hold_ns = UINT64_MAX};
     int result = sm_port_open_capture(&sw.in, options->input, error);
 
     if (result == 0)
@@ -313,7 +321,8 @@ static void dismiss(struct kit *kit)
 
 int kit_run(const struct kit_options *options, struct kit_result *result, struct sm_errbuf *error)
 {
-    struct kit kit = {.options = options, .arena_fd = -1, .next_id = 1, .random = options->seed * 2654435761u + 88172645463325252ull};
+    struct kit kit = {
+        .options = options, .arena_fd = -1, .next_id = 1, .random = options->seed * 2654435761u + 88172645463325252ull};
     int status = open_kit(&kit, error);
 
     if (status == 0) {

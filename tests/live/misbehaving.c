@@ -30,13 +30,15 @@ struct box {
 /* An answer about a packet that it never had, between right ones. */
 static void descriptor(struct sm_replica *replica)
 {
-    replica->out[replica->produced++ & replica->channel->ring_mask] = (struct out_entry){.kind = OUT_PACKET, .buffer = 0xfffffff};
+    replica->out[replica->produced++ & replica->channel->ring_mask] =
+        (struct out_entry){.kind = OUT_PACKET, .buffer = 0xfffffff};
 }
 
 /* A commit word that says what cannot be, and then nothing more. */
 static void commit(const struct sm_replica *replica, uint32_t consumed, uint32_t produced)
 {
-    atomic_store_explicit(&replica->channel->commit, commit_word(replica->consumed + consumed, replica->complete + produced),
+    atomic_store_explicit(&replica->channel->commit,
+                          commit_word(replica->consumed + consumed, replica->complete + produced),
                           memory_order_release);
     for (;;)
         pause();

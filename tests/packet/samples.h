@@ -12,7 +12,9 @@
 /* Link types (DLT_*). */
 enum { NULL_LINK = 0, ETHERNET = 1, RAW = 12, LOOP = 108, SLL = 113, IPV4_LINK = 228, IPV6_LINK = 229, SLL2 = 276 };
 
-#define ETH(type) "020000000002" "020000000001" type
+#define ETH(type)                                                                                                      \
+    "020000000002"                                                                                                     \
+    "020000000001" type
 #define VLAN(type) "0064" type
 /* IPv4 from 10.0.0.1 to 10.0.0.2, and back */
 #define IP4_(first, total, fragment, protocol, source, destination)                                                    \
@@ -23,17 +25,64 @@ enum { NULL_LINK = 0, ETHERNET = 1, RAW = 12, LOOP = 108, SLL = 113, IPV4_LINK =
 #define V6B "20010db8000000000000000000000002"
 #define IP6(payload, next) "60000000" payload next "40" V6A V6B
 #define BACK6(payload, next) "60000000" payload next "40" V6B V6A
-#define TCP "d903" "0050" "00000001" "00000000" "5002" "ffff" "0000" "0000" /* 55555 -> 80 */
-#define BACKTCP "0050" "d903" "00000001" "00000000" "5002" "ffff" "0000" "0000"
-#define UDP "1388" "0035" "000c" "0000" "00000000" /* 5000 -> 53, 4 bytes */
-#define SCTP "0b59" "0b5a" "00000001" "00000000" /* 2905 -> 2906 */
-#define ECHO "0800" "0000" "7777" "0001"
+#define TCP                                                                                                            \
+    "d903"                                                                                                             \
+    "0050"                                                                                                             \
+    "00000001"                                                                                                         \
+    "00000000"                                                                                                         \
+    "5002"                                                                                                             \
+    "ffff"                                                                                                             \
+    "0000"                                                                                                             \
+    "0000" /* 55555 -> 80 */
+#define BACKTCP                                                                                                        \
+    "0050"                                                                                                             \
+    "d903"                                                                                                             \
+    "00000001"                                                                                                         \
+    "00000000"                                                                                                         \
+    "5002"                                                                                                             \
+    "ffff"                                                                                                             \
+    "0000"                                                                                                             \
+    "0000"
+#define UDP                                                                                                            \
+    "1388"                                                                                                             \
+    "0035"                                                                                                             \
+    "000c"                                                                                                             \
+    "0000"                                                                                                             \
+    "00000000" /* 5000 -> 53, 4 bytes */
+#define SCTP                                                                                                           \
+    "0b59"                                                                                                             \
+    "0b5a"                                                                                                             \
+    "00000001"                                                                                                         \
+    "00000000" /* 2905 -> 2906 */
+#define ECHO                                                                                                           \
+    "0800"                                                                                                             \
+    "0000"                                                                                                             \
+    "7777"                                                                                                             \
+    "0001"
 #define MPLS_TOP "00010040"
 #define MPLS_BOTTOM "00011140"
-#define PPPOE(protocol) "1100" "0001" "0042" protocol
-#define SLL_(type) "0000" "0001" "0006" "020000000001" "0000" type
-#define SLL2_(type) type "0000" "00000002" "0001" "00" "06" "020000000001" "0000"
-#define UNREACHABLE "0301" "0000" "00000000"
+#define PPPOE(protocol)                                                                                                \
+    "1100"                                                                                                             \
+    "0001"                                                                                                             \
+    "0042" protocol
+#define SLL_(type)                                                                                                     \
+    "0000"                                                                                                             \
+    "0001"                                                                                                             \
+    "0006"                                                                                                             \
+    "020000000001"                                                                                                     \
+    "0000" type
+#define SLL2_(type)                                                                                                    \
+    type "0000"                                                                                                        \
+         "00000002"                                                                                                    \
+         "0001"                                                                                                        \
+         "00"                                                                                                          \
+         "06"                                                                                                          \
+         "020000000001"                                                                                                \
+         "0000"
+#define UNREACHABLE                                                                                                    \
+    "0301"                                                                                                             \
+    "0000"                                                                                                             \
+    "00000000"
 
 struct sample {
     const char *name;

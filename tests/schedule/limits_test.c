@@ -32,9 +32,11 @@ static void count(struct sm_replica *replica, struct sm_packet *packet, void *us
 
 static int setup(struct sm_replica *replica, void *user)
 {
-    const struct sm_class_options options = {
-        .size = sizeof options, .name = "count", .record_size = sizeof(struct record), .granularity = SM_BY_FLOW,
-        .limit = *(const uint32_t *)user};
+    const struct sm_class_options options = {.size = sizeof options,
+                                             .name = "count",
+                                             .record_size = sizeof(struct record),
+                                             .granularity = SM_BY_FLOW,
+                                             .limit = *(const uint32_t *)user};
 
     replica->on_packet = count;
     int result = sm_drop_reason(replica, "flow_limit", &reason);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * P1 to P4 over captures. Every capture runs unsplit, and again with several replicas under a random schedule of splits,
- * merges and moves (some abandoned on the way), for rate limits of every partitionable key, and for a middlebox that makes packets
- * and arms timers. With order: arrival the two output files are equal; with order: flow, each flow's packets are, in
- * their order. SM_SEED fixes the schedule, SM_ONE names a single capture, SM_FULL=1 runs all keys over every capture
- * (otherwise each capture gets one key by turns, and the chatterbox). With SM_THREADS=1 each replica is a thread: the
- * schedule then depends on the machine as well, and ThreadSanitizer sees partitioned state change hands.
+ * P1 to P4 over captures. Every capture runs unsplit, and again with several replicas under a random schedule of
+ * splits, merges and moves (some abandoned on the way), for rate limits of every partitionable key, and for a middlebox
+ * that makes packets and arms timers. With order: arrival the two output files are equal; with order: flow, each flow's
+ * packets are, in their order. SM_SEED fixes the schedule, SM_ONE names a single capture, SM_FULL=1 runs all keys over
+ * every capture (otherwise each capture gets one key by turns, and the chatterbox). With SM_THREADS=1 each replica is a
+ * thread: the schedule then depends on the machine as well, and ThreadSanitizer sees partitioned state change hands.
  */
 
 #include <dirent.h>
@@ -31,10 +31,12 @@ struct subject {
 static const struct subject subjects[] = {
     {"flow", SM_BY_FLOW, "limits: [{name: l, per: flow, rate: 40kbit, burst: 3KiB, exceed: drop}]\n"},
     {"source", SM_BY_SOURCE, "limits: [{name: l, per: source, rate: 80kbit, burst: 4KiB, exceed: drop}]\n"},
-    {"destination", SM_BY_DESTINATION, "limits: [{name: l, per: destination, rate: 20pps, burst: 5, exceed: {mark: {dscp: CS1}}},"
-                    " {name: m, per: destination, rate: 100kbit, burst: 4KiB, exceed: drop}]\n"},
-    {"host-pair", SM_BY_HOST_PAIR, "limits: [{name: l, per: host-pair, rate: 60kbit, burst: 3KiB, exceed: drop},"
-                  " {name: f, per: flow, rate: 30kbit, burst: 2KiB, exceed: {mark: ce}}]\n"},
+    {"destination", SM_BY_DESTINATION,
+     "limits: [{name: l, per: destination, rate: 20pps, burst: 5, exceed: {mark: {dscp: CS1}}},"
+     " {name: m, per: destination, rate: 100kbit, burst: 4KiB, exceed: drop}]\n"},
+    {"host-pair", SM_BY_HOST_PAIR,
+     "limits: [{name: l, per: host-pair, rate: 60kbit, burst: 3KiB, exceed: drop},"
+     " {name: f, per: flow, rate: 30kbit, burst: 2KiB, exceed: {mark: ce}}]\n"},
     {"chatterbox", SM_BY_FLOW, NULL},
 };
 
@@ -55,7 +57,8 @@ struct chatter {
 static const sm_class chatter_class = {0};
 static const uint16_t chatter_reason = 0;
 
-static void chatter_timer(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now, void *user)
+static void chatter_timer(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now,
+                          void *user)
 {
     struct chatter *chatter = flow.state;
 
@@ -213,9 +216,14 @@ static bool threads;
 static bool run(const struct subject *subject, const char *input, const char *output, bool arrival, uint64_t seed,
                 unsigned replicas, struct kit_result *result)
 {
-    struct kit_options options = {
-        .kills = replicas > 1 ? KILLS : 0, .input = input, .output = output, .order_arrival = arrival, .seed = seed, .replicas = replicas,
-        .schedule = replicas > 1, .threads = threads && replicas > 1};
+    struct kit_options options = {.kills = replicas > 1 ? KILLS : 0,
+                                  .input = input,
+                                  .output = output,
+                                  .order_arrival = arrival,
+                                  .seed = seed,
+                                  .replicas = replicas,
+                                  .schedule = replicas > 1,
+                                  .threads = threads && replicas > 1};
     struct policy *policy = NULL;
     struct sm_errbuf error = {{0}};
     int status;
@@ -260,22 +268,24 @@ static void compare(const struct subject *subject, const char *input, bool arriv
     snprintf(alone, sizeof alone, "%s/alone.pcap", folder);
     snprintf(split, sizeof split, "%s/split.pcap", folder);
     runs++;
-    if (!run(subject, input, alone, arrival, 1, 1, &one) || !run(subject, input, split, arrival, seed, replicas, &many)) {
+    if (!run(subject, input, alone, arrival, 1, 1, &one) ||
+        !run(subject, input, split, arrival, seed, replicas, &many)) {
         fail(input, subject, seed, arrival, "it did not run");
         return;
     }
     if (one.broken[0] || many.broken[0])
         fail(input, subject, seed, arrival, one.broken[0] ? one.broken : many.broken);
-    else if (one.in != many.in || one.out != many.out || one.dropped != many.dropped || one.flows_created != many.flows_created ||
-             one.flows_live != many.flows_live)
+    else if (one.in != many.in || one.out != many.out || one.dropped != many.dropped ||
+             one.flows_created != many.flows_created || one.flows_live != many.flows_live)
         fail(input, subject, seed, arrival, "the counts differ"),
-            printf("  in %llu %llu, out %llu %llu, dropped %llu %llu, created %llu %llu, live %llu %llu\n", (unsigned long long)one.in,
-                   (unsigned long long)many.in, (unsigned long long)one.out, (unsigned long long)many.out,
-                   (unsigned long long)one.dropped, (unsigned long long)many.dropped,
+            printf("  in %llu %llu, out %llu %llu, dropped %llu %llu, created %llu %llu, live %llu %llu\n",
+                   (unsigned long long)one.in, (unsigned long long)many.in, (unsigned long long)one.out,
+                   (unsigned long long)many.out, (unsigned long long)one.dropped, (unsigned long long)many.dropped,
                    (unsigned long long)one.flows_created, (unsigned long long)many.flows_created,
                    (unsigned long long)one.flows_live, (unsigned long long)many.flows_live);
     else if (arrival ? !same_file(alone, split)
-                     : flow_digest(alone, subject->key, &count_one) != flow_digest(split, subject->key, &count_many) || count_one != count_many)
+                     : flow_digest(alone, subject->key, &count_one) != flow_digest(split, subject->key, &count_many) ||
+                           count_one != count_many)
         fail(input, subject, seed, arrival, "the outputs differ");
     total_moves += many.moves;
     total_held += many.held;
@@ -311,7 +321,10 @@ static void one_capture(const char *input, uint64_t seed, bool full)
     captures++;
 }
 
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
 
 static void walk(const char *path, uint64_t seed, bool full)
 {
@@ -356,9 +369,11 @@ int main(void)
             walk(samples, seed, full);
     }
     rmdir(folder);
-    printf("%llu captures, %llu comparisons, %llu moves completed, %llu abandoned, %llu packets held, %llu runs with two replicas busy; %llu failed\n",
-           (unsigned long long)captures, (unsigned long long)runs, (unsigned long long)total_moves, (unsigned long long)total_abandoned,
-           (unsigned long long)total_held, (unsigned long long)overlapping, (unsigned long long)failures);
+    printf("%llu captures, %llu comparisons, %llu moves completed, %llu abandoned, %llu packets held, %llu runs with "
+           "two replicas busy; %llu failed\n",
+           (unsigned long long)captures, (unsigned long long)runs, (unsigned long long)total_moves,
+           (unsigned long long)total_abandoned, (unsigned long long)total_held, (unsigned long long)overlapping,
+           (unsigned long long)failures);
     if (KILLS)
         printf("%llu replicas killed, %llu packets taken over\n", (unsigned long long)total_deaths,
                (unsigned long long)total_taken_over);

@@ -87,9 +87,9 @@ int main(void)
             return 1;
         }
         bool right = !result.broken[0] && wrong == 0 && (uint64_t)total == strong_total && strong_total > 2000;
-        printf("%s: seed %llu, %u replicas: counted %lld and %llu of %llu packets, %u wrong %s\n", right ? "ok" : "FAILED",
-               (unsigned long long)seed, options.replicas, (long long)total, (unsigned long long)strong_total,
-               (unsigned long long)result.in, wrong, result.broken);
+        printf("%s: seed %llu, %u replicas: counted %lld and %llu of %llu packets, %u wrong %s\n",
+               right ? "ok" : "FAILED", (unsigned long long)seed, options.replicas, (long long)total,
+               (unsigned long long)strong_total, (unsigned long long)result.in, wrong, result.broken);
         failures += !right;
         deaths += result.deaths;
     }
