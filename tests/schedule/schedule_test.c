@@ -293,7 +293,8 @@ static void compare(const struct subject *subject, const char *input, bool arriv
     total_deaths += many.deaths;
     total_taken_over += many.taken_over;
     overlapping += many.replicas_in_flight >= 2;
-    if (many.in >= 1000 && many.busy_shards >= 32 && many.replicas_in_flight < 2)
+    /* Where replicas are killed all the time, one may be alone for a whole capture. */
+    if (KILLS == 0 && many.in >= 1000 && many.busy_shards >= 32 && many.replicas_in_flight < 2)
         fail(input, subject, seed, arrival, "packets were never in flight in two replicas at once");
     unlink(alone);
     unlink(split);
@@ -378,5 +379,5 @@ int main(void)
         printf("%llu replicas killed, %llu packets taken over\n", (unsigned long long)total_deaths,
                (unsigned long long)total_taken_over);
     /* How threads meet is not in our hands: they may never meet a packet in a hold. */
-    return failures || runs == 0 || total_moves == 0 || (total_held == 0 && !threads);
+    return failures || runs == 0 || total_moves == 0 || overlapping == 0 || (total_held == 0 && !threads);
 }
