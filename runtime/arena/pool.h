@@ -41,11 +41,6 @@ static inline uint32_t pool_count(const struct pool_layout *pool)
     return pool->small_count + pool->jumbo_count;
 }
 
-static inline uint32_t pool_capacity(const struct pool_layout *pool, uint32_t buffer)
-{
-    return (buffer < pool->small_count ? POOL_SMALL_BYTES : POOL_JUMBO_BYTES) - POOL_DATA_OFFSET;
-}
-
 static inline struct packet_meta *pool_meta(const struct pool_layout *pool, uint32_t buffer)
 {
     uint8_t *start = buffer < pool->small_count ? pool->small + (size_t)buffer * POOL_SMALL_BYTES

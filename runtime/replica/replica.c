@@ -151,7 +151,6 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
     struct sm_packet packet = {
         .meta = meta,
         .data = pool_data(&replica->arena->pool, entry->buffer),
-        .parsed = (const struct sm_parsed_view *)(const void *)meta,
         .replica = replica,
         .time = entry->time,
         .buffer = entry->buffer,

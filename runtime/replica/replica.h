@@ -27,10 +27,6 @@
 struct sm_packet {
     struct packet_meta *meta;
     uint8_t *data;
-    struct sm_parsed_view {
-        struct sm_key key;
-        struct sm_headers headers;
-    } const *parsed; /* the first part of meta */
     struct sm_replica *replica;
     uint64_t time; /* packet time, ns */
     uint32_t buffer;

@@ -458,12 +458,6 @@ unsigned switch_poll(struct sm_switch *sw)
     return done;
 }
 
-bool switch_idle(const struct sm_switch *sw)
-{
-    return sw->in_flight == 0 && !sw->operation.active && !sw->query.active && !anybody_ticking(sw) &&
-           (sw->state != SWITCH_RUNNING);
-}
-
 bool switch_sleep_prepare(struct sm_switch *sw)
 {
     for (unsigned i = 0; i < ARENA_SLOTS; i++)

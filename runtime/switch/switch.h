@@ -102,7 +102,6 @@ struct switch_slot {
     bool distrusted;                /* it returned what it was not given: nothing is taken back any more */
     const char *condemned;          /* why it is to be killed; NULL: it is not */
     uint64_t watched_commit, moved; /* its commit word when last looked at, and when that had moved */
-    bool querying;
     uint64_t packets;
     uint32_t shards;
     struct switch_packet last; /* the last OUT_PACKET, whose reserve generated packets come from */
@@ -281,9 +280,6 @@ bool switch_sleep_prepare(struct sm_switch *sw);
 void switch_sleep_end(struct sm_switch *sw);
 /* How long a sleep may last, in ms: until a deadline, a paced packet or a tick is due. -1: no bound. */
 int switch_sleep_ms(const struct sm_switch *sw);
-
-/* Everything in flight has come back and there is nothing to do until a command comes. */
-bool switch_idle(const struct sm_switch *sw);
 
 /* Parts of the packet path in files of their own. */
 unsigned switch_input(struct sm_switch *sw);              /* steer.c: receive, up to a burst */
