@@ -1,10 +1,13 @@
 # What is installed, and where. Components: runtime, what a built middlebox needs; development, what building one needs;
-# tools, the commands; doc. `cmake --install BUILD --prefix DIR` may name any prefix, and the result may be moved.
+# testing, what testing one needs besides; tools, the commands; doc. `cmake --install BUILD --prefix DIR` may name any prefix, and the result may be moved.
 include(CMakePackageConfigHelpers)
 
 install(TARGETS splitmerge EXPORT splitmerge-targets
   LIBRARY COMPONENT runtime NAMELINK_COMPONENT development
   FILE_SET HEADERS COMPONENT development)
+install(TARGETS splitmerge-testing EXPORT splitmerge-testing-targets
+  LIBRARY COMPONENT testing
+  FILE_SET HEADERS COMPONENT testing)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
 
 # find_package(splitmerge CONFIG). While the major version is 0, a minor version may break what was built for another,
@@ -14,6 +17,7 @@ configure_package_config_file(cmake/splitmerge-config.cmake.in splitmerge-config
   INSTALL_DESTINATION ${package_dir} NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file(splitmerge-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(EXPORT splitmerge-targets NAMESPACE splitmerge:: DESTINATION ${package_dir} COMPONENT development)
+install(EXPORT splitmerge-testing-targets NAMESPACE splitmerge:: DESTINATION ${package_dir} COMPONENT testing)
 install(FILES ${PROJECT_BINARY_DIR}/splitmerge-config.cmake ${PROJECT_BINARY_DIR}/splitmerge-config-version.cmake
   DESTINATION ${package_dir} COMPONENT development)
 
@@ -31,8 +35,14 @@ else()
   file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
   string(REGEX REPLACE "/$" "" PC_PREFIX "\${pcfiledir}/${up}")
 endif()
-configure_file(cmake/splitmerge.pc.in splitmerge.pc @ONLY)
-install(FILES ${PROJECT_BINARY_DIR}/splitmerge.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)
+function(install_pc name description component)
+  set(PC_NAME ${name})
+  set(PC_DESCRIPTION ${description})
+  configure_file(cmake/splitmerge.pc.in ${name}.pc @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT ${component})
+endfunction()
+install_pc(splitmerge ${PROJECT_DESCRIPTION} development)
+install_pc(splitmerge-testing "The splitmerge runtime as a test kit for middleboxes: link it instead" testing)
 
 # The commands find one another in the folder that they are in, and the library from there.
 if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR} OR IS_ABSOLUTE ${CMAKE_INSTALL_BINDIR})

@@ -5,10 +5,6 @@
 
 #include "state/internal.h"
 
-#ifdef SM_STEPS
-void (*journal_step)(void);
-#endif
-
 static struct journal_entry *entry_at(struct journal_region *region, uint32_t at)
 {
     return (struct journal_entry *)(void *)(region->entries + at);

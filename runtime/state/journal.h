@@ -33,22 +33,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "state/steps.h"
+
 #define JOURNAL_PACKET_BYTES (1u << 20) /* room that a packet is sure to find */
 #define JOURNAL_RESERVE (256u << 10)    /* of it, what the middlebox leaves to tables, timers and frees */
 
 struct state;
 struct state_actor;
-
-/*
- * Places where a test's replica may be killed: after each entry, around each commit, and between changes. Only the
- * tests' build of the runtime (SM_STEPS) has them.
- */
-#ifdef SM_STEPS
-extern void (*journal_step)(void);
-#define STEP() (journal_step ? journal_step() : (void)0)
-#else
-#define STEP() ((void)0)
-#endif
 
 enum journal_kind { JOURNAL_IMAGE, JOURNAL_ALLOC, JOURNAL_FREE };
 

@@ -271,6 +271,9 @@ static void *slab_take(struct state_actor *actor, unsigned bin, uint32_t index)
 void *slab_alloc(struct state_actor *actor, unsigned bin)
 {
     assert(bin < actor->state->bin_count);
+    if (ALLOCATION_FAILS()) {
+        return NULL;
+    }
     for (;;) {
         uint32_t held = actor->slabs.current[bin].slab;
         if (held != 0) {
@@ -337,6 +340,9 @@ void *slab_alloc_run(struct state_actor *actor, uint32_t length)
 {
     struct state *state = actor->state;
     assert(length >= 2 && length <= SLAB_RUN_MAX);
+    if (ALLOCATION_FAILS()) {
+        return NULL;
+    }
     uint32_t first;
     while ((first = fresh_take(state, length)) != UINT32_MAX) {
         if (run_build(actor, first, length)) {

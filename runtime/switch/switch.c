@@ -12,10 +12,12 @@
 #define FRAGMENTS 65536u /* entries of the fragment table */
 #define ANSWERS_AHEAD 8u /* whose lines are fetched before they are handled */
 
-static uint64_t clock_ns(clockid_t clock)
+static uint64_t clock_ns(const struct sm_switch *sw, clockid_t clock)
 {
     struct timespec now;
 
+    if (sw->options.clock)
+        return sw->options.clock(sw->options.clock_arg);
     clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
@@ -306,7 +308,7 @@ void switch_start(struct sm_switch *sw)
 {
     if (sw->state != SWITCH_WAITING)
         return;
-    sw->start_wall = clock_ns(CLOCK_MONOTONIC);
+    sw->start_wall = clock_ns(sw, CLOCK_MONOTONIC);
     sw->state = SWITCH_RUNNING;
 }
 
@@ -323,7 +325,7 @@ void switch_stop_input(struct sm_switch *sw)
 
 void switch_finish(struct sm_switch *sw)
 {
-    sw->finished_wall = clock_ns(CLOCK_MONOTONIC);
+    sw->finished_wall = clock_ns(sw, CLOCK_MONOTONIC);
     sw->state = SWITCH_FINISHED;
 }
 
@@ -405,9 +407,9 @@ static bool anybody_ticking(const struct sm_switch *sw)
 /* Tell replicas the time now and then; and once at the end, so that every timer up to the last packet has fired. */
 static void keep_time(struct sm_switch *sw, unsigned done)
 {
-    if (sw->cannot_wait && sw->state == SWITCH_RUNNING && done == 0 && sw->clock != 0) {
+    if (sw->cannot_wait && !sw->options.clock && sw->state == SWITCH_RUNNING && done == 0 && sw->clock != 0) {
         /* No traffic: the clock follows the wall, behind packets that are captured but not yet read. */
-        uint64_t wall = clock_ns(CLOCK_REALTIME) - SWITCH_TICK_NS / 2;
+        uint64_t wall = clock_ns(sw, CLOCK_REALTIME) - SWITCH_TICK_NS / 2;
         if (wall > sw->clock)
             sw->clock = wall;
     }
@@ -441,7 +443,7 @@ unsigned switch_poll(struct sm_switch *sw)
 {
     unsigned done = 0;
 
-    sw->now = clock_ns(CLOCK_MONOTONIC);
+    sw->now = clock_ns(sw, CLOCK_MONOTONIC);
     for (unsigned i = 0; i < sw->slot_count; i++)
         if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING)
             done += switch_take_back(sw, i);

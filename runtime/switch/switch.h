@@ -159,6 +159,8 @@ struct switch_options {
     const char *poison_file;  /* capture of the packets dropped as poison; NULL: none */
     void (*notify)(void *arg, enum switch_notice notice); /* on the switch's thread; may be NULL */
     void *notify_arg;
+    uint64_t (*clock)(void *arg); /* virtual time instead of the wall's, in ns; NULL: the machine's clocks */
+    void *clock_arg;
 };
 
 struct sm_switch {

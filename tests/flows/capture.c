@@ -15,7 +15,7 @@ void capture_plan(struct planned *plan, uint32_t flows, uint64_t seed)
     uint64_t now = 1000000000000000000ull;
 
     for (uint32_t i = 0; i < PACKETS; i++) {
-        uint64_t random = kit_random(&seed) >> 8;
+        uint64_t random = sm_test_random(&seed) >> 8;
         /* Bursts of one instant, steps, and now and then a long silence. */
         now += random % 16 < 8 ? 0 : random % 997 == 0 ? 700000000 : random % 3000000;
         /* Some flows are met much more often than others. */

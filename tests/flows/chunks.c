@@ -132,7 +132,7 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
         sm_flow_close(replica, cls, flow);
 }
 
-static int setup(struct sm_replica *replica, void *user)
+static int setup(struct sm_replica *replica, void **user)
 {
     const struct sm_class_options options = {
         .size = sizeof options,
@@ -145,7 +145,6 @@ static int setup(struct sm_replica *replica, void *user)
     sm_class got;
 
     (void)user;
-    replica->on_packet = on_packet;
     return sm_class_register(replica, &options, &got);
 }
 
@@ -177,4 +176,4 @@ static void model(const struct planned *plan, uint64_t *expected)
     }
 }
 
-const struct subject chunks = {.name = "chunks", .flows = 24, .setup = setup, .model = model};
+const struct subject chunks = {.name = "chunks", .flows = 24, .on_packet = on_packet, .setup = setup, .model = model};

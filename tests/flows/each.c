@@ -76,14 +76,13 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     sm_packet_send(replica, packet, &noted[number], sizeof noted[number]);
 }
 
-static int setup(struct sm_replica *replica, void *user)
+static int setup(struct sm_replica *replica, void **user)
 {
     struct sm_class_options options = {
         .size = sizeof options, .name = "pair", .record_size = 8, .granularity = SM_BY_HOST_PAIR};
     sm_class got;
 
     (void)user;
-    replica->on_packet = on_packet;
     int result = sm_class_register(replica, &options, &got);
     options = (struct sm_class_options){
         .size = sizeof options, .name = "each", .record_size = sizeof(struct record), .granularity = SM_BY_FLOW};
@@ -110,7 +109,7 @@ static void model(const struct planned *plan, uint64_t *expected)
     }
 }
 
-const struct subject each = {.name = "each", .flows = 150, .setup = setup, .model = model};
+const struct subject each = {.name = "each", .flows = 150, .on_packet = on_packet, .setup = setup, .model = model};
 
 static void count(struct sm_replica *replica, struct sm_packet *packet, void *user)
 {
@@ -133,7 +132,6 @@ const char *each_between(const char *input)
     if (sm_open(&replica, &options, &error) != 0)
         return "no standalone run";
     setup(replica, NULL);
-    replica->on_packet = count;
     if (sm_start(replica, &error) != 0)
         return "it did not start";
     while ((done = sm_poll(replica, 16)) >= 0) {

@@ -44,14 +44,13 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     sm_packet_send(replica, packet, record, sizeof *record);
 }
 
-static int setup(struct sm_replica *replica, void *user)
+static int setup(struct sm_replica *replica, void **user)
 {
     struct sm_class_options options = {
         .size = sizeof options, .name = "pair", .record_size = 8, .granularity = SM_BY_HOST_PAIR};
     sm_class got;
 
     (void)user;
-    replica->on_packet = on_packet;
     int result = sm_class_register(replica, &options, &got);
     options = (struct sm_class_options){
         .size = sizeof options,
@@ -102,7 +101,7 @@ static void model(const struct planned *plan, uint64_t *expected)
     }
 }
 
-static const char *verdict(const struct kit_result *result)
+static const char *verdict(const struct sm_test_result *result)
 {
     if (result->flows_evicted != evicted || evicted < 1000)
         return "evictions are not what the model says";
@@ -110,4 +109,5 @@ static const char *verdict(const struct kit_result *result)
                                                                            : "refusals are not what the model says";
 }
 
-const struct subject evict = {.name = "evict", .flows = 300, .setup = setup, .model = model, .verdict = verdict};
+const struct subject evict = {
+    .name = "evict", .flows = 300, .on_packet = on_packet, .setup = setup, .model = model, .verdict = verdict};

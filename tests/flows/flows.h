@@ -8,7 +8,7 @@
  * processed the packet and however often.
  */
 
-#include "kit.h"
+#include <splitmerge/testing.h>
 
 #define PACKETS 6000u
 
@@ -20,12 +20,13 @@ struct planned {
 
 struct subject {
     const char *name;
-    uint32_t flows;                                        /* in the capture */
-    uint32_t limit;                                        /* flows of the service; 0: the kit's */
+    uint32_t flows; /* in the capture */
+    uint32_t limit; /* flows of the service; 0: the kit's */
+    sm_packet_fn *on_packet;
+    int (*setup)(struct sm_replica *replica, void **user);
     void (*ended)(struct sm_replica *replica, void *user); /* may be NULL */
-    int (*setup)(struct sm_replica *replica, void *user);
     void (*model)(const struct planned *plan, uint64_t *expected);
-    const char *(*verdict)(const struct kit_result *result); /* after a run: what is wrong, or NULL; may be NULL */
+    const char *(*verdict)(const struct sm_test_result *result); /* after a run: what is wrong, or NULL; may be NULL */
 };
 
 extern const struct subject timeouts, evict, chunks, each, hooks;

@@ -48,25 +48,27 @@ static const char *run(const struct subject *subject, const char *input, const c
                        uint64_t seed, unsigned replicas, const uint64_t *expected)
 {
     static char text[128];
-    const struct kit_options options = {
+    const struct sm_test_options options = {
+        .size = sizeof options,
         .kills = replicas > 1 ? KILLS : 0,
-        .input = input,
+        .capture = input,
         .output = output,
         .order_arrival = true,
         .seed = seed,
         .replicas = replicas,
         .schedule = replicas > 1,
         .max_sends = 1,
-        .flows = subject->limit,
+        .max_flows = subject->limit,
+        .on_packet = subject->on_packet,
         .setup = subject->setup,
         .ended = subject->ended,
     };
     static struct sm_errbuf error;
-    static struct kit_result result;
+    static struct sm_test_result result;
 
     memset(noted, 0xff, sizeof noted);
     mistakes = 0;
-    if (kit_run(&options, &result, &error) != 0)
+    if (sm_test_run(&options, &result, &error) != 0)
         return error.text;
     printf("%s, SM_SEED=%llu, %u replicas: %llu packets, %llu flows, %llu live, %llu moves, %llu killed, %llu taken "
            "over\n",
@@ -104,8 +106,8 @@ static void attempt(const struct subject *subject, uint64_t seed, unsigned round
     if (!wrong)
         wrong = run(subject, input, unsplit, NULL, seed, 1, subject->model ? expected : NULL);
     for (unsigned i = 0; !wrong && i < rounds; i++, seed++)
-        wrong =
-            run(subject, input, output, unsplit, seed, 2 + i % (KIT_REPLICAS - 1), subject->model ? expected : NULL);
+        wrong = run(subject, input, output, unsplit, seed, 2 + i % (SM_TEST_REPLICAS - 1),
+                    subject->model ? expected : NULL);
     if (!wrong && KILLS == 0 && subject == &each)
         wrong = each_between(input);
     if (wrong)

@@ -24,11 +24,6 @@ struct cache {
 static const sm_class cls = {0};
 static uint64_t adopted, released;
 
-static struct cache *cache_of(const struct sm_replica *replica)
-{
-    return replica->user;
-}
-
 static uint32_t flow_number(sm_flow flow)
 {
     return (uint32_t)sm_flow_key(flow)->a_port - 1024 + 1;
@@ -37,9 +32,9 @@ static uint32_t flow_number(sm_flow flow)
 static void on_adopt(struct sm_replica *replica, sm_class of, sm_flow flow, void *user)
 {
     const struct record *record = flow.state;
-    bool *has = &cache_of(replica)->has[record->flow];
+    bool *has = &((struct cache *)user)->has[record->flow];
 
-    (void)user;
+    (void)replica;
     if (of.id != cls.id || record->flow != flow_number(flow) || *has)
         mistakes++;
     *has = true;
@@ -49,9 +44,9 @@ static void on_adopt(struct sm_replica *replica, sm_class of, sm_flow flow, void
 static void on_release(struct sm_replica *replica, sm_class of, sm_flow flow, void *user)
 {
     const struct record *record = flow.state;
-    bool *has = &cache_of(replica)->has[record->flow];
+    bool *has = &((struct cache *)user)->has[record->flow];
 
-    (void)user;
+    (void)replica;
     if (of.id != cls.id || record->flow != flow_number(flow) || !*has)
         mistakes++;
     *has = false;
@@ -64,13 +59,12 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     bool created = false;
     sm_flow flow;
 
-    (void)user;
     if (sm_flow_create(replica, cls, packet, 0, &flow, &created) != 0) {
         mistakes++;
         return;
     }
     struct record *record = flow.state;
-    bool *has = &cache_of(replica)->has[flow_number(flow)];
+    bool *has = &((struct cache *)user)->has[flow_number(flow)];
     if (created == *has)
         mistakes++;
     *has = true;
@@ -83,9 +77,9 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     }
 }
 
-static int setup(struct sm_replica *replica, void *user)
+static int setup(struct sm_replica *replica, void **user)
 {
-    const struct sm_class_options options = {
+    struct sm_class_options options = {
         .size = sizeof options,
         .name = "hooks",
         .record_size = sizeof(struct record),
@@ -95,17 +89,15 @@ static int setup(struct sm_replica *replica, void *user)
     };
     sm_class got;
 
-    (void)user;
-    replica->on_packet = on_packet;
-    replica->user = calloc(1, sizeof(struct cache));
-    return replica->user ? sm_class_register(replica, &options, &got) : SM_E_NO_MEMORY;
+    options.user = *user = calloc(1, sizeof(struct cache));
+    return *user ? sm_class_register(replica, &options, &got) : SM_E_NO_MEMORY;
 }
 
 /* A replica that retires has nothing left; a dead one's process would be gone with its cache. */
 static void ended(struct sm_replica *replica, void *user)
 {
-    (void)user;
-    free(replica->user);
+    (void)replica;
+    free(user);
 }
 
 static void model(const struct planned *plan, uint64_t *expected)
@@ -120,7 +112,7 @@ static void model(const struct planned *plan, uint64_t *expected)
     adopted = released = 0;
 }
 
-static const char *verdict(const struct kit_result *result)
+static const char *verdict(const struct sm_test_result *result)
 {
     /* A shard of a dead replica comes without having been released. Of moves few come to their end between deaths. */
     if (result->deaths > 0)
@@ -132,5 +124,10 @@ static const char *verdict(const struct kit_result *result)
     return adopted == released ? NULL : "not all that left has come, or more";
 }
 
-const struct subject hooks = {
-    .name = "hooks", .flows = FLOWS, .setup = setup, .ended = ended, .model = model, .verdict = verdict};
+const struct subject hooks = {.name = "hooks",
+                              .flows = FLOWS,
+                              .on_packet = on_packet,
+                              .setup = setup,
+                              .ended = ended,
+                              .model = model,
+                              .verdict = verdict};

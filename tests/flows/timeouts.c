@@ -61,7 +61,7 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     sm_packet_send(replica, packet, record, sizeof *record);
 }
 
-static int setup(struct sm_replica *replica, void *user)
+static int setup(struct sm_replica *replica, void **user)
 {
     const struct sm_class_options options = {
         .size = sizeof options,
@@ -77,7 +77,6 @@ static int setup(struct sm_replica *replica, void *user)
     sm_class got;
 
     (void)user;
-    replica->on_packet = on_packet;
     return sm_class_register(replica, &options, &got);
 }
 
@@ -99,9 +98,10 @@ static void model(const struct planned *plan, uint64_t *expected)
     }
 }
 
-static const char *verdict(const struct kit_result *result)
+static const char *verdict(const struct sm_test_result *result)
 {
     return result->flows_created > 2000 && result->flows_live < 500 ? NULL : "hardly any flow ended";
 }
 
-const struct subject timeouts = {.name = "timeouts", .flows = 500, .setup = setup, .model = model, .verdict = verdict};
+const struct subject timeouts = {
+    .name = "timeouts", .flows = 500, .on_packet = on_packet, .setup = setup, .model = model, .verdict = verdict};

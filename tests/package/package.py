@@ -70,12 +70,14 @@ def install(folder):
     run([options.cmake, "--install", options.build, "--prefix", first])
     shutil.move(first, prefix)
     parts = {}
-    for component in ("runtime", "development", "tools", "doc"):
+    for component in ("runtime", "development", "testing", "tools", "doc"):
         at = os.path.join(folder, component)
         run([options.cmake, "--install", options.build, "--prefix", at, "--component", component])
         parts[component] = files(at)
     check("every file is in one component", sorted(sum(parts.values(), [])) == files(prefix),
           "%s\n%s" % (parts, files(prefix)))
+    check("component testing is the kit", all("testing" in name for name in parts["testing"]) and len(parts["testing"]) > 5,
+          parts["testing"])
     check("component runtime is the library and its license",
           [os.path.basename(name) for name in parts["runtime"]]
           == ["libsplitmerge.so." + options.version[: options.version.rindex(".")], "libsplitmerge.so." + options.version,
@@ -123,6 +125,7 @@ def cmake(folder):
     check("it builds with what is installed alone", prefix in text and options.source + "/include" not in text
           and options.build + "/include" not in text)
     consume([os.path.join(folder, "consumer-c"), os.path.join(folder, "consumer-cxx")])
+    run([os.path.join(folder, "tester")])
 
 
 def pkgconfig(folder):
@@ -130,8 +133,9 @@ def pkgconfig(folder):
         skip("there is no pkg-config")
     environment = dict(os.environ, PKG_CONFIG_PATH=path(options.libdir, "pkgconfig"),
                        LD_LIBRARY_PATH=path(options.libdir))
-    said = run(["pkg-config", "--modversion", "splitmerge"], env=environment).strip()
-    check("pkg-config knows the version", said == options.version, said)
+    for name in ("splitmerge", "splitmerge-testing"):
+        said = run(["pkg-config", "--modversion", name], env=environment).strip()
+        check("pkg-config knows the version of " + name, said == options.version, said)
     said = run(["pkg-config", "--variable=prefix", "splitmerge"], env=environment).strip()
     check("the prefix is where it was moved to", os.path.realpath(said) == os.path.realpath(prefix), said)
     flags = run(["pkg-config", "--cflags", "--libs", "splitmerge"], env=environment).split() + options.flags.split()
@@ -141,15 +145,25 @@ def pkgconfig(folder):
     run([options.cc, "-std=c11", *warnings, source + ".c", "-o", c, *flags])
     run([options.cxx, "-std=c++14", *warnings, source + ".cc", "-o", cxx, *flags])
     consume([c, cxx], environment)
+    flags = run(["pkg-config", "--cflags", "--libs", "splitmerge-testing"], env=environment).split() + options.flags.split()
+    tester = os.path.join(folder, "tester")
+    run([options.cc, "-std=c11", *warnings, os.path.join(os.path.dirname(source), "tester.c"), "-o", tester, *flags])
+    run([tester], env=environment)
 
 
 def symbols(folder):
+    headers = os.listdir(path("include/splitmerge"))
+    library_symbols("libsplitmerge", [name for name in headers if name != "testing.h"])
+    library_symbols("libsplitmerge-testing", headers)
+
+
+def library_symbols(name, headers):
     declared = set()
-    for header in os.listdir(path("include/splitmerge")):
+    for header in headers:
         with open(path("include/splitmerge", header)) as file:
             text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
         declared |= set(re.findall(r"^SM_EXPORT\s[^;(]*?\b(\w+)\(", text, re.M))
-    library = path(options.libdir, "libsplitmerge.so")
+    library = path(options.libdir, name + ".so")
     exported = {line.split()[-1] for line in run(["nm", "-D", "--defined-only", library]).splitlines()}
     if options.flags:  # the sanitizers' own
         exported = {name for name in exported if not name.startswith("__")}
@@ -158,7 +172,7 @@ def symbols(folder):
     check("what is exported is declared", exported <= declared, sorted(exported - declared))
     check("what is declared is exported", declared <= exported, sorted(declared - exported))
     said = run(["objdump", "-p", library])
-    soname = "libsplitmerge.so." + options.version[: options.version.rindex(".")]
+    soname = name + ".so." + options.version[: options.version.rindex(".")]
     check("SONAME is " + soname, re.search(r"SONAME\s+%s\n" % re.escape(soname), said), said)
     check("it searches no folder of its own", "PATH" not in said, said)
 

@@ -7,21 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "kit.h"
 #include "switch/fault.h"
+#include <splitmerge/testing.h>
 
 enum switch_fault switch_fault;
 
 static void pass(struct sm_replica *replica, struct sm_packet *packet, void *user)
 {
     (void)replica, (void)packet, (void)user;
-}
-
-static int setup(struct sm_replica *replica, void *user)
-{
-    (void)user;
-    replica->on_packet = pass;
-    return 0;
 }
 
 static const struct {
@@ -45,15 +38,20 @@ int main(void)
     snprintf(output, sizeof output, "%s/out.pcap", folder);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         /* Held packets are needed: a schedule that is certain to have some. */
-        struct kit_result result = {0};
+        struct sm_test_result result = {0};
         uint64_t held = 0;
         bool reported = false, wrong = false;
         for (uint64_t seed = 1; seed <= 20; seed++) {
-            const struct kit_options options = {
-                .input = SM_SAMPLE, .output = output, .seed = seed, .replicas = 3, .schedule = true, .setup = setup};
+            const struct sm_test_options options = {.size = sizeof options,
+                                                    .capture = SM_SAMPLE,
+                                                    .output = output,
+                                                    .seed = seed,
+                                                    .replicas = 3,
+                                                    .schedule = true,
+                                                    .on_packet = pass};
             struct sm_errbuf error;
             switch_fault = cases[i].fault;
-            if (kit_run(&options, &result, &error) != 0) {
+            if (sm_test_run(&options, &result, &error) != 0) {
                 printf("%s\n", error.text);
                 return 1;
             }

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "kit.h"
+#include <splitmerge/testing.h>
 
 struct record {
     uint64_t packets;
@@ -30,34 +30,42 @@ static void count(struct sm_replica *replica, struct sm_packet *packet, void *us
         sm_packet_drop(packet, reason);
 }
 
-static int setup(struct sm_replica *replica, void *user)
+static int setup(struct sm_replica *replica, void **user)
 {
     const struct sm_class_options options = {.size = sizeof options,
                                              .name = "count",
                                              .record_size = sizeof(struct record),
                                              .granularity = SM_BY_FLOW,
-                                             .limit = *(const uint32_t *)user};
+                                             .limit = *(const uint32_t *)*user};
 
-    replica->on_packet = count;
     int result = sm_drop_reason(replica, "flow_limit", &reason);
     return result ? result : sm_class_register(replica, &options, &cls);
 }
 
-static struct kit_result run(struct kit_options options, uint32_t class_limit)
+static uint64_t pool_drops; /* of the last run */
+
+static struct sm_test_result run(struct sm_test_options options, uint32_t class_limit)
 {
+    struct sm_test *test;
     char folder[] = "/tmp/splitmerge-limits-XXXXXX", output[64];
-    struct kit_result result;
+    struct sm_test_result result;
     struct sm_errbuf error;
 
     cr_assert_not_null(mkdtemp(folder));
     snprintf(output, sizeof output, "%s/out.pcap", folder);
-    options.input = SM_SAMPLE;
+    options.size = sizeof options;
+    options.capture = SM_SAMPLE;
     options.output = output;
     options.replicas = 3;
     options.schedule = true;
+    options.on_packet = count;
     options.setup = setup;
     options.user = &class_limit;
-    cr_assert_eq(kit_run(&options, &result, &error), 0, "%s", error.text);
+    cr_assert_eq(sm_test_create(&test, &options, &error), 0, "%s", error.text);
+    sm_test_finish(test);
+    result = *sm_test_result(test);
+    pool_drops = sm_test_dropped(test, "pool");
+    cr_assert_eq(sm_test_destroy(test, &error), 0, "%s", error.text);
     unlink(output);
     rmdir(folder);
     cr_assert_str_empty(result.broken, "%s", result.broken);
@@ -68,7 +76,7 @@ static struct kit_result run(struct kit_options options, uint32_t class_limit)
 Test(limits, flows_of_the_service)
 {
     drop_refused = true;
-    struct kit_result result = run((struct kit_options){.seed = 1, .order_arrival = true, .flows = 50}, 0);
+    struct sm_test_result result = run((struct sm_test_options){.seed = 1, .order_arrival = true, .max_flows = 50}, 0);
     cr_assert_eq(result.flows_live, 50);
     cr_assert_eq(result.flows_created, 50);
     cr_assert_gt(result.flows_refused, 0);
@@ -78,7 +86,7 @@ Test(limits, flows_of_the_service)
 Test(limits, flows_of_a_class)
 {
     drop_refused = false;
-    struct kit_result result = run((struct kit_options){.seed = 2}, 20);
+    struct sm_test_result result = run((struct sm_test_options){.seed = 2}, 20);
     cr_assert_eq(result.flows_live, 20);
     cr_assert_gt(result.flows_refused, 0);
     cr_assert_eq(result.dropped, 0, "what to do with the packet is the middlebox's choice");
@@ -87,23 +95,23 @@ Test(limits, flows_of_a_class)
 Test(limits, memory)
 {
     drop_refused = true;
-    struct kit_result result = run((struct kit_options){.seed = 3, .memory = 65536}, 0);
+    struct sm_test_result result = run((struct sm_test_options){.seed = 3, .memory = 65536}, 0);
     cr_assert_gt(result.flows_refused, 0);
     cr_assert_leq(result.memory_used, 65536);
 }
 
 Test(limits, a_file_waits_for_buffers)
 {
-    struct kit_result result = run((struct kit_options){.seed = 4, .order_arrival = true, .buffers = 16}, 0);
+    struct sm_test_result result = run((struct sm_test_options){.seed = 4, .order_arrival = true, .buffers = 16}, 0);
     cr_assert_eq(result.dropped, 0);
 }
 
 Test(limits, an_interface_drops_for_want_of_buffers)
 {
     drop_refused = false;
-    struct kit_result result = run((struct kit_options){.seed = 5, .buffers = 16, .cannot_wait = true}, 0);
-    cr_assert_gt(result.drops[DROP_POOL], 0);
-    cr_assert_eq(result.dropped, result.drops[DROP_POOL]);
+    struct sm_test_result result = run((struct sm_test_options){.seed = 5, .buffers = 16, .cannot_wait = true}, 0);
+    cr_assert_gt(pool_drops, 0);
+    cr_assert_eq(result.dropped, pool_drops);
 }
 
 Test(limits, the_hold_of_an_interface)
@@ -111,8 +119,9 @@ Test(limits, the_hold_of_an_interface)
     uint64_t abandoned = 0;
 
     for (uint64_t seed = 1; seed <= 20; seed++) {
-        struct kit_result result = run((struct kit_options){.seed = seed, .cannot_wait = true, .hold_bytes = 1}, 0);
-        if (strcmp(result.cause, "limits.hold.bytes") == 0)
+        struct sm_test_result result =
+            run((struct sm_test_options){.seed = seed, .cannot_wait = true, .hold_bytes = 1}, 0);
+        if (strcmp(result.abandoned_for, "limits.hold.bytes") == 0)
             abandoned += result.abandoned;
     }
     cr_assert_gt(abandoned, 0, "a hold over its bound ends its move");

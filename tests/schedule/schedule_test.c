@@ -17,8 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "kit.h"
+#include <splitmerge/testing.h>
+
 #include "limiter.h"
+#include "packet/packet.h"
+#include "ports/port.h"
 
 /* ---- middleboxes ---- */
 
@@ -93,7 +96,7 @@ static void chatter_packet(struct sm_replica *replica, struct sm_packet *packet,
     sm_flow_put(replica, chatter_class, flow);
 }
 
-static int chatter_setup(struct sm_replica *replica, void *user)
+static int chatter_setup(struct sm_replica *replica, void **user)
 {
     const struct sm_class_options options = {
         .size = sizeof options,
@@ -108,32 +111,29 @@ static int chatter_setup(struct sm_replica *replica, void *user)
     uint16_t reason = 0;
 
     (void)user;
-    replica->on_packet = chatter_packet;
     int result = sm_drop_reason(replica, "seventh", &reason);
     if (result == 0)
         result = sm_class_register(replica, &options, &cls);
     return result || cls.id != chatter_class.id || reason != chatter_reason ? SM_E_CONFLICT : 0;
 }
 
-static int limiter_setup(struct sm_replica *replica, void *user)
+static int limiter_setup(struct sm_replica *replica, void **user)
 {
-    replica->user = limiter_create(user);
-    replica->on_packet = limiter_packet;
-    return replica->user ? limiter_register(replica->user, replica) : SM_E_NO_MEMORY;
+    *user = limiter_create(*user);
+    return *user ? limiter_register(*user, replica) : SM_E_NO_MEMORY;
 }
 
 static int limiter_ready(struct sm_replica *replica, void *user)
 {
     struct sm_errbuf error;
 
-    (void)user;
-    return limiter_started(replica->user, replica, &error);
+    return limiter_started(user, replica, &error);
 }
 
 static void limiter_ended(struct sm_replica *replica, void *user)
 {
-    (void)user;
-    limiter_destroy(replica->user);
+    (void)replica;
+    limiter_destroy(user);
 }
 
 /* ---- comparison ---- */
@@ -214,16 +214,17 @@ static uint64_t total_moves, total_held, total_abandoned, total_deaths, total_ta
 static bool threads;
 
 static bool run(const struct subject *subject, const char *input, const char *output, bool arrival, uint64_t seed,
-                unsigned replicas, struct kit_result *result)
+                unsigned replicas, struct sm_test_result *result)
 {
-    struct kit_options options = {.kills = replicas > 1 ? KILLS : 0,
-                                  .input = input,
-                                  .output = output,
-                                  .order_arrival = arrival,
-                                  .seed = seed,
-                                  .replicas = replicas,
-                                  .schedule = replicas > 1,
-                                  .threads = threads && replicas > 1};
+    struct sm_test_options options = {.size = sizeof options,
+                                      .kills = replicas > 1 ? KILLS : 0,
+                                      .capture = input,
+                                      .output = output,
+                                      .order_arrival = arrival,
+                                      .seed = seed,
+                                      .replicas = replicas,
+                                      .schedule = replicas > 1,
+                                      .threads = threads && replicas > 1};
     struct policy *policy = NULL;
     struct sm_errbuf error = {{0}};
     int status;
@@ -234,15 +235,17 @@ static bool run(const struct subject *subject, const char *input, const char *ou
             printf("%s\n", error.text);
             return false;
         }
+        options.on_packet = limiter_packet;
         options.setup = limiter_setup;
         options.started = limiter_ready;
         options.ended = limiter_ended;
         options.user = policy;
     } else {
+        options.on_packet = chatter_packet;
         options.setup = chatter_setup;
         options.max_sends = 1;
     }
-    status = kit_run(&options, result, &error);
+    status = sm_test_run(&options, result, &error);
     policy_free(policy);
     if (status) {
         printf("%s: %s\n", input, error.text);
@@ -261,9 +264,9 @@ static void fail(const char *input, const struct subject *subject, uint64_t seed
 static void compare(const struct subject *subject, const char *input, bool arrival, uint64_t seed)
 {
     char alone[64], split[64];
-    struct kit_result one, many;
+    struct sm_test_result one, many;
     uint64_t random = seed, count_one, count_many;
-    unsigned replicas = 2 + (unsigned)((kit_random(&random) >> 11) % (KIT_REPLICAS - 1));
+    unsigned replicas = 2 + (unsigned)((sm_test_random(&random) >> 11) % (SM_TEST_REPLICAS - 1));
 
     snprintf(alone, sizeof alone, "%s/alone.pcap", folder);
     snprintf(split, sizeof split, "%s/split.pcap", folder);
@@ -315,7 +318,7 @@ static void one_capture(const char *input, uint64_t seed, bool full)
         if (!full && i != captures % CHATTERBOX && i != CHATTERBOX)
             continue;
         for (int arrival = 0; arrival < 2; arrival++) {
-            uint64_t one = kit_random(&mixed) | 1;
+            uint64_t one = sm_test_random(&mixed) | 1;
             compare(&subjects[i], input, arrival, seed && getenv("SM_ONE") ? seed : one);
         }
     }

@@ -13,33 +13,34 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "kit.h"
+#include <splitmerge/testing.h>
+
 #include "limiter.h"
+#include "packet/packet.h"
+#include "ports/port.h"
 
 #define RATE 200000u /* bit/s */
 #define BURST 6144u  /* bytes */
 
 static const char policy_text[] = "limits: [{name: all, per: all, rate: 200kbit, burst: 6KiB, exceed: drop}]\n";
 
-static int setup(struct sm_replica *replica, void *user)
+static int setup(struct sm_replica *replica, void **user)
 {
-    replica->user = limiter_create(user);
-    replica->on_packet = limiter_packet;
-    return replica->user ? limiter_register(replica->user, replica) : SM_E_NO_MEMORY;
+    *user = limiter_create(*user);
+    return *user ? limiter_register(*user, replica) : SM_E_NO_MEMORY;
 }
 
 static int started(struct sm_replica *replica, void *user)
 {
     struct sm_errbuf error;
 
-    (void)user;
-    return limiter_started(replica->user, replica, &error);
+    return limiter_started(user, replica, &error);
 }
 
 static void ended(struct sm_replica *replica, void *user)
 {
-    (void)user;
-    limiter_destroy(replica->user);
+    (void)replica;
+    limiter_destroy(user);
 }
 
 /*
@@ -92,23 +93,25 @@ static const char *overdrawn(const char *input, const char *output, uint64_t *pa
 }
 
 static int run(struct policy *policy, const char *input, const char *output, unsigned replicas, bool schedule,
-               uint64_t seed, struct kit_result *result)
+               uint64_t seed, struct sm_test_result *result)
 {
-    const struct kit_options options = {
-        .input = input,
+    const struct sm_test_options options = {
+        .size = sizeof options,
+        .capture = input,
         .output = output,
         .order_arrival = true,
         .seed = seed,
         .replicas = replicas,
         .schedule = schedule,
         .threads = true,
+        .on_packet = limiter_packet,
         .setup = setup,
         .started = started,
         .ended = ended,
         .user = policy,
     };
     struct sm_errbuf error;
-    int status = kit_run(&options, result, &error);
+    int status = sm_test_run(&options, result, &error);
 
     if (status)
         printf("%s: %s\n", input, error.text);
@@ -124,7 +127,7 @@ int main(void)
     struct sm_errbuf error;
     struct policy *policy = policy_parse("policy", policy_text, strlen(policy_text), &error);
     uint64_t alone, passed;
-    struct kit_result result;
+    struct sm_test_result result;
 
     if (!input || access(input, R_OK) != 0)
         input = SM_SAMPLE;
@@ -137,7 +140,7 @@ int main(void)
         return 1;
     }
     for (unsigned round = 0; round < rounds; round++)
-        for (unsigned replicas = 1; replicas <= KIT_REPLICAS; replicas++, seed++) {
+        for (unsigned replicas = 1; replicas <= SM_TEST_REPLICAS; replicas++, seed++) {
             if (run(policy, input, output, replicas, true, seed, &result) != 0)
                 return 1;
             const char *wrong = overdrawn(input, output, &passed);

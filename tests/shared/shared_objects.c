@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "kit.h"
+#include <splitmerge/testing.h>
 
 #ifndef KILLS
 #define KILLS 0
@@ -44,10 +44,9 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     sm_shared_put(replica, second, SM_PUSH | SM_SYNCH);
 }
 
-static int setup(struct sm_replica *replica, void *user)
+static int setup(struct sm_replica *replica, void **user)
 {
     (void)user;
-    replica->on_packet = on_packet;
     int result = sm_counter_register(replica, "packets", &counter);
     if (result == 0)
         result = sm_strong_register(replica, "first", sizeof(struct pair), &first);
@@ -70,19 +69,21 @@ int main(void)
         return 1;
     snprintf(output, sizeof output, "%s/out.pcap", folder);
     for (uint64_t seed = 1; seed <= 12; seed++) {
-        const struct kit_options options = {.input = SM_SAMPLE,
-                                            .output = output,
-                                            .order_arrival = true,
-                                            .seed = seed,
-                                            .replicas = 1 + (unsigned)seed % KIT_REPLICAS,
-                                            .schedule = true,
-                                            .threads = KILLS == 0,
-                                            .kills = KILLS,
-                                            .setup = setup,
-                                            .ended = ended};
-        struct kit_result result;
+        const struct sm_test_options options = {.size = sizeof options,
+                                                .capture = SM_SAMPLE,
+                                                .output = output,
+                                                .order_arrival = true,
+                                                .seed = seed,
+                                                .replicas = 1 + (unsigned)seed % SM_TEST_REPLICAS,
+                                                .schedule = true,
+                                                .threads = KILLS == 0,
+                                                .kills = KILLS,
+                                                .on_packet = on_packet,
+                                                .setup = setup,
+                                                .ended = ended};
+        struct sm_test_result result;
         struct sm_errbuf error;
-        if (kit_run(&options, &result, &error) != 0) {
+        if (sm_test_run(&options, &result, &error) != 0) {
             printf("%s\n", error.text);
             return 1;
         }

@@ -44,6 +44,7 @@ LAYERS = (
     ("runtime/arena/*", ("state",)),
     ("runtime/replica/standalone.c", ("arena", "packet", "state", "switch")),
     ("runtime/replica/*", ("arena", "packet", "state")),
+    ("runtime/testing/*", ("arena", "packet", "ports", "replica", "state", "switch")),
     ("runtime/switch/*", ("arena", "conf", "packet", "ports", "replica", "state", "wire")),
     ("orchestrator/*", ("conf", "wire")),
     ("middleboxes/ratelimiter/*", ("conf",)),
@@ -70,7 +71,7 @@ def read(name):
 
 def all_files():
     for name in sorted(os.listdir(source)):
-        if os.path.isfile(os.path.join(source, name)):
+        if name != ".git" and os.path.isfile(os.path.join(source, name)):
             yield name
     for folder in FOLDERS:
         for at, folders, names in os.walk(os.path.join(source, folder)):

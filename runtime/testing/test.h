@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_TESTING_TEST_H
+#define SM_TESTING_TEST_H
+
+/*
+ * The test kit (include/splitmerge/testing.h) from inside: a switch and replicas as they are in a service, on one
+ * thread, which decides who takes the next step. Ports are files or lie in memory (trace.c); the switch's clock is
+ * ours.
+ *
+ * Life-cycle of a replica here: started (add_replica) -> retired by the switch, or dead (kill.c) -> ended, freed. Its
+ * slot names it.
+ */
+
+#include <pthread.h>
+#include <splitmerge/testing.h>
+
+#include "replica/replica.h"
+#include "switch/switch.h"
+
+struct member {
+    struct sm_replica *replica; /* NULL: the slot is empty */
+    void *user;
+    bool leaving; /* to retire once it owns nothing */
+    pthread_t thread;
+    _Atomic bool through; /* the replica's thread has met its end */
+};
+
+struct sm_test {
+    struct sm_test_options options;
+    struct arena *arena;
+    int arena_fd;
+    struct sm_switch *sw;
+    struct member members[ARENA_SLOTS];
+    uint32_t next_id;
+    uint64_t random, clock;
+    struct sm_trace *output;
+    unsigned condemned; /* who dies at a place; 0: nobody */
+    uint32_t place;
+    uint64_t visits_left;
+    uint64_t allocations_left; /* until one fails; 0: none does */
+    struct sm_test_result result;
+    bool finished;
+};
+
+/* A number below `bound`, of the test's own sequence. */
+uint64_t test_below(struct sm_test *test, uint64_t bound);
+
+/* The slots of ready replicas, ascending; how many. */
+unsigned test_ready(const struct sm_test *test, unsigned *slots);
+
+/* service.c: a replica more, ready; its slot or an error. One that has retired or is never to run goes. */
+int test_add_replica(struct sm_test *test, struct sm_errbuf *error);
+void test_remove_replica(struct sm_test *test, unsigned slot);
+
+/* schedule.c: start something at random. */
+void test_operate(struct sm_test *test);
+void test_retire_leavers(struct sm_test *test);
+
+/* kill.c: a burst of one replica, in which it may die; a death at random. */
+void test_burst(struct sm_test *test, unsigned slot, unsigned budget);
+void test_kill_at_random(struct sm_test *test);
+
+/* judge.c: keep the first promise that broke; true: one did. `deep`: all memory too; `end`: nothing is in flight. */
+bool test_judge(struct sm_test *test, bool deep, bool end);
+void test_count(struct sm_test *test);
+
+/* trace.c: ports in memory. The trace stays the caller's. SM_E_NO_MEMORY. */
+int trace_port_in(struct sm_port **port, const struct sm_trace *trace);
+int trace_port_out(struct sm_port **port, struct sm_trace *trace, const struct sm_port *model);
+
+#endif
