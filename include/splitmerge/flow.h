@@ -12,6 +12,7 @@
  */
 
 #include <splitmerge/packet.h>
+#include <splitmerge/record.h>
 #include <splitmerge/types.h>
 
 #ifdef __cplusplus
@@ -28,15 +29,30 @@ typedef struct sm_flow {
     void *state; /* the record, struct sm_class_options.size bytes, 16-byte aligned */
 } sm_flow;
 
-/* How a field of a record is shown. */
-enum sm_field_type { SM_FIELD_UINT, SM_FIELD_INT, SM_FIELD_BYTES, SM_FIELD_TIME };
+/* What a field of a record is. The numbers stand in checkpoints: they stay. */
+enum sm_field_type {
+    SM_FIELD_UINT,
+    SM_FIELD_INT,
+    SM_FIELD_BYTES,   /* shown as hexadecimal digits */
+    SM_FIELD_TIME,    /* packet time, in nanoseconds */
+    SM_FIELD_BOOL,    /* one byte, 0 or 1 */
+    SM_FIELD_FLOAT,   /* a float or a double */
+    SM_FIELD_ADDRESS, /* IPv4 (4 bytes) or IPv6 (16), as in the packet */
+    SM_FIELD_MAC,     /* 6 bytes */
+    SM_FIELD_TEXT,    /* UTF-8, up to the first zero or the end */
+    SM_FIELD_OPAQUE   /* bytes that are copied and not shown */
+};
 
-/* One field of a record, for people to look at: `smctl flow show`. */
+/*
+ * One field of a record. Fields are what `smctl flow show` prints, and what copies are made by: moves that copy,
+ * checkpoints, and records of another version. For that they cover the record, but for the padding of up to 7 bytes
+ * that a compiler puts in between (zero in a copy), and hold no addresses.
+ */
 struct sm_field {
-    const char *name; /* at most 23 characters */
+    const char *name; /* at most 23 characters, unique in the class */
     enum sm_field_type type;
     uint16_t offset;  /* bytes from the record's start */
-    uint16_t size;    /* bytes; integers: 1, 2, 4 or 8 */
+    uint16_t size;    /* bytes; whole numbers and times: 1, 2, 4 or 8 */
     const char *unit; /* at most 7 characters, NULL: none */
     double scale;     /* the value shown is the field's divided by this; 0 means 1 */
 };
@@ -75,6 +91,25 @@ typedef void sm_expire_fn(struct sm_replica *replica, sm_class cls, sm_flow flow
  * elsewhere: in the packet handler, in on_expire. A flow that left may come back.
  */
 typedef void sm_hook_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, void *user);
+
+/*
+ * A flow's state as it leaves the arena, and as it comes back, for classes whose records hold addresses, memory by
+ * sm_alloc(), or anything else that fields cannot say. encode reads the flow and writes named values; it changes
+ * nothing. decode is given them with a fresh flow, as after sm_flow_create(), and the version of the class that wrote
+ * them (no later than its own); it may sm_alloc(), and the timers are set after it. Both return 0; any other value, an
+ * error of types.h, ends the copy, which says so: a flow that is moved then stays where it is.
+ */
+typedef int sm_encode_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, struct sm_writer *writer, void *user);
+typedef int sm_decode_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, uint32_t version, sm_value value,
+                         void *user);
+
+/*
+ * Make a flow's record from one of an older version of the class, `old`, which was described by fields. As decode
+ * otherwise. Without it fields go over by their names: new ones are zero, those that are gone are left out, and a value
+ * that does not fit its field any more, or a field whose type or scale is another, is refused.
+ */
+typedef int sm_upgrade_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, uint32_t version, const void *old,
+                          size_t old_size, void *user);
 
 /* What sm_flow_create() does when a new flow would exceed a limit of flows. */
 enum sm_at_limit { SM_AT_LIMIT_REFUSE, SM_AT_LIMIT_EVICT };
@@ -116,11 +151,20 @@ struct sm_class_options {
     sm_hook_fn *on_release; /* behind the last packet of its shard; not when the service ends; may be NULL */
 
     uint32_t alloc_limit; /* most bytes that a flow may hold by sm_alloc(); 0: it has none */
+
+    /*
+     * How flows are copied: by encode and decode, both or neither, or else by the fields. A class that offers no way is
+     * refused where copies are asked for, with the reason; it is moved within its host and upgraded by nobody.
+     */
+    sm_encode_fn *encode;
+    sm_decode_fn *decode;
+    sm_upgrade_fn *upgrade;  /* NULL: by the fields' names */
+    uint32_t oldest_version; /* that records are read of; 0: any */
 };
 
 /*
  * Register a class, between sm_open() and sm_start(). *cls is set on success. Every replica registers the same
- * classes in the same order. SM_E_INVALID: an option is out of its range. SM_E_STATE: after sm_start(). Conflicts
+ * classes in the same order. SM_E_INVALID: an option is out of its range, or only one of encode and decode is given. SM_E_STATE: after sm_start(). Conflicts
  * with other replicas' registrations are reported by sm_start().
  */
 SM_EXPORT int sm_class_register(struct sm_replica *replica, const struct sm_class_options *options, sm_class *cls);

@@ -120,6 +120,11 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, e
          .scale = (double)BUCKET_UNIT},
         {.name = "as_of", .type = SM_FIELD_TIME, .offset = offsetof(struct bucket, time), .size = 8},
         {.name = "debits_ahead", .type = SM_FIELD_UINT, .offset = offsetof(struct shared_bucket, count), .size = 4},
+        {.name = "capacity", .type = SM_FIELD_OPAQUE, .offset = offsetof(struct shared_bucket, capacity), .size = 4},
+        {.name = "debits",
+         .type = SM_FIELD_OPAQUE,
+         .offset = offsetof(struct shared_bucket, span),
+         .size = (uint16_t)(spans * sizeof(struct bucket_span))},
     };
     const struct sm_class_options options = {
         .size = sizeof(options),
@@ -130,7 +135,7 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, e
         .may_share = true,
         .timers = all ? 0 : 1,
         .fields = fields,
-        .field_count = spans ? 3 : 2,
+        .field_count = spans ? 5 : 2,
         .on_timer = all ? NULL : bucket_is_full,
         .user = limiter,
     };

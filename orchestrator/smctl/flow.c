@@ -19,12 +19,7 @@ static void print_flow(const json_t *flow)
         const json_t *value = json_object_get(field, "value");
         const char *unit = json_string_value(json_object_get(field, "unit"));
         printf("  %-20s ", name);
-        if (json_is_string(value))
-            fputs(json_string_value(value), stdout);
-        else if (json_is_integer(value))
-            printf("%lld", (long long)json_integer_value(value));
-        else
-            printf("%.10g", json_number_value(value));
+        print_value(value);
         printf(unit && *unit ? " %s\n" : "\n", unit);
     }
 }

@@ -6,16 +6,6 @@
 
 #define FLOWS_LIMIT 10000 /* what the orchestrator gives when not told otherwise */
 
-static void print_value(const json_t *value)
-{
-    if (json_is_string(value))
-        fputs(json_string_value(value), stdout);
-    else if (json_is_integer(value))
-        printf("%lld", (long long)json_integer_value(value));
-    else
-        printf("%.10g", json_number_value(value));
-}
-
 /* Like conntrack: one flow a line, its fields as name=value. */
 static void print_flow(const json_t *flow)
 {

@@ -147,3 +147,15 @@ json_t *flows_for_people(const json_t *flows)
     }
     return list;
 }
+
+void print_value(const json_t *value)
+{
+    if (json_is_string(value))
+        fputs(json_string_value(value), stdout);
+    else if (json_is_integer(value))
+        printf("%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        printf("%.10g", json_real_value(value));
+    else
+        json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+}

@@ -84,4 +84,7 @@ bool flow_text_selector(const char *text, char *selector, size_t size);
 /* Flows as the orchestrator gives them: `key` (hexadecimal) becomes text, `replica` a name. NULL: out of memory. */
 json_t *flows_for_people(const json_t *flows);
 
+/* A field's value, as `smctl flows` and `smctl flow show` print it. */
+void print_value(const json_t *value);
+
 #endif

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "state/layout.h"
+
 static uint64_t pages(uint64_t bytes)
 {
     return (bytes + 4095) & ~4095ull;
@@ -211,14 +213,13 @@ static bool ends(const char *text, size_t size)
 static bool class_sound(const struct state_class *cls)
 {
     if (!ends(cls->name, sizeof cls->name) || cls->field_count > SM_MAX_FIELDS ||
-        cls->granularity >= SM_GRANULARITY_COUNT)
+        cls->granularity >= SM_GRANULARITY_COUNT || cls->copy > CLASS_BY_CALLBACKS)
         return false;
     for (unsigned i = 0; i < cls->field_count; i++) {
         uint16_t size = cls->fields[i].size;
-        bool whole = size == 1 || size == 2 || size == 4 || size == 8;
         if (!ends(cls->fields[i].name, sizeof cls->fields[i].name) ||
             !ends(cls->fields[i].unit, sizeof cls->fields[i].unit) ||
-            (cls->fields[i].type != SM_FIELD_BYTES && !whole) ||
+            !layout_field_sound(cls->fields[i].type, size) ||
             (uint32_t)cls->fields[i].offset + size > cls->record_size)
             return false;
     }

@@ -52,6 +52,7 @@ void replica_learn_classes(struct sm_replica *replica)
         replica->classes[i].hard_ns = cls->partitioned ? cls->hard_ns : 0;
     }
     replica->steering = replica->arena->steering;
+    codec_init(&replica->codec, replica->state, replica->actor, replica);
 }
 
 bool replica_has_input(const struct sm_replica *replica)

@@ -20,6 +20,7 @@
 #include <splitmerge/splitmerge.h>
 
 #include "arena/arena.h"
+#include "replica/codec.h"
 #include "replica/shard_heap.h"
 #include "state/journal.h"
 
@@ -64,6 +65,9 @@ struct sm_replica {
         sm_timer_fn *on_timer;
         sm_expire_fn *on_expire;
         sm_hook_fn *on_adopt, *on_release;
+        sm_encode_fn *encode;
+        sm_decode_fn *decode;
+        sm_upgrade_fn *upgrade;
         void *user;
         uint64_t idle_ns, hard_ns; /* 0: none */
         uint32_t record_size;
@@ -73,6 +77,7 @@ struct sm_replica {
         bool evict; /* at a limit; idle_ns is not 0 then */
     } classes[SM_MAX_CLASSES];
     struct registration *registration; /* until sm_start() */
+    struct codec codec;
     enum sm_granularity steering;
 
     const struct sm_packet *current; /* the packet or, in a timer, NULL */

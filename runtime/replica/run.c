@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "replica/replica.h"
+#include "state/layout.h"
 
 /* How long to poll, yielding the core each time, before sleeping: sleeping and waking across cores costs more. */
 #define YIELD_NS 50000
@@ -94,11 +95,13 @@ static int copy_fields(struct state_class *cls, const struct sm_class_options *o
         return SM_E_INVALID;
     for (unsigned i = 0; i < options->field_count; i++) {
         const struct sm_field *field = &options->fields[i];
-        bool number = field->type != SM_FIELD_BYTES;
-        bool whole = field->size == 1 || field->size == 2 || field->size == 4 || field->size == 8;
-        if (!field->name || strlen(field->name) > 23 || (field->unit && strlen(field->unit) > 7) || field->size == 0 ||
-            (number && !whole) || (uint32_t)field->offset + field->size > options->record_size)
+        if (!field->name || strlen(field->name) > 23 || (field->unit && strlen(field->unit) > 7) ||
+            !layout_field_sound((uint8_t)field->type, field->size) ||
+            (uint32_t)field->offset + field->size > options->record_size)
             return SM_E_INVALID;
+        for (unsigned k = 0; k < i; k++)
+            if (strcmp(cls->fields[k].name, field->name) == 0)
+                return SM_E_INVALID;
         strcpy(cls->fields[i].name, field->name);
         if (field->unit)
             strcpy(cls->fields[i].unit, field->unit);
@@ -120,7 +123,8 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     if (options->size != sizeof *options || !options->name || options->name[0] == '\0' || strlen(options->name) > 31 ||
         options->record_size == 0 || options->record_size > SM_MAX_RECORD || options->timers > SM_MAX_TIMERS ||
         (unsigned)options->granularity >= SM_GRANULARITY_COUNT || (options->timers > 0 && !options->on_timer) ||
-        (options->granularity == SM_BY_ALL && !options->may_share) || (unsigned)options->at_limit > SM_AT_LIMIT_EVICT)
+        (options->granularity == SM_BY_ALL && !options->may_share) || (unsigned)options->at_limit > SM_AT_LIMIT_EVICT ||
+        !options->encode != !options->decode || options->oldest_version > options->version)
         return SM_E_INVALID;
     if (registration->class_count == SM_MAX_CLASSES)
         return SM_E_LIMIT;
@@ -146,6 +150,12 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->timers = (uint8_t)(options->timers + (to->idle_ns > 0) + (options->hard_timeout_ns > 0));
     to->hard_ns = options->hard_timeout_ns;
     to->may_share = options->may_share;
+    to->copy = (uint8_t)layout_copy(to, options->encode != NULL);
+    to->upgrades = options->upgrade != NULL;
+    to->oldest = options->oldest_version;
+    replica->classes[registration->class_count].encode = options->encode;
+    replica->classes[registration->class_count].decode = options->decode;
+    replica->classes[registration->class_count].upgrade = options->upgrade;
     replica->classes[registration->class_count].on_timer = options->on_timer;
     replica->classes[registration->class_count].on_expire = options->on_expire;
     replica->classes[registration->class_count].on_adopt = options->on_adopt;

@@ -34,9 +34,13 @@ struct flow;
 
 struct state;
 
+/* How records leave the arena and come back. */
+enum class_copy { CLASS_NOT_COPIED, CLASS_BY_FIELDS, CLASS_BY_CALLBACKS };
+
 struct state_class {
     char name[32];
     uint32_t version;
+    uint32_t oldest; /* version that records are read of */
     uint32_t record_size;
     uint32_t limit;      /* flows of this class; 0: only the service's limit */
     uint8_t granularity; /* enum sm_granularity */
@@ -47,6 +51,8 @@ struct state_class {
     uint64_t idle_ns, hard_ns; /* timeouts; the replica arms them (0: none) */
     uint32_t alloc_limit;      /* bytes of chunks that a flow may have; 0: it has none */
     uint8_t at_limit;          /* enum sm_at_limit */
+    uint8_t copy;              /* enum class_copy */
+    bool upgrades;             /* it has a callback for records of older versions */
     struct {
         char name[24];
         char unit[8];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "switch/report.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,26 +222,15 @@ json_t *switch_report(struct sm_switch *sw)
     return report;
 }
 
-static double field_value(const uint8_t *bytes, unsigned size, bool is_signed)
+/* A whole number of 1, 2, 4 or 8 bytes, its sign spread over 64 bits. */
+static uint64_t whole_value(const uint8_t *bytes, unsigned size, bool is_signed)
 {
-    union {
-        uint8_t u8;
-        uint16_t u16;
-        uint32_t u32;
-        uint64_t u64;
-    } value;
+    uint64_t value = 0;
 
-    memcpy(&value, bytes, size);
-    switch (size) {
-    case 1:
-        return is_signed ? (double)(int8_t)value.u8 : value.u8;
-    case 2:
-        return is_signed ? (double)(int16_t)value.u16 : value.u16;
-    case 4:
-        return is_signed ? (double)(int32_t)value.u32 : value.u32;
-    default:
-        return is_signed ? (double)(int64_t)value.u64 : (double)value.u64;
-    }
+    memcpy(&value, bytes, size); /* low byte first */
+    if (is_signed)
+        value = (uint64_t)((int64_t)(value << (64 - 8 * size)) >> (64 - 8 * size));
+    return value;
 }
 
 static json_t *hex(const uint8_t *bytes, unsigned count)
@@ -258,21 +248,84 @@ static json_t *hex(const uint8_t *bytes, unsigned count)
     return string;
 }
 
+static json_t *address(const uint8_t *bytes, unsigned size)
+{
+    char text[INET6_ADDRSTRLEN];
+
+    return json_string(inet_ntop(size == 4 ? AF_INET : AF_INET6, bytes, text, sizeof text));
+}
+
+static json_t *mac(const uint8_t *bytes)
+{
+    return json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]);
+}
+
+/* Text up to its zero; what is not UTF-8, as bytes. */
+static json_t *text(const uint8_t *bytes, unsigned size)
+{
+    json_t *value = json_stringn((const char *)bytes, strnlen((const char *)bytes, size));
+
+    return value ? value : hex(bytes, size);
+}
+
+static json_t *floating(const uint8_t *bytes, unsigned size, double scale)
+{
+    float narrow;
+    double value;
+
+    if (size == sizeof value) {
+        memcpy(&value, bytes, sizeof value);
+    } else {
+        memcpy(&narrow, bytes, sizeof narrow);
+        value = narrow;
+    }
+    json_t *number = json_real(value / scale);
+    return number ? number : json_null(); /* JSON has neither infinity nor what is no number */
+}
+
+static json_t *whole(const uint8_t *bytes, unsigned size, bool is_signed, double scale)
+{
+    uint64_t value = whole_value(bytes, size, is_signed);
+
+    if (scale == 1)
+        return integer(value);
+    return json_real((is_signed ? (double)(int64_t)value : (double)value) / scale);
+}
+
+static json_t *field_json(const uint8_t *bytes, unsigned size, uint8_t type, double scale)
+{
+    switch ((enum sm_field_type)type) {
+    case SM_FIELD_BOOL:
+        return json_boolean(*bytes);
+    case SM_FIELD_FLOAT:
+        return floating(bytes, size, scale);
+    case SM_FIELD_ADDRESS:
+        return address(bytes, size);
+    case SM_FIELD_MAC:
+        return mac(bytes);
+    case SM_FIELD_TEXT:
+        return text(bytes, size);
+    case SM_FIELD_BYTES:
+    case SM_FIELD_OPAQUE:
+        return hex(bytes, size);
+    case SM_FIELD_UINT:
+    case SM_FIELD_INT:
+    case SM_FIELD_TIME:
+        break;
+    }
+    return whole(bytes, size, type == SM_FIELD_INT, scale);
+}
+
 json_t *report_record(const struct state_class *cls, const uint8_t *record)
 {
     json_t *object = json_object();
 
     for (unsigned i = 0; i < cls->field_count; i++) {
+        if (cls->fields[i].type == SM_FIELD_OPAQUE)
+            continue;
         json_t *field = json_object();
-        const uint8_t *bytes = record + cls->fields[i].offset;
-        unsigned size = cls->fields[i].size;
-        json_t *value;
-        if (cls->fields[i].type == SM_FIELD_BYTES)
-            value = hex(bytes, size);
-        else if (cls->fields[i].scale == 1 && size == 8)
-            value = integer(*(const uint64_t *)(const void *)bytes);
-        else
-            value = json_real(field_value(bytes, size, cls->fields[i].type == SM_FIELD_INT) / cls->fields[i].scale);
+        json_t *value = field_json(record + cls->fields[i].offset, cls->fields[i].size, cls->fields[i].type,
+                                   cls->fields[i].scale);
         json_object_set_new(field, "value", value);
         json_object_set_new(field, "unit", json_string(cls->fields[i].unit));
         json_object_set_new(object, cls->fields[i].name, field);
