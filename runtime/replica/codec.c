@@ -382,16 +382,19 @@ static int call_back(const struct codec *codec, uint32_t shard, const struct enc
     const sm_class cls = {(uint16_t)from->own};
     const sm_flow made = {flow_record(flow)};
     const uint32_t current = replica->current_shard;
+    _Alignas(16) uint8_t old[SM_MAX_RECORD]; /* aligned as it was */
     int result;
 
     replica->current_shard = shard;
-    if (from->way == WAY_UPGRADE)
-        result = replica->classes[cls.id].upgrade(replica, cls, made, from->cls->version, from->record,
-                                                  from->cls->record_size, replica->classes[cls.id].user);
-    else
+    if (from->way == WAY_UPGRADE) {
+        memcpy(old, from->record, from->cls->record_size);
+        result = replica->classes[cls.id].upgrade(replica, cls, made, from->cls->version, old, from->cls->record_size,
+                                                  replica->classes[cls.id].user);
+    } else {
         result = replica->classes[cls.id].decode(replica, cls, made, from->cls->version,
                                                  record_value(from->record, from->record + from->used),
                                                  replica->classes[cls.id].user);
+    }
     replica->current_shard = current;
     return result;
 }
