@@ -164,8 +164,8 @@ struct sm_class_options {
 
 /*
  * Register a class, between sm_open() and sm_start(). *cls is set on success. Every replica registers the same
- * classes in the same order. SM_E_INVALID: an option is out of its range, or only one of encode and decode is given. SM_E_STATE: after sm_start(). Conflicts
- * with other replicas' registrations are reported by sm_start().
+ * classes in the same order. SM_E_INVALID: an option is out of its range, or only one of encode and decode is given.
+ * SM_E_STATE: after sm_start(). Conflicts with other replicas' registrations are reported by sm_start().
  */
 SM_EXPORT int sm_class_register(struct sm_replica *replica, const struct sm_class_options *options, sm_class *cls);
 

@@ -19,8 +19,8 @@ extern "C" {
 #define SM_RECORD_DEPTH 8 /* lists and maps in one another, the outermost counted */
 
 /*
- * Writing. `name` is the value's in a map, NULL in a list. Nothing fails here: what does not fit, is misnamed, or leaves
- * a list open makes the encoding of the flow fail once the callback has returned. Bytes and texts are copied.
+ * Writing. `name` is the value's in a map, NULL in a list. Nothing fails here: what does not fit, is misnamed, or
+ * leaves a list open makes the encoding of the flow fail once the callback has returned. Bytes and texts are copied.
  */
 struct sm_writer;
 SM_EXPORT void sm_write_uint(struct sm_writer *writer, const char *name, uint64_t value);

@@ -218,8 +218,7 @@ static bool class_sound(const struct state_class *cls)
     for (unsigned i = 0; i < cls->field_count; i++) {
         uint16_t size = cls->fields[i].size;
         if (!ends(cls->fields[i].name, sizeof cls->fields[i].name) ||
-            !ends(cls->fields[i].unit, sizeof cls->fields[i].unit) ||
-            !layout_field_sound(cls->fields[i].type, size) ||
+            !ends(cls->fields[i].unit, sizeof cls->fields[i].unit) || !layout_field_sound(cls->fields[i].type, size) ||
             (uint32_t)cls->fields[i].offset + size > cls->record_size)
             return false;
     }

@@ -327,9 +327,9 @@ static bool find(const struct codec *codec, const struct codec_source *source, c
         return false;
     flow->own = source ? source->classes[bytes[1]].own : bytes[1];
     flow->cls = source ? &source->classes[bytes[1]].cls : state_class(codec->state, flow->own);
-    flow->way = source                                    ? (enum codec_way)source->classes[bytes[1]].way
+    flow->way = source                                  ? (enum codec_way)source->classes[bytes[1]].way
                 : flow->cls->copy == CLASS_BY_CALLBACKS ? WAY_CALLBACKS
-                                                          : WAY_COPY;
+                                                        : WAY_COPY;
     if (bytes[HEAD_BYTES - 1] != (TIMERS_HEAD | flow->cls->timers) ||
         length - HEAD_BYTES < flow->cls->timers * DEADLINE_BYTES)
         return false;

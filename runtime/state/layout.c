@@ -79,10 +79,11 @@ void layout_why_not(const struct state_class *cls, struct sm_errbuf *error)
     struct layout_range range;
 
     if (cls->alloc_limit > 0)
-        snprintf(error->text, sizeof error->text,
-                 "flow class '%s' cannot be copied: its flows hold memory by sm_alloc(), and it has no callbacks encode "
-                 "and decode",
-                 cls->name);
+        snprintf(
+            error->text, sizeof error->text,
+            "flow class '%s' cannot be copied: its flows hold memory by sm_alloc(), and it has no callbacks encode "
+            "and decode",
+            cls->name);
     else if (cls->field_count == 0)
         snprintf(error->text, sizeof error->text,
                  "flow class '%s' cannot be copied: it declares neither fields nor callbacks encode and decode",

@@ -324,8 +324,8 @@ json_t *report_record(const struct state_class *cls, const uint8_t *record)
         if (cls->fields[i].type == SM_FIELD_OPAQUE)
             continue;
         json_t *field = json_object();
-        json_t *value = field_json(record + cls->fields[i].offset, cls->fields[i].size, cls->fields[i].type,
-                                   cls->fields[i].scale);
+        json_t *value =
+            field_json(record + cls->fields[i].offset, cls->fields[i].size, cls->fields[i].type, cls->fields[i].scale);
         json_object_set_new(field, "value", value);
         json_object_set_new(field, "unit", json_string(cls->fields[i].unit));
         json_object_set_new(object, cls->fields[i].name, field);

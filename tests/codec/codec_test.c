@@ -141,8 +141,7 @@ static void fill_chunks(struct end *end, uint32_t shard, struct flow *flow)
     chunks->sum = (int64_t)random_next(&seed) >> random_next(&seed) % 64;
     for (unsigned i = random_next(&seed) % 6; i > 0; i--) {
         uint32_t length = (uint32_t)(random_next(&seed) % (1u << random_next(&seed) % 18));
-        struct node *node =
-            sm_alloc(end->replica, (sm_class){CHUNKS}, (sm_flow){chunks}, sizeof *node + length);
+        struct node *node = sm_alloc(end->replica, (sm_class){CHUNKS}, (sm_flow){chunks}, sizeof *node + length);
         node->next = chunks->first;
         node->length = length;
         fill(node->bytes, length);

@@ -94,8 +94,8 @@ int end_decode(struct end *end, const struct codec_source *source, const uint8_t
     for (size_t at = 0, used = 0; at < length; at += used) {
         int result = codec_peek(codec, source, bytes + at, length - at, &key, &cls, &used);
         if (result == 0)
-            result = codec_decode(codec, source, end_shard(end, cls, &key), 5000, bytes + at, length - at, &used,
-                                  error);
+            result =
+                codec_decode(codec, source, end_shard(end, cls, &key), 5000, bytes + at, length - at, &used, error);
         end_commit(end);
         if (result)
             return result;

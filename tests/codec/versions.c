@@ -19,7 +19,7 @@ struct first {
 };
 
 struct second {
-    char name[16];   /* wider */
+    char name[16];    /* wider */
     uint64_t packets; /* wider, of another sign */
     int8_t score;     /* narrower */
     bool state;       /* a number that is 0 or 1 */
@@ -135,8 +135,12 @@ static const char *by_name(void)
 
     if (convert(&one, &old, &two, &now, NULL, &error) != 0)
         return "fields were not converted by their names";
-    const struct second expected = {
-        .name = "eight ch", .packets = 4000000000u, .score = -100, .state = true, .rate = 0.5, .address = {10, 1, 2, 3}};
+    const struct second expected = {.name = "eight ch",
+                                    .packets = 4000000000u,
+                                    .score = -100,
+                                    .state = true,
+                                    .rate = 0.5,
+                                    .address = {10, 1, 2, 3}};
     if (memcmp(&now, &expected, sizeof now) != 0)
         return "a field has another value in the newer version";
     if (convert(&two, &now, &one, &back, NULL, &error) != 0)
