@@ -75,7 +75,7 @@ static int run(struct sm_replica *replica, struct counter *counter, struct sm_er
         return result;
     if ((result = sm_run(replica)) != 0)
         snprintf(error->text, sizeof error->text, "%s", sm_last_error(replica));
-    printf("%" PRId64 " packets in all\n", sm_counter_read(replica, counter->all));
+    printf("%" PRId64 " packets in all\n", sm_counter_read(replica, counter->all, NULL));
     return result;
 }
 

@@ -183,6 +183,15 @@ void arena_unmap(struct arena *arena)
     munmap(arena, arena->bytes);
 }
 
+void arena_add_row(struct arena *arena, unsigned slot)
+{
+    uint32_t count = atomic_load_explicit(&arena->row_count, memory_order_relaxed);
+
+    while (count <= slot && !atomic_compare_exchange_weak_explicit(&arena->row_count, &count, slot + 1,
+                                                                   memory_order_acq_rel, memory_order_relaxed)) {
+    }
+}
+
 /* The first difference between two registrations, in words. */
 static void describe_conflict(const struct registration *a, const struct registration *b, struct sm_errbuf *error)
 {
@@ -197,8 +206,10 @@ static void describe_conflict(const struct registration *a, const struct registr
         }
     for (unsigned i = 0; i < SM_MAX_SHARED; i++)
         if (memcmp(&a->shared[i], &b->shared[i], sizeof a->shared[i]) != 0) {
-            snprintf(error->text, sizeof error->text, "shared object %u is '%s', other replicas registered '%s'", i,
-                     b->shared[i].name, a->shared[i].name);
+            snprintf(error->text, sizeof error->text,
+                     "shared object %u is '%s' (%s of %u bytes), other replicas registered '%s' (%s of %u bytes)", i,
+                     b->shared[i].name, coherent_kind_name(b->shared[i].kind), b->shared[i].value_bytes,
+                     a->shared[i].name, coherent_kind_name(a->shared[i].kind), a->shared[i].value_bytes);
             return;
         }
     snprintf(error->text, sizeof error->text, "its name ('%s') or drop reasons differ from other replicas' ('%s')",
@@ -235,10 +246,8 @@ static bool sound(const struct registration *registration)
     for (unsigned i = 0; i < SM_MAX_CLASSES; i++)
         if (!class_sound(&registration->classes[i]))
             return false;
-    for (unsigned i = 0; i < SM_MAX_SHARED; i++)
-        if (!ends(registration->shared[i].name, sizeof registration->shared[i].name) ||
-            registration->shared[i].size > SM_MAX_SHARED_SIZE)
-            return false;
+    if (!coherent_sound(registration->shared, registration->shared_count))
+        return false;
     for (unsigned i = 0; i < SM_MAX_REASONS; i++)
         if (!ends(registration->reasons[i], sizeof registration->reasons[i]))
             return false;
@@ -279,7 +288,7 @@ int arena_register(struct arena *arena, const struct registration *registration,
             return id;
     }
     for (unsigned i = 0; i < registration->shared_count; i++)
-        arena->strong[i].size = registration->shared[i].size;
+        arena->strong[i].size = registration->shared[i].kind == SHARED_STRONG ? registration->shared[i].value_bytes : 0;
     arena->registration = *registration;
     arena->steering = steering;
     arena->registered = true;

@@ -24,6 +24,7 @@
 
 #include "arena/channel.h"
 #include "arena/pool.h"
+#include "state/coherent.h"
 #include "state/state.h"
 
 #define ARENA_MAGIC 0x31656772654d5053ull /* "SPMerge1" */
@@ -42,8 +43,6 @@
 
 enum arena_mode { ARENA_INLINE, ARENA_TAP };
 
-enum shared_kind { SHARED_COUNTER, SHARED_STRONG };
-
 /* What a middlebox registers; the same for every replica of a service, compared byte by byte. */
 struct registration {
     char middlebox[32];
@@ -52,15 +51,12 @@ struct registration {
     uint32_t reason_count;
     uint32_t sends; /* buffers that every packet needs in reserve */
     struct state_class classes[SM_MAX_CLASSES];
-    struct {
-        char name[32];
-        uint32_t kind; /* enum shared_kind */
-        uint32_t size; /* bytes of a strong object */
-    } shared[SM_MAX_SHARED];
+    struct shared_object shared[SM_MAX_SHARED];
     char reasons[SM_MAX_REASONS][48];
 };
 
-/* A strong object: locked by the replica slot whose number, plus one, is in `holder`. */
+/* A strong object: locked by the replica slot whose number, plus one, is in `holder`. A strong counter has the lock
+ * alone, for those who take from it. */
 struct strong_object {
     _Alignas(64) _Atomic uint32_t holder;
     uint32_t size;
@@ -102,9 +98,10 @@ struct arena {
     /* Slots that have a ready replica. Written by the switch. */
     _Alignas(64) _Atomic uint64_t ready_slots;
 
-    /* Eventual counters: a slot writes its own row; rows of replicas that are gone stay. */
-    _Alignas(64) _Atomic int64_t counters[ARENA_SLOTS][SM_MAX_SHARED];
     struct strong_object strong[SM_MAX_SHARED];
+    /* What the replicas of each slot have contributed to shared objects (coherent.h); rows beyond these are empty. */
+    _Alignas(64) _Atomic uint32_t row_count;
+    _Alignas(4096) uint8_t rows[ARENA_SLOTS][COHERENT_ROW_BYTES];
 };
 
 struct arena_options {
@@ -145,6 +142,19 @@ static inline uint32_t arena_heir(uint32_t number, unsigned slot)
 static inline struct channel *arena_channel(const struct arena *arena, unsigned worker, unsigned slot)
 {
     return (struct channel *)(void *)(arena->channels + (worker * ARENA_SLOTS + slot) * arena->channel_bytes);
+}
+
+/* How many rows may have something in them; a replica that comes adds its own. */
+static inline unsigned arena_rows(struct arena *arena)
+{
+    return atomic_load_explicit(&arena->row_count, memory_order_acquire);
+}
+void arena_add_row(struct arena *arena, unsigned slot);
+
+static inline struct coherent_writer arena_writer(struct arena *arena, unsigned slot)
+{
+    struct channel *channel = arena_channel(arena, 0, slot);
+    return (struct coherent_writer){arena->rows[slot], channel_journal(channel), &channel->commit};
 }
 
 #endif

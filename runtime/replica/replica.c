@@ -26,6 +26,8 @@ int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot)
     replica->channel = arena_channel(arena, 0, slot);
     replica->in = channel_in(replica->channel);
     replica->out = channel_out(replica->channel);
+    replica->row = arena->rows[slot];
+    arena_add_row(arena, slot);
     replica->committed = atomic_load_explicit(&replica->channel->commit, memory_order_relaxed);
     journal_open(&replica->journal, channel_journal(replica->channel), replica->actor, replica->committed);
     return 0;
@@ -107,6 +109,7 @@ static void commit_progress(struct sm_replica *replica)
     *answer(replica) = (struct out_entry){.kind = OUT_PROGRESS};
     replica->complete = replica->produced;
     replica_commit(replica, true);
+    replica->entry_unit = replica->journal.unit;
 }
 
 /* Fire the timers of a shard that are due at `now`, in the order (deadline, flow key, slot). */
@@ -323,6 +326,7 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
             fetch_ahead(replica, head);
         atomic_store_explicit(&replica->channel->at, replica->consumed, memory_order_relaxed);
         journal_packet(&replica->journal);
+        replica->entry_unit = replica->journal.unit;
         process(replica, &replica->in[replica->consumed & replica->channel->ring_mask]);
         replica->consumed++;
         replica->complete = replica->produced;

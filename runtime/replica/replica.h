@@ -48,6 +48,7 @@ struct sm_replica {
     struct in_entry *in;
     struct out_entry *out;
     unsigned slot;
+    uint8_t *row; /* own contributions to shared objects (state/coherent.h) */
 
     uint32_t consumed;                 /* entries completely processed; committed up to channel->commit */
     uint32_t fetched[REPLICA_FETCHES]; /* entries that each step of the look-ahead has been done for */
@@ -91,6 +92,14 @@ struct sm_replica {
         bool current; /* got for the packet that is being processed: stays locked over a commit inside the burst */
     } strong[SM_MAX_SHARED]; /* locked strong objects, ascending; unlocked at commit */
     unsigned strong_count;
+    uint64_t entry_unit; /* the first unit (journal.h) of the entry in hand */
+    uint64_t taken_unit; /* the last one that took from a strong counter */
+    unsigned taken_from; /* the last registered of those that its entry took from */
+    struct {
+        sm_combine_fn *combine;
+        const void *identity;
+        void *user;
+    } combiners[SM_MAX_SHARED]; /* the middlebox's own */
 
     struct shard_heap timers; /* owned shards by earliest deadline */
     uint8_t owned[SM_SHARDS];
@@ -104,6 +113,14 @@ struct sm_replica {
 /* Bind an opened replica to its channel. SM_E_NO_MEMORY. */
 int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot);
 void replica_unbind(struct sm_replica *replica);
+
+/* Take a shared object into the registration, under a place in the row. Returns its number; errors as the public calls.
+ */
+int replica_register_shared(struct sm_replica *replica, const char *name, struct shared_object wanted,
+                            struct shared_object **object);
+
+/* Wait for another replica a little, the longer the more often. */
+void replica_back_off(unsigned *turns);
 
 /* Classes as the arena has them now, after registration. */
 void replica_learn_classes(struct sm_replica *replica);

@@ -166,35 +166,32 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     return 0;
 }
 
-static int register_shared(struct sm_replica *replica, const char *name, enum shared_kind kind, uint32_t size,
-                           uint16_t *id)
+int replica_register_shared(struct sm_replica *replica, const char *name, struct shared_object wanted,
+                            struct shared_object **object)
 {
     struct registration *registration = replica->registration;
+    uint32_t count;
 
     if (!registration)
         return SM_E_STATE;
-    if (name[0] == '\0' || strlen(name) > 31 || size > SM_MAX_SHARED_SIZE)
+    if (!name || name[0] == '\0' || strlen(name) > 31)
         return SM_E_INVALID;
-    if (registration->shared_count == SM_MAX_SHARED)
+    if ((count = registration->shared_count) == SM_MAX_SHARED)
         return SM_E_LIMIT;
-    for (uint32_t i = 0; i < registration->shared_count; i++)
+    for (uint32_t i = 0; i < count; i++)
         if (strcmp(registration->shared[i].name, name) == 0)
             return SM_E_CONFLICT;
-    strcpy(registration->shared[registration->shared_count].name, name);
-    registration->shared[registration->shared_count].kind = kind;
-    registration->shared[registration->shared_count].size = size;
-    *id = (uint16_t)registration->shared_count++;
-    return 0;
-}
-
-int sm_counter_register(struct sm_replica *replica, const char *name, sm_counter *counter)
-{
-    return register_shared(replica, name, SHARED_COUNTER, 0, &counter->id);
-}
-
-int sm_strong_register(struct sm_replica *replica, const char *name, uint32_t size, sm_strong *object)
-{
-    return register_shared(replica, name, SHARED_STRONG, size, &object->id);
+    strcpy(wanted.name, name);
+    if (!coherent_sound(&wanted, 1))
+        return SM_E_INVALID;
+    if (count > 0)
+        wanted.at = registration->shared[count - 1].at + coherent_place_bytes(&registration->shared[count - 1]);
+    if (wanted.at + coherent_place_bytes(&wanted) > COHERENT_ROW_BYTES)
+        return SM_E_LIMIT;
+    *object = &registration->shared[count];
+    **object = wanted;
+    registration->shared_count++;
+    return (int)count;
 }
 
 int sm_start(struct sm_replica *replica, struct sm_errbuf *error)

@@ -34,7 +34,8 @@ void journal_format(struct journal_region *region, size_t bytes)
 
 void journal_open(struct journal *journal, struct journal_region *region, struct state_actor *actor, uint64_t commit)
 {
-    *journal = (struct journal){.region = region, .actor = actor};
+    *journal = (struct journal){.region = region, .actor = actor, .unit = 1, .settled = 1};
+    atomic_store_explicit(&region->unit, journal->settled, memory_order_release);
     atomic_store_explicit(&region->base, commit, memory_order_release);
     actor->journal = journal;
 }
@@ -181,6 +182,7 @@ void journal_prepare(struct journal *journal, bool all)
     uint32_t next = all ? journal->used : journal->packet_start;
     store(&journal->region->freed, 0);
     store(&journal->region->next_start, next);
+    atomic_store_explicit(&journal->region->next_unit, all ? journal->unit + 1 : journal->unit, memory_order_release);
 }
 
 void journal_committed(struct journal *journal, uint64_t commit)
@@ -192,7 +194,10 @@ void journal_committed(struct journal *journal, uint64_t commit)
         carry_out_frees(journal->actor, journal->actor->state, region, journal->start, next, 0);
     }
     STEP();
+    journal->settled = atomic_load_explicit(&region->next_unit, memory_order_relaxed);
     store(&region->start, next);
+    STEP();
+    atomic_store_explicit(&region->unit, journal->settled, memory_order_release);
     STEP();
     atomic_store_explicit(&region->base, commit, memory_order_release);
     STEP();

@@ -20,6 +20,9 @@
  * Whoever comes later compares `base` with the commit word: equal, the entries from `start` on are to be undone;
  * different, step 2 was done, and the entries from `next_start` on are, and step 3 has to be finished.
  *
+ * Units.  Packets and timers are counted. Which is the first uncommitted one is kept beside `start` and `next_start`,
+ * and goes by the same rule: what keeps its own old values goes by that (coherent.h).
+ *
  * Concurrency.  One writer, the replica's thread; the host once the kernel has reported its exit. Stores of a killed
  * process take effect in program order as far as they got, so the order of stores is all that matters; the fences keep
  * the compiler (and other architectures) to it.
@@ -55,8 +58,9 @@ struct journal_region {
     _Atomic uint64_t base; /* the commit word that the uncommitted entries follow */
     _Atomic uint32_t used;
     _Atomic uint32_t start, next_start;
-    _Atomic uint32_t freed; /* frees between start and next_start that have been begun */
-    uint32_t capacity;      /* bytes of entries */
+    _Atomic uint32_t freed;           /* frees between start and next_start that have been begun */
+    _Atomic uint64_t unit, next_unit; /* the first uncommitted unit: as of base; once the commit word has changed */
+    uint32_t capacity;                /* bytes of entries */
     _Alignas(16) unsigned char entries[];
 };
 
@@ -67,6 +71,8 @@ struct journal {
     uint32_t used;         /* as in the region */
     uint32_t last;         /* the entry before that */
     uint32_t packet_start; /* where the entries of the packet in hand begin */
+    uint64_t unit;         /* the number of the packet (or timer) in hand; none is 0 */
+    uint64_t settled;      /* the first one that is not committed */
     uint32_t start;
     uint32_t frees;                 /* entries of that kind in all */
     uint32_t packet_frees;          /* of the packet in hand */
@@ -85,8 +91,17 @@ void journal_open(struct journal *journal, struct journal_region *region, struct
 static inline void journal_packet(struct journal *journal)
 {
     journal->packet_start = journal->used;
+    journal->unit++;
     journal->packet_frees = 0;
     journal->recent = 0;
+}
+
+/* The first unit that is not committed, to others: valid if `commit` and *base are read once more and are the same. */
+static inline uint64_t journal_settled(const struct journal_region *region, uint64_t commit, uint64_t *base)
+{
+    struct journal_region *r = (struct journal_region *)(uintptr_t)region; /* atomic loads want it so */
+    *base = atomic_load_explicit(&r->base, memory_order_acquire);
+    return atomic_load_explicit(*base == commit ? &r->unit : &r->next_unit, memory_order_acquire);
 }
 
 /* Whether another packet may begin before a commit. */

@@ -21,11 +21,15 @@ static void put_right(struct sm_switch *sw, unsigned slot)
     struct arena *arena = sw->arena;
     struct channel *channel = sw->slots[slot].channel;
     uint64_t commit = atomic_load_explicit(&channel->commit, memory_order_acquire);
+    const struct coherent_writer writer = arena_writer(arena, slot);
+    const struct registration *registered = &arena->registration;
 
+    coherent_settle(&writer, registered->shared, registered->shared_count);
     if (journal_recover(arena->state, channel_journal(channel), CHANNEL_JOURNAL_BYTES, commit, arena,
                         (const uint8_t *)arena + arena->bytes) < 0)
         switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone",
                     sw->slots[slot].name);
+    coherent_settled(&writer, registered->shared, registered->shared_count);
     for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
         if (state_lock_holder(arena->state, stripe) == (int)slot)
             state_unlock(arena->state, stripe);

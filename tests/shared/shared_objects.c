@@ -32,8 +32,8 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     (void)packet, (void)user;
     sm_counter_add(replica, counter, 1);
 
-    struct pair *b = sm_shared_get(replica, second, SM_PULL | SM_SYNCH);
-    if (sm_shared_get(replica, first, SM_PULL | SM_SYNCH) != NULL)
+    struct pair *b = sm_shared_get(replica, second, SM_PULL | SM_SYNCH, NULL);
+    if (sm_shared_get(replica, first, SM_PULL | SM_SYNCH, NULL) != NULL)
         wrong++; /* out of order: must be refused, contended or not */
     b->packets++;
     /* Nobody else is between these two. */
@@ -56,7 +56,7 @@ static int setup(struct sm_replica *replica, void **user)
 static void ended(struct sm_replica *replica, void *user)
 {
     (void)user;
-    total = sm_counter_read(replica, counter); /* slots of replicas that have gone are counted too */
+    total = sm_counter_read(replica, counter, NULL); /* slots of replicas that have gone are counted too */
 }
 
 int main(void)

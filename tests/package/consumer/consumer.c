@@ -25,7 +25,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", error.text);
         return 1;
     }
-    printf("%lld packets, splitmerge %s\n", (long long)sm_counter_read(replica, packets), SPLITMERGE_VERSION);
+    printf("%lld packets, splitmerge %s\n", (long long)sm_counter_read(replica, packets, NULL), SPLITMERGE_VERSION);
     sm_close(replica);
     return 0;
 }

@@ -33,5 +33,5 @@ int main(int argc, char **argv)
         std::cerr << error.text << "\n";
         return 1;
     }
-    std::cout << sm_counter_read(opened, packets) << " packets, splitmerge " << SPLITMERGE_VERSION << "\n";
+    std::cout << sm_counter_read(opened, packets, nullptr) << " packets, splitmerge " << SPLITMERGE_VERSION << "\n";
 }
