@@ -61,6 +61,7 @@ struct sm_field {
 #define SM_MAX_FIELDS 24
 #define SM_MAX_TIMERS 4
 #define SM_MAX_RECORD 32768
+#define SM_MAX_BINDS_FILTER 512 /* bytes of sm_class_options.binds, its end counted in */
 
 /*
  * A timer of a flow fired. `now` is the timer's deadline (not later: the switch's clock has passed it, nothing of
@@ -160,6 +161,14 @@ struct sm_class_options {
     sm_decode_fn *decode;
     sm_upgrade_fn *upgrade;  /* NULL: by the fields' names */
     uint32_t oldest_version; /* that records are read of; 0: any */
+
+    /*
+     * Which packets may bind keys to flows of this class: a filter in libpcap's language, at most 511 characters, over
+     * packets that begin with their outermost IP header. NULL: none. A file is read on behind such a packet only when
+     * all packets up to it are back, so that each later one is steered by what it bound. Partitioned classes only; a
+     * service with such a class steers by flow.
+     */
+    const char *binds;
 };
 
 /*
@@ -196,6 +205,29 @@ SM_EXPORT void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow f
 
 /* The flow's key. Valid as long as the reference. */
 SM_EXPORT const struct sm_key *sm_flow_key(sm_flow flow);
+
+/*
+ * Bind a key to a flow: from the next commit on, packets of that key (SM_BY_FLOW, tag 0: sm_key_make()) come to the
+ * flow's shard, in whose order they are processed, and sm_flow_get() and sm_flow_create() with tag 0 find the flow by
+ * them, unless the class has a flow of that very key there. What else is kept by that key lives in this shard too. The
+ * binding moves with the flow and ends with it. In the packet handler, for a flow of the packet's shard.
+ *
+ * 0, also when the key is bound to this flow already. SM_E_CONFLICT: it is bound to another flow of this shard; choose
+ * another key. SM_E_LIMIT: SM_MAX_BINDS by this packet, SM_MAX_BINDINGS of this flow, or limits.bindings in all, which
+ * is counted (`bindings.refused` in the report). SM_E_INVALID: the class binds none, the packet is not among those that
+ * it declares, or the key is not of this kind. Where flows of two shards bind one key, its packets go to the one that
+ * the switch heard of last, and to the other when that one ends.
+ *
+ * Packets of the key that entered before: a file has none under way (see sm_class_options.binds); those of an interface
+ * are processed where they were sent, and may leave later than the first ones that are steered by the binding. Likewise
+ * when a binding ends.
+ *
+ * sm_flow_unbind: SM_E_NOT_FOUND: the key is not bound to this flow. In any handler, for the flow in hand.
+ */
+#define SM_MAX_BINDS 4
+#define SM_MAX_BINDINGS 16
+SM_EXPORT int sm_flow_bind(struct sm_replica *replica, sm_class cls, sm_flow flow, const struct sm_key *key);
+SM_EXPORT int sm_flow_unbind(struct sm_replica *replica, sm_class cls, sm_flow flow, const struct sm_key *key);
 
 /* flow_timer: arm slot `slot` to fire at `deadline` (packet time), replacing what was armed; cancel it. */
 SM_EXPORT void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot,

@@ -57,6 +57,13 @@ SM_EXPORT const struct sm_headers *sm_packet_headers(const struct sm_packet *pac
 SM_EXPORT void sm_packet_key(const struct sm_packet *packet, enum sm_granularity granularity, struct sm_key *key);
 
 /*
+ * The SM_BY_FLOW key of a packet from one end to another, in either direction. `family` 4 or 6: addresses of 4 or 16
+ * bytes. Ports in host byte order; ICMP echo: the identifier for both. Any thread.
+ */
+SM_EXPORT void sm_key_make(struct sm_key *key, uint8_t family, uint8_t protocol, const uint8_t *source,
+                           uint16_t source_port, const uint8_t *destination, uint16_t destination_port);
+
+/*
  * Ask to write bytes [offset, offset + length) of the packet: returns where they are. NULL when the range is not
  * within the captured bytes. Checksums are the caller's business (RFC 1624).
  */

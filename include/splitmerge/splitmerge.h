@@ -36,11 +36,12 @@ struct sm_options {
     unsigned max_sends;      /* most packets that on_packet sends because of one packet, at most SM_MAX_SENDS */
 
     /* Standalone only; ignored when attached. */
-    const char *input;  /* capture file, "-", or "interface:NAME"; NULL: not standalone, sm_open() needs a switch */
-    const char *output; /* likewise; NULL: packets are only watched */
-    const char *report; /* where the JSON report goes; NULL: nowhere */
-    uint32_t max_flows; /* 0: 4194304 */
-    uint64_t memory;    /* arena bytes for state; 0: 1 GiB (touched only as it is used) */
+    const char *input;     /* capture file, "-", or "interface:NAME"; NULL: not standalone, sm_open() needs a switch */
+    const char *output;    /* likewise; NULL: packets are only watched */
+    const char *report;    /* where the JSON report goes; NULL: nowhere */
+    uint32_t max_flows;    /* 0: 4194304 */
+    uint32_t max_bindings; /* 0: 65536 */
+    uint64_t memory;       /* arena bytes for state; 0: 1 GiB (touched only as it is used) */
 };
 
 /*

@@ -104,12 +104,13 @@ struct sm_test_options {
     bool cannot_wait;   /* as from an interface: what finds no room is dropped; else the input waits */
 
     /* The service. */
-    unsigned replicas;   /* at the start, at most SM_TEST_REPLICAS; 0: 1 */
-    bool order_arrival;  /* packets leave in the order in which they entered; else in that order within each shard */
-    uint32_t max_flows;  /* 0: 65536 */
-    uint64_t memory;     /* of per-flow state, bytes; 0: 32 MiB */
-    unsigned buffers;    /* packets in flight; 0: 512 */
-    uint64_t hold_bytes; /* with cannot_wait: a hold over this abandons its move; 0: no bound */
+    unsigned replicas;     /* at the start, at most SM_TEST_REPLICAS; 0: 1 */
+    bool order_arrival;    /* packets leave in the order in which they entered; else in that order within each shard */
+    uint32_t max_flows;    /* 0: 65536 */
+    uint32_t max_bindings; /* 0: 65536 */
+    uint64_t memory;       /* of per-flow state, bytes; 0: 32 MiB */
+    unsigned buffers;      /* packets in flight; 0: 512 */
+    uint64_t hold_bytes;   /* with cannot_wait: a hold over this abandons its move; 0: no bound */
 
     /* Chance. */
     uint64_t seed;  /* all of it: who takes the next step, the schedule, the hash's secret */
@@ -128,13 +129,14 @@ struct sm_test_result {
     uint64_t moves, abandoned, held;      /* shards moved, moves given up, packets that waited for one */
     uint64_t deaths, taken_over;          /* replicas killed, packets that others took over from them */
     uint64_t flows_live, flows_created, flows_refused, flows_evicted;
-    uint64_t memory_used;        /* bytes of per-flow state */
-    uint32_t replicas_in_flight; /* most at once that had packets */
-    uint32_t busy_shards;        /* that packets came to */
-    uint64_t steps;              /* taken by sm_test_step() */
-    bool damaged;                /* the input capture was, from some packet on */
-    char abandoned_for[96];      /* why moves were abandoned last */
-    char broken[512];            /* the promise that broke first, in words; empty: all held */
+    uint64_t memory_used;                                       /* bytes of per-flow state */
+    uint32_t replicas_in_flight;                                /* most at once that had packets */
+    uint32_t busy_shards;                                       /* that packets came to */
+    uint64_t steps;                                             /* taken by sm_test_step() */
+    bool damaged;                                               /* the input capture was, from some packet on */
+    uint64_t bindings_live, bindings_refused, bindings_steered; /* the last: packets that a bound key led */
+    char abandoned_for[96];                                     /* why moves were abandoned last */
+    char broken[512]; /* the promise that broke first, in words; empty: all held */
 };
 
 /*

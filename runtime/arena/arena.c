@@ -72,12 +72,18 @@ static int create_memfd(uint64_t *bytes)
     return -1;
 }
 
+static uint32_t bindings_of(const struct arena_options *options)
+{
+    return options->bindings ? options->bindings : ARENA_BINDINGS;
+}
+
 static void lay_out(struct arena *arena, const struct arena_options *options, uint32_t small, uint32_t jumbo)
 {
     uint8_t *at = (uint8_t *)arena + pages(sizeof *arena);
 
     arena->channels = at;
-    arena->channel_bytes = channel_bytes(small + jumbo);
+    arena->bindings = bindings_of(options);
+    arena->channel_bytes = channel_bytes(small + jumbo, arena->bindings);
     at += arena->channel_bytes * ARENA_SLOTS * ARENA_WORKERS;
     arena->pool = (struct pool_layout){.small = at, .small_count = small, .jumbo_count = jumbo};
     at += (uint64_t)small * POOL_SMALL_BYTES;
@@ -100,12 +106,13 @@ int arena_create(struct arena **out, int *fd_out, const struct arena_options *op
 {
     uint32_t small = options->small_buffers ? options->small_buffers : 4096;
     uint32_t jumbo = options->jumbo_buffers ? options->jumbo_buffers : 64;
-    struct state_config config = {.memory = options->memory, .flows = options->flows};
+    struct state_config config = {.memory = options->memory, .flows = options->flows, .bindings = bindings_of(options)};
     int result = fill_secret(config.secret, options->seed);
 
     if (result)
         return result;
-    uint64_t state_at = pages(sizeof(struct arena)) + channel_bytes(small + jumbo) * ARENA_SLOTS * ARENA_WORKERS +
+    uint64_t state_at = pages(sizeof(struct arena)) +
+                        channel_bytes(small + jumbo, config.bindings) * ARENA_SLOTS * ARENA_WORKERS +
                         pages((uint64_t)small * POOL_SMALL_BYTES + (uint64_t)jumbo * POOL_JUMBO_BYTES);
     uint64_t state_size = state_bytes(&config);
     uint64_t bytes = state_at + pages(state_size);
@@ -224,7 +231,8 @@ static bool ends(const char *text, size_t size)
 static bool class_sound(const struct state_class *cls)
 {
     if (!ends(cls->name, sizeof cls->name) || cls->field_count > SM_MAX_FIELDS ||
-        cls->granularity >= SM_GRANULARITY_COUNT || cls->copy > CLASS_BY_CALLBACKS)
+        cls->granularity >= SM_GRANULARITY_COUNT || cls->copy > CLASS_BY_CALLBACKS ||
+        !ends(cls->binds, sizeof cls->binds))
         return false;
     for (unsigned i = 0; i < cls->field_count; i++) {
         uint16_t size = cls->fields[i].size;
@@ -273,6 +281,13 @@ int arena_register(struct arena *arena, const struct registration *registration,
                      "flow class '%s' by %s cannot be partitioned when packets are steered by %s, and does not accept "
                      "to be shared",
                      cls->name, sm_granularity_name(cls->granularity), sm_granularity_name(steering));
+            return SM_E_CONFLICT;
+        }
+        if (cls->binds[0] != '\0' && steering != SM_BY_FLOW) {
+            snprintf(error->text, sizeof error->text,
+                     "flow class '%s' binds keys, which needs packets to be steered by flow; the classes of this "
+                     "service are such that they are steered by %s",
+                     cls->name, sm_granularity_name(steering));
             return SM_E_CONFLICT;
         }
     }

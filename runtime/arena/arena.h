@@ -32,6 +32,8 @@
 #define ARENA_SLOTS 64u  /* replicas at a time; STATE_ACTORS has one more for the host */
 #define ARENA_WORKERS 1u /* switch threads; every structure is laid out per worker */
 #define ARENA_NAME 64
+#define ARENA_BINDINGS 65536u
+#define ARENA_BINDINGS_MAX (1u << 24)
 
 /*
  * Where arenas are mapped: an address range that AddressSanitizer and ThreadSanitizer leave alone and that lies below
@@ -78,6 +80,7 @@ struct arena {
     struct pool_layout pool;
     uint8_t *channels;
     uint64_t channel_bytes;
+    uint32_t bindings; /* most bound keys */
 
     bool registered;   /* the registration below holds */
     uint32_t steering; /* enum sm_granularity, chosen from the registered classes (design D3) */
@@ -111,6 +114,7 @@ struct arena_options {
     uint64_t seed;   /* 0: a random secret */
     uint64_t memory; /* bytes of flow state */
     uint32_t flows;
+    uint32_t bindings;      /* bound keys; 0: ARENA_BINDINGS */
     uint32_t small_buffers; /* packet buffers of POOL_SMALL_BYTES; 0: 4096 */
     uint32_t jumbo_buffers; /* packet buffers of POOL_JUMBO_BYTES; 0: 64 */
 };

@@ -1,16 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "arena/channel.h"
 
+#include <splitmerge/flow.h>
+
 #include "state/journal.h"
 
 #include <string.h>
 
-static uint32_t ring_entries(uint32_t buffers)
+static uint32_t power_of_two(uint64_t least)
 {
     uint32_t entries = 1;
-    while (entries < buffers + CHANNEL_MARKERS)
+    while (entries < least)
         entries *= 2;
     return entries;
+}
+
+static uint32_t ring_entries(uint32_t buffers)
+{
+    return power_of_two(buffers + CHANNEL_MARKERS);
+}
+
+static uint32_t bind_entries(uint32_t buffers, uint32_t bindings)
+{
+    return power_of_two(bindings + 2ull * SM_MAX_BINDS * buffers);
 }
 
 static uint64_t pages(uint64_t bytes)
@@ -18,13 +30,13 @@ static uint64_t pages(uint64_t bytes)
     return (bytes + 4095) & ~4095ull;
 }
 
-uint64_t channel_bytes(uint32_t buffers)
+uint64_t channel_bytes(uint32_t buffers, uint32_t bindings)
 {
     return pages(sizeof(struct channel)) + 2 * pages(16ull * ring_entries(buffers)) + CHANNEL_QUERY_BYTES +
-           CHANNEL_JOURNAL_BYTES;
+           CHANNEL_JOURNAL_BYTES + pages((uint64_t)bind_entries(buffers, bindings) * sizeof(struct bind_entry));
 }
 
-void channel_reset(struct channel *channel, uint32_t buffers)
+void channel_reset(struct channel *channel, uint32_t buffers, uint32_t bindings)
 {
     uint64_t ring = pages(16ull * ring_entries(buffers));
 
@@ -34,5 +46,7 @@ void channel_reset(struct channel *channel, uint32_t buffers)
     channel->out_offset = channel->in_offset + ring;
     channel->query_offset = channel->out_offset + ring;
     channel->journal_offset = channel->query_offset + CHANNEL_QUERY_BYTES;
+    channel->bind_mask = bind_entries(buffers, bindings) - 1;
+    channel->bind_offset = channel->journal_offset + CHANNEL_JOURNAL_BYTES;
     journal_format(channel_journal(channel), CHANNEL_JOURNAL_BYTES);
 }

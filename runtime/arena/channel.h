@@ -16,9 +16,8 @@
  * Concurrency.  One writer a cache line: the fields say whose.
  */
 
+#include <splitmerge/types.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
 
 #define CHANNEL_BURST 64u
 #define CHANNEL_MARKERS 2048u /* markers in flight */
@@ -57,13 +56,24 @@ enum verdict { VERDICT_PASS, VERDICT_DROP };
 
 /* Replica to switch; 16 bytes. The switch trusts no field. */
 struct out_entry {
-    uint32_t buffer;
+    uint32_t buffer; /* OUT_RELEASED: the move's generation */
     uint32_t length;
-    uint32_t generation; /* OUT_RELEASED: the move's */
-    uint16_t reason;     /* of a drop; OUT_RELEASED: the shard */
+    uint32_t bound;  /* bind entries up to here are final with this answer */
+    uint16_t reason; /* of a drop; OUT_RELEASED: the shard */
     uint8_t kind;
     uint8_t verdict : 1;
     uint8_t written : 1; /* the middlebox asked to write the packet */
+};
+
+/*
+ * A key was bound to a flow of a shard, or is not any more. These are in a ring of their own, behind one another; an
+ * answer says up to where they are final, so they take effect in its place and are undone as it is. The ring has room
+ * for all that can be: SM_MAX_BINDS for each packet, and the end of every binding.
+ */
+struct bind_entry {
+    struct sm_key key;
+    uint16_t shard;
+    uint8_t ends; /* the binding does; else it begins */
 };
 
 _Static_assert(sizeof(struct in_entry) == 16 && sizeof(struct out_entry) == 16, "four entries a cache line");
@@ -110,7 +120,9 @@ struct channel {
     _Alignas(64) _Atomic uint32_t switch_sleeps;
 
     uint32_t ring_mask;                                           /* entries of each ring, less one */
+    uint32_t bind_mask;                                           /* entries of the ring of bindings, less one */
     uint64_t in_offset, out_offset, query_offset, journal_offset; /* from this struct's address */
+    uint64_t bind_offset;
 };
 
 static inline struct in_entry *channel_in(struct channel *channel)
@@ -126,6 +138,11 @@ static inline struct out_entry *channel_out(struct channel *channel)
 static inline uint8_t *channel_query(struct channel *channel)
 {
     return (uint8_t *)channel + channel->query_offset;
+}
+
+static inline struct bind_entry *channel_bind(struct channel *channel)
+{
+    return (struct bind_entry *)(void *)((uint8_t *)channel + channel->bind_offset);
 }
 
 static inline struct journal_region *channel_journal(struct channel *channel)
@@ -146,10 +163,10 @@ static inline uint64_t commit_word(uint32_t consumed, uint32_t produced)
     return (uint64_t)produced << 32 | consumed;
 }
 
-/* Bytes of a channel whose rings hold `buffers` packets, rounded to pages. */
-uint64_t channel_bytes(uint32_t buffers);
+/* Bytes of a channel whose rings hold `buffers` packets and what happens to `bindings`, rounded to pages. */
+uint64_t channel_bytes(uint32_t buffers, uint32_t bindings);
 
 /* Empty a channel for a new replica. The switch, before the replica attaches. */
-void channel_reset(struct channel *channel, uint32_t buffers);
+void channel_reset(struct channel *channel, uint32_t buffers, uint32_t bindings);
 
 #endif

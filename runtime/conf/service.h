@@ -53,6 +53,7 @@ struct service {
     struct service_out out;
     struct {
         uint32_t flows;
+        uint32_t bindings;   /* bound keys */
         uint64_t memory;     /* bytes of the arena */
         uint64_t hold_bytes; /* of packets that wait for moves */
         uint64_t hold_ns;

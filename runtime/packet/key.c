@@ -37,6 +37,20 @@ static void copy_address(uint8_t to[16], const uint8_t *from, uint8_t family)
         memcpy(to, from, 16);
 }
 
+void sm_key_make(struct sm_key *key, uint8_t family, uint8_t protocol, const uint8_t *source, uint16_t source_port,
+                 const uint8_t *destination, uint16_t destination_port)
+{
+    const struct sm_ends ends = {.source = source,
+                                 .destination = destination,
+                                 .source_port = source_port,
+                                 .destination_port = destination_port,
+                                 .family = family,
+                                 .protocol = protocol};
+
+    memset(key, 0, sizeof *key);
+    sm_key_from_ends(key, &ends);
+}
+
 bool sm_key_from_ends(struct sm_key *key, const struct sm_ends *ends)
 {
     bool reverse = destination_is_lower(ends);

@@ -73,6 +73,18 @@ static uint64_t after(uint64_t time, uint64_t duration)
     return duration < UINT64_MAX - 1 - time ? time + duration : UINT64_MAX - 1;
 }
 
+/* The flow by its own key or, where there is none of it, by a bound one. */
+static struct flow *find(const struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
+                         const struct place *place)
+{
+    struct flow *flow = state_find(replica->state, place->shard, cls.id, place->key, place->hash);
+
+    if (flow || tag != 0 || !replica->classes[cls.id].binds)
+        return flow;
+    flow = state_bound(replica->state, place->shard, &packet->meta->key, packet->meta->hash);
+    return flow && flow_class(flow) == cls.id ? flow : NULL;
+}
+
 /* The flow's record, to be written: its old bytes are kept. A use of the flow, so its idle timeout starts anew: one
  * store. */
 static sm_flow hand_out(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, struct flow *flow)
@@ -111,6 +123,7 @@ static void end(struct sm_replica *replica, struct flow *flow, enum sm_ending wh
                                         replica->classes[cls].user);
         replica->ending = NULL;
     }
+    bind_end(replica, replica->current_shard, flow);
     state_remove(replica->actor, replica->current_shard, flow);
 }
 
@@ -148,7 +161,7 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
 
     locate(replica, cls, packet, tag, &place);
     hold(replica, place.shard);
-    struct flow *flow = state_find(replica->state, place.shard, cls.id, place.key, place.hash);
+    struct flow *flow = find(replica, cls, packet, tag, &place);
     if (!flow) {
         give_back(replica);
         return (sm_flow){NULL};
@@ -163,7 +176,7 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
 
     locate(replica, cls, packet, tag, &place);
     hold(replica, place.shard);
-    struct flow *flow = state_find(replica->state, place.shard, cls.id, place.key, place.hash);
+    struct flow *flow = find(replica, cls, packet, tag, &place);
     bool fresh = flow == NULL;
     if (fresh) {
         if (replica->classes[cls.id].evict)
@@ -193,6 +206,7 @@ void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow)
 {
     if (flow.state == replica->ending)
         return;
+    bind_end(replica, replica->current_shard, flow_of_record(flow.state));
     state_remove(replica->actor, home(replica, cls), flow_of_record(flow.state));
     sm_flow_put(replica, cls, flow);
 }

@@ -106,7 +106,7 @@ void replica_commit(struct sm_replica *replica, bool all)
 /* Part of an entry's timers have fired, and the journal is filling up: make them final. */
 static void commit_progress(struct sm_replica *replica)
 {
-    *answer(replica) = (struct out_entry){.kind = OUT_PROGRESS};
+    *answer(replica) = (struct out_entry){.kind = OUT_PROGRESS, .bound = replica->bound};
     replica->complete = replica->produced;
     replica_commit(replica, true);
     replica->entry_unit = replica->journal.unit;
@@ -118,7 +118,7 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
     struct flow *flow;
     unsigned timer;
     sm_time deadline;
-    const struct sm_packet *packet = replica->current;
+    struct sm_packet *packet = replica->current;
     uint64_t fired = 0;
 
     replica->current = NULL;
@@ -187,6 +187,7 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
         .kind = OUT_PACKET,
         .verdict = packet.verdict,
         .written = packet.written,
+        .bound = replica->bound,
     };
     replica_count(&channel->counters.packets, 1);
     replica_count(&channel->counters.bytes, meta->len);
@@ -223,7 +224,8 @@ static void release(struct sm_replica *replica, const struct in_entry *entry)
         atomic_store_explicit(&replica->arena->writer[shard], 0, memory_order_release);
     replica->owned[shard] = 0;
     shard_heap_set(&replica->timers, shard, UINT64_MAX);
-    *answer(replica) = (struct out_entry){.kind = OUT_RELEASED, .reason = entry->shard, .generation = entry->buffer};
+    *answer(replica) = (struct out_entry){
+        .kind = OUT_RELEASED, .reason = entry->shard, .buffer = entry->buffer, .bound = replica->bound};
 }
 
 static void tick(struct sm_replica *replica, uint64_t now)
@@ -233,14 +235,14 @@ static void tick(struct sm_replica *replica, uint64_t now)
     atomic_store_explicit(&replica->channel->low, now, memory_order_release);
     while (shard_heap_due(&replica->timers, now, &shard))
         fire_timers(replica, shard, now);
-    *answer(replica) = (struct out_entry){.kind = OUT_TICKED};
+    *answer(replica) = (struct out_entry){.kind = OUT_TICKED, .bound = replica->bound};
 }
 
 static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
 {
     query_fill(replica->state, channel_query(replica->channel), shard, cursor, SM_SHARDS, replica->owned,
                replica->slot);
-    *answer(replica) = (struct out_entry){.kind = OUT_QUERIED};
+    *answer(replica) = (struct out_entry){.kind = OUT_QUERIED, .bound = replica->bound};
 }
 
 static void process(struct sm_replica *replica, const struct in_entry *entry)

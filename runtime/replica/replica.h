@@ -36,6 +36,7 @@ struct sm_packet {
     uint8_t verdict;
     uint8_t written;
     uint8_t sent;
+    uint8_t binds; /* keys that were bound for it */
 };
 
 #define REPLICA_FETCHES 3
@@ -54,6 +55,7 @@ struct sm_replica {
     uint32_t fetched[REPLICA_FETCHES]; /* entries that each step of the look-ahead has been done for */
     uint32_t produced;                 /* answers written */
     uint32_t complete;                 /* answers of completely processed entries */
+    uint32_t bound;                    /* entries of the ring of bindings written */
     uint64_t committed;                /* the commit word */
     struct journal journal;
     bool retired;
@@ -75,13 +77,14 @@ struct sm_replica {
         uint8_t timers; /* the middlebox's; the slots of the timeouts follow: idle, then hard */
         uint8_t granularity;
         bool partitioned;
-        bool evict; /* at a limit; idle_ns is not 0 then */
+        bool evict;              /* at a limit; idle_ns is not 0 then */
+        struct sm_filter *binds; /* packets that may bind keys to its flows; NULL: none */
     } classes[SM_MAX_CLASSES];
     struct registration *registration; /* until sm_start() */
     struct codec codec;
     enum sm_granularity steering;
 
-    const struct sm_packet *current; /* the packet or, in a timer, NULL */
+    struct sm_packet *current; /* the packet or, in a timer, NULL */
     uint32_t current_shard;
     uint32_t hooked;      /* classes with on_adopt or on_release, a bit for each */
     const void *ending;   /* the record of the flow that on_expire was called for */
@@ -136,6 +139,12 @@ void flow_expire(struct sm_replica *replica, struct flow *flow, unsigned slot, s
 
 /* Call the hooks for the flows of a shard that has come or is about to go. */
 void flow_hooks(struct sm_replica *replica, uint32_t shard, bool adopted);
+
+/* bind_api.c: classes that bind; what the switch has to know of a flow that is about to end. */
+bool bind_declared(const struct sm_class_options *options);
+int bind_register(struct sm_replica *replica, unsigned cls, const struct sm_class_options *options);
+void bind_forget(struct sm_replica *replica);
+void bind_end(struct sm_replica *replica, uint32_t shard, const struct flow *flow);
 
 /* Process at most `budget` entries and commit. Returns how many. */
 unsigned replica_burst(struct sm_replica *replica, unsigned budget);

@@ -124,7 +124,7 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
         options->record_size == 0 || options->record_size > SM_MAX_RECORD || options->timers > SM_MAX_TIMERS ||
         (unsigned)options->granularity >= SM_GRANULARITY_COUNT || (options->timers > 0 && !options->on_timer) ||
         (options->granularity == SM_BY_ALL && !options->may_share) || (unsigned)options->at_limit > SM_AT_LIMIT_EVICT ||
-        !options->encode != !options->decode || options->oldest_version > options->version)
+        !options->encode != !options->decode || options->oldest_version > options->version || !bind_declared(options))
         return SM_E_INVALID;
     if (registration->class_count == SM_MAX_CLASSES)
         return SM_E_LIMIT;
@@ -144,6 +144,8 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->granularity = (uint8_t)options->granularity;
     to->at_limit = (uint8_t)options->at_limit;
     to->alloc_limit = options->alloc_limit;
+    if (options->binds)
+        strcpy(to->binds, options->binds);
     to->idle_ns = options->idle_timeout_ns;
     if (to->idle_ns == 0 && options->at_limit == SM_AT_LIMIT_EVICT)
         to->idle_ns = NEVER_NS; /* its deadline tells when the flow was used last */
@@ -162,6 +164,11 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     replica->classes[registration->class_count].on_release = options->on_release;
     replica->classes[registration->class_count].timers = options->timers;
     replica->classes[registration->class_count].user = options->user;
+    int result = bind_register(replica, registration->class_count, options);
+    if (result) {
+        memset(to, 0, sizeof *to);
+        return result;
+    }
     cls->id = (uint16_t)registration->class_count++;
     return 0;
 }
@@ -282,6 +289,7 @@ void sm_close(struct sm_replica *replica)
         standalone_close(replica);
     if (replica->attachment)
         attach_close(replica);
+    bind_forget(replica);
     free(replica->registration);
     free(replica);
 }

@@ -53,6 +53,7 @@ static int open_arena(struct sm_replica *replica, const struct sm_options *optio
         .linktype = in->linktype,
         .mode = options->output ? ARENA_INLINE : ARENA_TAP,
         .memory = options->memory ? options->memory : DEFAULT_MEMORY,
+        .bindings = options->max_bindings,
         .flows = options->max_flows ? options->max_flows : DEFAULT_FLOWS,
         .small_buffers = 1024,
         .jumbo_buffers = 8,

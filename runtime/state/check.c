@@ -24,7 +24,7 @@ struct check {
     uint32_t slabs;  /* descriptors in use */
     uint64_t *marks; /* SLAB_WORDS for each */
     uint64_t flows;
-    uint64_t class_flows[SM_MAX_CLASSES];
+    uint64_t class_flows[STATE_CLASSES];
 };
 
 __attribute__((format(printf, 2, 3))) static void report(struct check *check, const char *format, ...)
@@ -110,6 +110,29 @@ static uint32_t check_flow_timers(struct check *check, uint32_t index, const str
     return armed;
 }
 
+static bool is_within(const struct check *check, const struct flow *flow)
+{
+    uintptr_t heap = (uintptr_t)check->state->heap;
+    return (uintptr_t)flow >= heap && (uintptr_t)(flow + 1) <= heap + (uint64_t)check->slabs * SLAB_BYTES;
+}
+
+/* A binding is on the list of a flow of its own shard. */
+static void check_binding(struct check *check, uint32_t index, struct flow *entry)
+{
+    const struct state *state = check->state;
+    const struct flow *flow = flow_at(state, ((const struct binding *)flow_record(entry))->flow), *at = NULL;
+    bool whole = is_within(check, flow) && flow->has_chunks && flow->cls < state_class_count(state) &&
+                 state_find(state, index, flow->cls, &flow->key, state_hash(state, &flow->key)) == flow;
+    uint32_t ref = whole ? ((const struct flow_chunks *)flow_object((struct flow *)(uintptr_t)flow))->bindings : 0;
+    for (unsigned i = 0; ref != 0 && at != entry && i < SM_MAX_BINDINGS; i++) {
+        at = is_within(check, flow_at(state, ref)) ? flow_at(state, ref) : NULL;
+        ref = at != NULL ? ((const struct binding *)(const void *)(at + 1))->next : 0;
+    }
+    if (at != entry) {
+        report(check, "shard %u: a key is bound to a flow that does not know of it", index);
+    }
+}
+
 static void check_chunks(struct check *check, uint32_t index, const struct flow *flow)
 {
     const struct state *state = check->state;
@@ -148,13 +171,13 @@ static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_
 {
     const struct state *state = check->state;
     const struct flow *flow = flow_at(state, ref);
-    if ((uintptr_t)flow < (uintptr_t)state->heap ||
-        (uintptr_t)(flow + 1) > (uintptr_t)state->heap + (uint64_t)check->slabs * SLAB_BYTES) {
+    if (!is_within(check, flow)) {
         report(check, "shard %u: a flow outside of the slabs in use", index);
         return false;
     }
-    if (flow->cls >= state_class_count(state) || flow->timers != state->classes[flow->cls].timers ||
-        flow->has_chunks != (state->classes[flow->cls].alloc_limit > 0)) {
+    if ((flow->cls >= state_class_count(state) && flow->cls != STATE_BINDING) ||
+        flow->timers != state->classes[flow->cls].timers ||
+        flow->has_chunks != class_has_chunks(&state->classes[flow->cls])) {
         report(check, "shard %u: a flow of class %u with %u timers", index, flow->cls, flow->timers);
         return false;
     }
@@ -165,7 +188,10 @@ static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_
     if (flow->has_chunks) {
         check_chunks(check, index, flow);
     }
-    check->flows++;
+    if (flow->cls == STATE_BINDING) {
+        check_binding(check, index, (struct flow *)(uintptr_t)flow);
+    }
+    check->flows += flow->cls != STATE_BINDING;
     check->class_flows[flow->cls]++;
     uint64_t hash = state_hash(state, &flow->key);
     if (flow->hash != (uint32_t)hash || tag != hash_tag(hash) || low != (uint8_t)hash) {
@@ -305,11 +331,11 @@ unsigned state_check(const struct state *state, struct sm_errbuf *error)
     for (uint32_t i = 0; i < check.slabs; i++) {
         check_slab(&check, i);
     }
-    if (check.flows != (uint64_t)live_sum(s, SM_MAX_CLASSES)) {
+    if (check.flows != (uint64_t)live_sum(s, LIVE_FLOWS)) {
         report(&check, "%llu flows, counted as %lld", (unsigned long long)check.flows,
-               (long long)live_sum(s, SM_MAX_CLASSES));
+               (long long)live_sum(s, LIVE_FLOWS));
     }
-    for (unsigned i = 0; i < SM_MAX_CLASSES; i++) {
+    for (unsigned i = 0; i < STATE_CLASSES; i++) {
         if (check.class_flows[i] != (uint64_t)live_sum(s, i)) {
             report(&check, "%llu flows of class %u, counted as %lld", (unsigned long long)check.class_flows[i], i,
                    (long long)live_sum(s, i));

@@ -27,6 +27,8 @@
 
 #define STATE_MAGIC 0x31657461745373ull /* "sState1" */
 #define STATE_LINE 64u
+#define STATE_BINDING SM_MAX_CLASSES /* the class of bindings: flows to tables and slabs, to nobody else */
+#define STATE_CLASSES (SM_MAX_CLASSES + 1u)
 #define STATE_UNIT 16u                                      /* sizes and references count in these */
 #define STATE_SPACE_MAX ((uint64_t)UINT32_MAX * STATE_UNIT) /* what references of 32 bits reach */
 
@@ -42,7 +44,7 @@ struct flow {
     uint32_t hash; /* the low half of the key's */
     uint8_t cls;
     uint8_t timers;     /* as the class has; here so that a look at the flow suffices */
-    uint8_t has_chunks; /* 1: struct flow_chunks lies before the timers */
+    uint8_t has_chunks; /* 1: struct flow_chunks lies before the timers (classes with chunks or bound keys) */
     uint8_t unused;
     struct sm_key key;
 };
@@ -51,8 +53,14 @@ struct flow {
 struct flow_chunks {
     uint32_t first;
     uint32_t count;
-    uint32_t bytes; /* as they were asked for */
-    uint32_t unused;
+    uint32_t bytes;    /* as they were asked for */
+    uint32_t bindings; /* the first of the flow's bound keys (bound.c) */
+};
+
+/* The record of a binding; references. */
+struct binding {
+    uint32_t flow; /* that the key is bound to */
+    uint32_t next; /* of that flow; 0: none */
 };
 
 struct chunk {
@@ -111,9 +119,9 @@ _Static_assert(STATE_SHARD_FLOWS <= UINT16_MAX, "counts of a shard have 16 bits"
  * final before the burst is, so they are counted apart.
  */
 struct actor_counters {
-    _Alignas(STATE_LINE) _Atomic(uint64_t) created, closed, refused, evicted, unallocated;
+    _Alignas(STATE_LINE) _Atomic(uint64_t) created, closed, refused, evicted, unallocated, unbound;
     _Atomic(int64_t) live; /* flows made less flows closed; negative where others made them */
-    _Atomic(int64_t) class_live[SM_MAX_CLASSES];
+    _Atomic(int64_t) class_live[STATE_CLASSES];
 };
 
 struct state_actor {
@@ -135,11 +143,11 @@ struct state {
     _Atomic(uint32_t) class_count;
     uint32_t bin_count;
     struct slab_bin bins[SLAB_BINS];
-    uint8_t class_bin[SM_MAX_CLASSES];
+    uint8_t class_bin[STATE_CLASSES];
     _Alignas(STATE_LINE) unsigned char secret[STATE_SECRET_BYTES];
     _Alignas(STATE_LINE) _Atomic(uint32_t) fresh; /* descriptors from here on were never used */
     _Atomic(uint32_t) actor_count;                /* slots that ever had an actor */
-    struct state_class classes[SM_MAX_CLASSES];
+    struct state_class classes[STATE_CLASSES];
     struct state_actor actors[STATE_ACTORS];
     _Alignas(2 * STATE_LINE) struct shard shards[SM_SHARDS + STATE_STRIPES];
 };
@@ -274,7 +282,17 @@ int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more
 /* Disarm all timers of a flow that ends, and give its room back. */
 void timers_release(struct state_actor *actor, struct shard *shard, struct flow *flow);
 
-/* Flows alive of a class; of all where `cls` is SM_MAX_CLASSES. */
+/* bound.c: the class of bindings; the bindings of a flow that ends. */
+void bindings_format(struct state *state, uint32_t limit);
+void bindings_release(struct state_actor *actor, uint32_t index, struct flow *flow);
+
+static inline bool class_has_chunks(const struct state_class *cls)
+{
+    return cls->alloc_limit > 0 || cls->binds[0] != '\0';
+}
+
+/* Flows alive of a class; of all where `cls` is LIVE_FLOWS. */
+#define LIVE_FLOWS STATE_CLASSES
 int64_t live_sum(const struct state *state, unsigned cls);
 
 static inline struct actor_counters *counters_of(struct state_actor *actor, uint32_t shard)

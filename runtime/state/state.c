@@ -53,6 +53,7 @@ int state_format(struct state **result, void *memory, size_t bytes, const struct
     state->flow_limit = config->flows;
     memcpy(state->secret, config->secret, sizeof state->secret);
     slab_format(state);
+    bindings_format(state, config->bindings);
     state->magic = STATE_MAGIC;
     *result = state;
     return 0;
@@ -68,7 +69,7 @@ int state_class_add(struct state *state, const struct state_class *cls)
     if (id == SM_MAX_CLASSES) {
         return SM_E_LIMIT;
     }
-    int bin = slab_bin_for(state, flow_bytes(cls->record_size, cls->timers, cls->alloc_limit > 0));
+    int bin = slab_bin_for(state, flow_bytes(cls->record_size, cls->timers, class_has_chunks(cls)));
     if (bin < 0) {
         return SM_E_LIMIT;
     }
@@ -96,7 +97,7 @@ int64_t live_sum(const struct state *state, unsigned cls)
     for (uint32_t i = 0; i < count; i++) {
         for (unsigned k = 0; k < 2; k++) {
             struct actor_counters *counters = &s->actors[i].counters[k];
-            sum += atomic_load_explicit(cls < SM_MAX_CLASSES ? &counters->class_live[cls] : &counters->live,
+            sum += atomic_load_explicit(cls < STATE_CLASSES ? &counters->class_live[cls] : &counters->live,
                                         memory_order_seq_cst);
         }
     }
@@ -113,11 +114,13 @@ void state_usage(const struct state *state, struct state_usage *usage)
             usage->flows_created += atomic_load_explicit(&counters->created, memory_order_relaxed);
             usage->flows_closed += atomic_load_explicit(&counters->closed, memory_order_relaxed);
             usage->flows_evicted += atomic_load_explicit(&counters->evicted, memory_order_relaxed);
+            usage->bindings_refused += atomic_load_explicit(&counters->unbound, memory_order_relaxed);
             usage->allocations_refused += atomic_load_explicit(&counters->unallocated, memory_order_relaxed);
             usage->flows_refused += atomic_load_explicit(&counters->refused, memory_order_relaxed);
         }
     }
-    usage->flows_live = (uint64_t)live_sum(s, SM_MAX_CLASSES);
+    usage->flows_live = (uint64_t)live_sum(s, LIVE_FLOWS);
+    usage->bindings_live = (uint64_t)live_sum(s, STATE_BINDING);
     usage->memory_used = slab_taken(state) * SLAB_BYTES;
     usage->memory_limit = (uint64_t)state->slab_count * SLAB_BYTES;
 }

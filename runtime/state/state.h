@@ -48,11 +48,12 @@ struct state_class {
     bool may_share;
     bool partitioned; /* decided by the host when the steering key is chosen */
     uint16_t field_count;
-    uint64_t idle_ns, hard_ns; /* timeouts; the replica arms them (0: none) */
-    uint32_t alloc_limit;      /* bytes of chunks that a flow may have; 0: it has none */
-    uint8_t at_limit;          /* enum sm_at_limit */
-    uint8_t copy;              /* enum class_copy */
-    bool upgrades;             /* it has a callback for records of older versions */
+    uint64_t idle_ns, hard_ns;       /* timeouts; the replica arms them (0: none) */
+    uint32_t alloc_limit;            /* bytes of chunks that a flow may have; 0: it has none */
+    uint8_t at_limit;                /* enum sm_at_limit */
+    uint8_t copy;                    /* enum class_copy */
+    bool upgrades;                   /* it has a callback for records of older versions */
+    char binds[SM_MAX_BINDS_FILTER]; /* which packets may bind keys to its flows; empty: none */
     struct {
         char name[24];
         char unit[8];
@@ -66,6 +67,7 @@ struct state_class {
 struct state_config {
     uint64_t memory;                    /* bytes of slabs; SM_E_LIMIT beyond */
     uint32_t flows;                     /* flows of all classes */
+    uint32_t bindings;                  /* bound keys */
     uint8_t secret[STATE_SECRET_BYTES]; /* keys the hash */
 };
 
@@ -74,6 +76,7 @@ struct state_usage {
     uint64_t flows_live, flows_created, flows_closed, flows_refused; /* over all classes */
     uint64_t allocations_refused;
     uint64_t flows_evicted; /* closed, as another needed the place */
+    uint64_t bindings_live, bindings_refused;
 };
 
 /*
@@ -151,6 +154,19 @@ void state_count_evicted(struct state_actor *actor, uint32_t shard);
  * not. */
 struct flow *state_next(const struct state *state, uint32_t shard, uint32_t *cursor);
 uint32_t state_shard_flows(const struct state *state, uint32_t shard);
+
+/*
+ * Keys bound to a flow of a class with `binds` (bound.c): state_bound() finds the flow by them, in the flow's own
+ * shard; they end with it. `key` has tag 0. state_bind(): 0, also when it is bound to this flow already; SM_E_CONFLICT:
+ * to another flow of the shard; SM_E_LIMIT: too many, of the flow or in all. state_unbind(): SM_E_NOT_FOUND.
+ * state_binding(): the flow's bound keys one by one, the latest first: start with *cursor 0; NULL at the end.
+ * state_binding_next(): those of a shard, as state_next().
+ */
+int state_bind(struct state_actor *actor, uint32_t shard, struct flow *flow, const struct sm_key *key, uint64_t hash);
+int state_unbind(struct state_actor *actor, uint32_t shard, struct flow *flow, const struct sm_key *key, uint64_t hash);
+struct flow *state_bound(const struct state *state, uint32_t shard, const struct sm_key *key, uint64_t hash);
+const struct sm_key *state_binding(const struct state *state, const struct flow *flow, uint32_t *cursor);
+const struct sm_key *state_binding_next(const struct state *state, uint32_t shard, uint32_t *cursor);
 
 /* Parts of a flow. The record's address is what the public API calls sm_flow.state. */
 void *flow_record(struct flow *flow);

@@ -204,13 +204,16 @@ static void counter_add(_Atomic(uint64_t) *counter)
 static void live_add(struct actor_counters *counters, unsigned cls, int64_t amount)
 {
     atomic_fetch_add_explicit(&counters->class_live[cls], amount, memory_order_seq_cst);
-    atomic_fetch_add_explicit(&counters->live, amount, memory_order_seq_cst);
+    if (cls != STATE_BINDING) {
+        atomic_fetch_add_explicit(&counters->live, amount, memory_order_seq_cst);
+    }
 }
 
-static void refuse(struct state_actor *actor, struct actor_counters *counters)
+static void refuse(struct state_actor *actor, struct actor_counters *counters, unsigned cls)
 {
-    save(actor, &counters->refused, sizeof counters->refused);
-    counter_add(&counters->refused);
+    _Atomic(uint64_t) *refused = cls == STATE_BINDING ? &counters->unbound : &counters->refused;
+    save(actor, refused, sizeof *refused);
+    counter_add(refused);
 }
 
 /*
@@ -230,7 +233,8 @@ static bool limits_reserve(struct state_actor *actor, struct actor_counters *cou
     STEP();
     live_add(counters, cls, 1);
     STEP();
-    if (live_sum(state, SM_MAX_CLASSES) <= state->flow_limit && (limit == 0 || live_sum(state, cls) <= limit)) {
+    bool fits = cls == STATE_BINDING || live_sum(state, LIVE_FLOWS) <= state->flow_limit;
+    if (fits && (limit == 0 || live_sum(state, cls) <= limit)) {
         return true;
     }
     live_add(counters, cls, -1);
@@ -243,7 +247,7 @@ static struct flow *flow_make(struct state_actor *actor, struct shard *shard, un
 {
     struct state *state = actor->state;
     uint32_t bytes = state->bins[state->class_bin[cls]].units * STATE_UNIT;
-    uint8_t timers = state->classes[cls].timers, chunks = state->classes[cls].alloc_limit > 0;
+    uint8_t timers = state->classes[cls].timers, chunks = class_has_chunks(&state->classes[cls]);
     if (table_reserve(actor, shard) != 0 || timers_reserve(actor, shard, timers) != 0) {
         return NULL;
     }
@@ -266,16 +270,16 @@ int state_insert(struct state_actor *actor, uint32_t index, unsigned cls, const 
 {
     struct state *state = actor->state;
     struct shard *shard = shard_at(state, index);
-    assert(cls < state_class_count(state));
+    assert(cls < state_class_count(state) || cls == STATE_BINDING);
     struct actor_counters *counters = counters_of(actor, index);
     if (!limits_reserve(actor, counters, shard, cls)) {
-        refuse(actor, counters);
+        refuse(actor, counters, cls);
         return SM_E_LIMIT;
     }
     struct flow *flow = flow_make(actor, shard, cls, key, hash);
     if (flow == NULL) {
         live_add(counters, cls, -1);
-        refuse(actor, counters);
+        refuse(actor, counters, cls);
         return SM_E_LIMIT;
     }
     uint32_t mask;
@@ -289,7 +293,9 @@ int state_insert(struct state_actor *actor, uint32_t index, unsigned cls, const 
     count_add(shard, 1);
     STEP();
     shard->timers += flow->timers;
-    counter_add(&counters->created);
+    if (cls != STATE_BINDING) {
+        counter_add(&counters->created);
+    }
     *result = flow;
     return 0;
 }
@@ -299,6 +305,7 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
     struct state *state = actor->state;
     struct shard *shard = shard_at(state, index);
     unsigned slot = 0, cls = flow->cls;
+    bindings_release(actor, index, flow);
     struct group *group = slot_of(state, shard, flow, &slot);
     assert(group != NULL && shard->count > 0);
     bool tombstone = shard->table != 0 && group_empty(group->tags) == 0;
@@ -326,10 +333,13 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
         slab_free(actor, groups);
     }
     live_add(counters, cls, -1);
-    counter_add(&counters->closed);
+    if (cls != STATE_BINDING) {
+        counter_add(&counters->closed);
+    }
 }
 
-struct flow *state_next(const struct state *state, uint32_t index, uint32_t *cursor)
+/* The next entry of the table, a flow or a binding. */
+static struct flow *next_entry(const struct state *state, uint32_t index, uint32_t *cursor)
 {
     uint32_t mask;
     struct group *groups = shard_groups(shard_at(state, index), &mask);
@@ -344,6 +354,24 @@ struct flow *state_next(const struct state *state, uint32_t index, uint32_t *cur
         *cursor = (*cursor / GROUP_SLOTS + 1) * GROUP_SLOTS;
     }
     return NULL;
+}
+
+struct flow *state_next(const struct state *state, uint32_t index, uint32_t *cursor)
+{
+    struct flow *flow;
+    do {
+        flow = next_entry(state, index, cursor);
+    } while (flow != NULL && flow->cls == STATE_BINDING);
+    return flow;
+}
+
+const struct sm_key *state_binding_next(const struct state *state, uint32_t index, uint32_t *cursor)
+{
+    const struct flow *flow;
+    do {
+        flow = next_entry(state, index, cursor);
+    } while (flow != NULL && flow->cls != STATE_BINDING);
+    return flow != NULL ? &flow->key : NULL;
 }
 
 uint32_t state_shard_flows(const struct state *state, uint32_t shard)
@@ -378,8 +406,8 @@ void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes)
 bool state_is_full(const struct state *state, uint32_t shard, unsigned cls)
 {
     uint32_t limit = state->classes[cls].limit;
-    return state_shard_flows(state, shard) >= STATE_SHARD_FLOWS ||
-           live_sum(state, SM_MAX_CLASSES) >= state->flow_limit || (limit != 0 && live_sum(state, cls) >= limit);
+    return state_shard_flows(state, shard) >= STATE_SHARD_FLOWS || live_sum(state, LIVE_FLOWS) >= state->flow_limit ||
+           (limit != 0 && live_sum(state, cls) >= limit);
 }
 
 struct flow *state_earliest(const struct state *state, uint32_t shard, unsigned cls, unsigned slot, sm_time before)

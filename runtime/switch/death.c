@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "state/journal.h"
+#include "switch/bind.h"
 #include "switch/switch.h"
 
 /* Undo what was begun, and give back what was held. */
@@ -205,6 +206,8 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     if (!had_state)
         return;
     put_right(sw, slot);
+    if (s->distrusted && sw->bindings)
+        switch_bind_learn(sw); /* what it committed last was not taken back */
     unsigned flushes = pass_on(sw, slot, flush);
     requeue(sw, slot);
     for (unsigned i = 0; i < flushes; i++)

@@ -84,6 +84,7 @@ static int build(struct control *control, const struct service *service, uint64_
             .seed = seed,
             .memory = service->limits.memory,
             .flows = service->limits.flows,
+            .bindings = service->limits.bindings,
         };
         result = arena_create(&control->arena, &control->arena_fd, &arena, error);
     }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "switch/bind.h"
+
 static json_t *integer(uint64_t value)
 {
     return json_integer((json_int_t)value);
@@ -190,6 +192,19 @@ static json_t *memory(const struct sm_switch *sw)
     return object;
 }
 
+static json_t *bindings(const struct sm_switch *sw)
+{
+    json_t *object = json_object();
+    struct state_usage usage;
+
+    state_usage(sw->arena->state, &usage);
+    json_object_set_new(object, "live", integer(usage.bindings_live));
+    json_object_set_new(object, "limit", integer(sw->bindings_max));
+    json_object_set_new(object, "refused", integer(usage.bindings_refused));
+    json_object_set_new(object, "steered", integer(sw->bindings ? sw->bindings->steered : 0));
+    return object;
+}
+
 json_t *switch_report(struct sm_switch *sw)
 {
     static const char *const states[] = {"waiting", "running", "gated", "ended", "finished"};
@@ -216,6 +231,7 @@ json_t *switch_report(struct sm_switch *sw)
     json_object_set_new(report, "memory", memory(sw));
     json_object_set_new(report, "ports", ports(sw));
     json_object_set_new(report, "deaths", deaths(sw));
+    json_object_set_new(report, "bindings", bindings(sw));
     json_object_set_new(report, "time", integer(sw->clock));
     json_object_set_new(report, "first_time", integer(sw->first_time));
     json_object_set_new(report, "error", sw->error[0] ? json_string(sw->error) : json_null());

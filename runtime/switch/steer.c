@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "arena/prefetch.h"
+#include "switch/bind.h"
 #include "switch/switch.h"
 
 #define BUFFERS_AHEAD 8u /* free buffers whose lines are fetched before they are written */
@@ -178,6 +179,8 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     meta->caplen = frame->caplen;
     meta->len = frame->len;
     packet->shard = (uint16_t)state_shard_of(hash);
+    if (sw->bindings)
+        switch_bind_steer(sw, buffer);
     __builtin_prefetch(&sw->shards[packet->shard]); /* it is looked at when the whole burst has been admitted */
     audit_enter(&sw->audit, buffer, packet->shard, frame->data, frame->caplen, frame->len);
     return true;
@@ -261,7 +264,8 @@ unsigned switch_input(struct sm_switch *sw)
     for (unsigned i = 0; i < BUFFERS_AHEAD; i++)
         ahead = fetch_buffer(sw, ahead);
 
-    while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended) {
+    sw->paused = sw->paused && sw->in_flight > 0;
+    while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended && !sw->paused) {
         if (sw->gate_packet && sw->entered >= sw->gate_packet) {
             gated = true;
             break;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "switch/switch.h"
 
+#include "switch/bind.h"
+
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -75,6 +77,7 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
         sw->options = *options;
         sw->arena = options->arena;
         sw->pool = options->arena->pool;
+        sw->bindings_max = options->arena->bindings;
         sw->ports[0] = options->in;
         sw->ports[1] = options->out;
         sw->cannot_wait = options->in->is_interface;
@@ -132,6 +135,7 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
 
     sm_parser_destroy(sw->parser);
     audit_free(&sw->audit);
+    switch_bind_close(sw);
     free(sw->window);
     free(sw->packets);
     free(sw->late);
@@ -161,7 +165,7 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
     case OUT_RELEASED:
         if (entry->reason >= SM_SHARDS)
             return false;
-        return switch_released(sw, slot, entry->reason, entry->generation);
+        return switch_released(sw, slot, entry->reason, entry->buffer);
     case OUT_TICKED:
         s->ticking = false;
         return true;
@@ -205,7 +209,8 @@ unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
         const struct out_entry entry = s->out[s->out_tail & s->ring_mask];
         if (produced - s->out_tail > ANSWERS_AHEAD)
             fetch_answer(sw, s->out[(s->out_tail + ANSWERS_AHEAD) & s->ring_mask].buffer);
-        if (take_back_one(sw, slot, &entry))
+        bool sound = entry.bound == s->bind_tail || switch_bind_take(sw, slot, entry.bound);
+        if (sound && take_back_one(sw, slot, &entry))
             continue;
         switch_condemn(sw, slot, true, "returned a descriptor that it was not given");
         if (s->distrusted)
@@ -232,10 +237,12 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
                                      .late_last = POOL_NONE};
         snprintf(slot->name, sizeof slot->name, "%s", name);
         slot->channel = arena_channel(sw->arena, 0, i);
-        channel_reset(slot->channel, sw->buffers);
+        channel_reset(slot->channel, sw->buffers, sw->bindings_max);
         slot->ring_mask = slot->channel->ring_mask;
         slot->in = channel_in(slot->channel);
         slot->out = channel_out(slot->channel);
+        slot->bind = channel_bind(slot->channel);
+        slot->bind_mask = slot->channel->bind_mask;
         if (i >= sw->slot_count)
             sw->slot_count = i + 1;
         return (int)i;
@@ -253,6 +260,7 @@ void switch_slot_ready(struct sm_switch *sw, unsigned slot)
         sw->sends = sw->arena->registration.sends;
         sw->reason_count = sw->arena->registration.reason_count;
         sw->steering = sw->arena->steering;
+        switch_bind_open(sw);
     }
     atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
     switch_adopt_orphans(sw, slot);

@@ -93,6 +93,8 @@ struct switch_slot {
     uint32_t ring_mask; /* as in the channel, where a replica could write it */
     struct in_entry *in;
     struct out_entry *out;
+    struct bind_entry *bind;
+    uint32_t bind_mask, bind_tail;
     uint32_t in_head; /* written, published by the next publish() */
     uint32_t published;
     uint32_t out_tail;
@@ -168,6 +170,7 @@ struct sm_switch {
     struct arena *arena;
     enum switch_state state;
     struct pool_layout pool;
+    uint32_t bindings_max;
     bool registered; /* the next three hold: own copies, not to be read where replicas write */
     uint32_t sends, reason_count;
     enum sm_granularity steering;
@@ -200,6 +203,8 @@ struct sm_switch {
     struct sm_errbuf poison_error;
     uint32_t epoch; /* of the assignment; counts every change of owner */
 
+    struct switch_bindings *bindings; /* NULL: no class binds keys */
+
     struct window_place *window;
     uint32_t window_mask;
     uint64_t window_next; /* sequence of the next packet to leave */
@@ -208,6 +213,7 @@ struct sm_switch {
     struct sm_frame pending; /* received, waits for a buffer, a gate or its time */
     bool has_pending;
     bool input_ended;
+    bool paused;      /* nothing is read until what is under way is back: a packet may have bound a key */
     bool input_cut;   /* it was ended before its end, and is not an interface: what was written is not whole */
     int input_result; /* SM_E_END, SM_E_DAMAGED or SM_E_IO */
     struct sm_errbuf input_error; /* unless it ended well */

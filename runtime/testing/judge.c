@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "switch/bind.h"
+
 __attribute__((format(printf, 2, 3))) static void broke(struct sm_test *test, const char *format, ...)
 {
     va_list args;
@@ -44,6 +46,9 @@ void test_count(struct sm_test *test)
     result->flows_created = usage.flows_created;
     result->flows_refused = usage.flows_refused;
     result->flows_evicted = usage.flows_evicted;
+    result->bindings_live = usage.bindings_live;
+    result->bindings_refused = usage.bindings_refused;
+    result->bindings_steered = sw->bindings ? sw->bindings->steered : 0;
     result->memory_used = usage.memory_used;
     result->replicas_in_flight = sw->replicas_in_flight_max;
     result->damaged = sw->input_ended && sw->input_result != SM_E_END;
@@ -96,6 +101,9 @@ bool test_judge(struct sm_test *test, bool deep, bool end)
         judge_memory(test);
     if (end) {
         test_count(test);
+        if (sw->bindings && sw->bindings->count != test->result.bindings_live)
+            broke(test, "bound keys: the switch knows %u, there are %" PRIu64, sw->bindings->count,
+                  test->result.bindings_live);
         if (test->result.in + test->result.generated != test->result.out + test->result.dropped)
             broke(test,
                   "loss-free: %" PRIu64 " packets in and %" PRIu64 " made, %" PRIu64 " out and %" PRIu64 " dropped",

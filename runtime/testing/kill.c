@@ -40,6 +40,7 @@ static void bury(struct sm_test *test, unsigned slot)
         test->condemned = 0;
     if (test->options.ended)
         test->options.ended(member->replica, member->replica->user);
+    bind_forget(member->replica);
     free(member->replica);
     *member = (struct member){0};
     switch_slot_died(test->sw, slot);

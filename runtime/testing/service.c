@@ -103,8 +103,10 @@ int test_add_replica(struct sm_test *test, struct sm_errbuf *error)
     int result = member->replica ? start_member(test, (unsigned)slot, error) : SM_E_NO_MEMORY;
     if (result == 0)
         return slot;
-    if (member->replica)
+    if (member->replica) {
         replica_unbind(member->replica);
+        bind_forget(member->replica);
+    }
     free(member->replica);
     member->replica = NULL;
     switch_slot_died(test->sw, (unsigned)slot);
@@ -121,6 +123,7 @@ void test_remove_replica(struct sm_test *test, unsigned slot)
     switch_slot_died(test->sw, slot);
     if (test->options.ended)
         test->options.ended(member->replica, member->replica->user);
+    bind_forget(member->replica);
     free(member->replica);
     member->replica = NULL;
 }
@@ -153,6 +156,7 @@ static int open_arena(struct sm_test *test, int linktype, struct sm_errbuf *erro
         .linktype = linktype,
         .seed = options->seed | 1,
         .memory = options->memory ? options->memory : 32u << 20,
+        .bindings = options->max_bindings,
         .flows = options->max_flows ? options->max_flows : 65536,
         .small_buffers = options->buffers ? options->buffers : 512,
         .jumbo_buffers = 8,

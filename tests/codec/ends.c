@@ -22,7 +22,7 @@ const char *end_open(struct end *end, int (*setup)(struct sm_replica *replica))
 
     if (arena_create(&end->arena, &end->fd, &options, &error) != 0)
         return error.text;
-    channel_reset(arena_channel(end->arena, 0, 0), 1024);
+    channel_reset(arena_channel(end->arena, 0, 0), 1024, end->arena->bindings);
     end->replica = calloc(1, sizeof *end->replica);
     end->replica->registration = calloc(1, sizeof *end->replica->registration);
     strcpy(end->replica->registration->middlebox, "codec");

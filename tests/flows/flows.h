@@ -29,7 +29,7 @@ struct subject {
     const char *(*verdict)(const struct sm_test_result *result); /* after a run: what is wrong, or NULL; may be NULL */
 };
 
-extern const struct subject timeouts, evict, chunks, each, hooks;
+extern const struct subject timeouts, evict, chunks, each, hooks, bound;
 
 extern uint64_t noted[PACKETS];   /* by packet */
 extern _Atomic uint64_t mistakes; /* that a middlebox met, whatever its kind */

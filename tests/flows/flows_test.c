@@ -21,7 +21,7 @@
 uint64_t noted[PACKETS];
 _Atomic uint64_t mistakes;
 
-static const struct subject *const subjects[] = {&timeouts, &evict, &chunks, &each, &hooks};
+static const struct subject *const subjects[] = {&timeouts, &evict, &chunks, &each, &hooks, &bound};
 static char folder[] = "/tmp/splitmerge-flows-XXXXXX";
 static unsigned failures;
 

@@ -126,3 +126,67 @@ Test(limits, the_hold_of_an_interface)
     }
     cr_assert_gt(abandoned, 0, "a hold over its bound ends its move");
 }
+
+static void bind_some_key(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    struct sm_key key;
+    sm_flow flow;
+
+    (void)user;
+    if (sm_flow_create(replica, cls, packet, 0, &flow, NULL) != 0)
+        return;
+    sm_packet_key(packet, SM_BY_FLOW, &key);
+    key.a[3] ^= 0x55;
+    int result = sm_flow_bind(replica, cls, flow, &key);
+    cr_assert(result == 0 || result == SM_E_LIMIT, "%d", result);
+}
+
+static int setup_binding(struct sm_replica *replica, void **user)
+{
+    const struct sm_class_options options = {
+        .size = sizeof options, .name = "bind", .record_size = 8, .granularity = SM_BY_FLOW, .binds = "ip or ip6"};
+    const struct sm_class_options coarser = {
+        .size = sizeof options, .name = "pairs", .record_size = 8, .granularity = SM_BY_HOST_PAIR};
+    sm_class got;
+
+    int result = sm_class_register(replica, &options, &cls);
+    return result == 0 && *user ? sm_class_register(replica, &coarser, &got) : result;
+}
+
+static const struct sm_test_options binding = {.size = sizeof binding,
+                                               .capture = SM_SAMPLE,
+                                               .replicas = 3,
+                                               .schedule = true,
+                                               .max_bindings = 10,
+                                               .hold_bytes = 1 << 20,
+                                               .on_packet = bind_some_key,
+                                               .setup = setup_binding};
+
+Test(limits, bindings)
+{
+    for (unsigned waits = 0; waits < 2; waits++) {
+        struct sm_test_options options = binding;
+        struct sm_test *test;
+        struct sm_errbuf error;
+        options.cannot_wait = waits == 0;
+        options.seed = 5 + waits;
+        cr_assert_eq(sm_test_create(&test, &options, &error), 0, "%s", error.text);
+        sm_test_finish(test);
+        const struct sm_test_result *result = sm_test_result(test);
+        cr_assert_str_empty(result->broken, "%s", result->broken);
+        cr_assert_eq(result->bindings_live, 10);
+        cr_assert_gt(result->bindings_refused, 0);
+        sm_test_destroy(test, NULL);
+    }
+}
+
+Test(limits, bindings_need_steering_by_flow)
+{
+    struct sm_test_options options = binding;
+    struct sm_test *test;
+    struct sm_errbuf error;
+
+    options.user = &cls;
+    cr_assert_eq(sm_test_create(&test, &options, &error), SM_E_CONFLICT);
+    cr_assert(strstr(error.text, "'bind' binds keys") != NULL, "%s", error.text);
+}

@@ -199,3 +199,62 @@ Test(state_check, chunks)
     state_remove(f.actor, SHARD, owner);
     cr_assert_eq(state_check(f.state, NULL), 0, "all ended with the flow");
 }
+
+Test(state_check, bindings)
+{
+    const struct state_class binds = {.name = "binds", .record_size = 16, .binds = "ip"};
+    int id = state_class_add(f.state, &binds);
+    cr_assert_geq(id, 0);
+    struct flow *owner = insert_key(f.actor, SHARD, (unsigned)id, 1000);
+    struct flow *other = insert_key(f.actor, SHARD, (unsigned)id, 1001);
+    struct sm_key key;
+    uint64_t hash = 0;
+    for (uint32_t i = 0; i < SM_MAX_BINDINGS; i++) {
+        key = key_of(2000 + i);
+        hash = state_hash(f.state, &key);
+        cr_assert_eq(state_bind(f.actor, SHARD, owner, &key, hash), 0);
+        cr_assert_eq(state_bind(f.actor, SHARD, owner, &key, hash), 0, "once more changes nothing");
+        cr_assert_eq(state_bind(f.actor, SHARD, other, &key, hash), SM_E_CONFLICT);
+        cr_assert_eq(state_bound(f.state, SHARD, &key, hash), owner);
+        cr_assert_null(state_bound(f.state, SHARD + 1, &key, hash), "only in its own shard");
+    }
+    struct sm_key more = key_of(3000);
+    uint64_t more_hash = state_hash(f.state, &more);
+    cr_assert_eq(state_bind(f.actor, SHARD, owner, &more, more_hash), SM_E_LIMIT, "of a flow");
+    for (uint32_t i = SM_MAX_BINDINGS; i < 20; i++) {
+        struct sm_key another = key_of(2000 + i);
+        cr_assert_eq(state_bind(f.actor, SHARD, other, &another, state_hash(f.state, &another)), 0);
+    }
+    cr_assert_eq(state_bind(f.actor, SHARD, other, &more, more_hash), SM_E_LIMIT, "in all");
+    struct state_usage usage;
+    state_usage(f.state, &usage);
+    cr_assert(usage.bindings_live == 20 && usage.bindings_refused == 1 && usage.flows_live == 62);
+    cr_assert_eq(state_check(f.state, NULL), 0);
+
+    struct flow_chunks *head = flow_object(owner);
+    struct binding *first = flow_record(flow_at(f.state, head->bindings));
+    PLANT("a lost list of bindings", head->bindings, 0);
+    PLANT("a list of bindings cut short", first->next, 0);
+    PLANT("a list of bindings in a circle", first->next, head->bindings);
+    PLANT("another's binding", first->flow, flow_ref(f.state, flow));
+    PLANT("a binding to nothing", first->flow, 1);
+
+    cr_assert_eq(state_unbind(f.actor, SHARD, other, &key, hash), SM_E_NOT_FOUND);
+    cr_assert_eq(state_unbind(f.actor, SHARD, owner, &key, hash), 0);
+    cr_assert_null(state_bound(f.state, SHARD, &key, hash));
+    uint32_t cursor = 0, count = 0;
+    while (state_binding(f.state, owner, &cursor) != NULL) {
+        count++;
+    }
+    cr_assert_eq(count, SM_MAX_BINDINGS - 1);
+    cursor = count = 0;
+    while (state_next(f.state, SHARD, &cursor) != NULL) {
+        count++;
+    }
+    cr_assert_eq(count, 62, "bindings are no flows");
+    state_remove(f.actor, SHARD, owner);
+    state_remove(f.actor, SHARD, other);
+    state_usage(f.state, &usage);
+    cr_assert_eq(usage.bindings_live, 0, "they end with their flows");
+    cr_assert_eq(state_check(f.state, NULL), 0);
+}

@@ -20,7 +20,7 @@ struct fixture {
 
 static inline struct fixture fixture_open(uint64_t memory, uint32_t flows)
 {
-    struct state_config config = {.memory = memory, .flows = flows};
+    struct state_config config = {.memory = memory, .flows = flows, .bindings = 20};
     for (unsigned i = 0; i < sizeof config.secret; i++) {
         config.secret[i] = (uint8_t)(i * 37 + 11);
     }
