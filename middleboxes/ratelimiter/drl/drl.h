@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef RATELIMITER_DRL_H
+#define RATELIMITER_DRL_H
+
+/*
+ * Distributed rate limiting: one limit, enforced by limiters on several hosts that tell each other how much they see
+ * (Raghavan et al., "Cloud Control with Distributed Rate Limiting", SIGCOMM 2007, section 4).
+ *
+ * Pure: packets, updates from peers and the ends of intervals come in; verdicts and updates to peers go out. No socket,
+ * no clock, no I/O; memory is allocated by drl_create() alone. A simulator runs what a host runs. One thread.
+ *
+ * Rates are bytes a second, sizes bytes, times nanoseconds that never go back.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum drl_mode {
+    DRL_SPLIT, /* 1/N of the limit each, whatever the others do: the paper's strawman */
+    DRL_GTB,   /* global token bucket: drained by own packets, and by the others' last reported rates */
+    DRL_GRD,   /* global random drop: as much as demand exceeds the limit */
+    DRL_FPS,   /* flow proportional share: a local bucket, its rate by the flows that are not limited elsewhere */
+    DRL_MODES
+};
+
+extern const char *const drl_mode_names[DRL_MODES];
+
+#define DRL_MAX_LIMITERS 4096u
+#define DRL_MAX_FANOUT 64u
+
+struct drl_options {
+    enum drl_mode mode;
+    double rate;          /* of the whole limit */
+    double burst;         /* depth of a bucket; the paper's baseline: 75000 */
+    uint64_t interval_ns; /* between estimates, and between updates; the paper: 50 ms */
+    unsigned limiters;    /* this one too; 1..DRL_MAX_LIMITERS */
+    unsigned self;        /* this one's number, from 0 */
+    unsigned fanout;      /* peers told at the end of an interval, at most DRL_MAX_FANOUT; all, where that suffices */
+    uint64_t seed;        /* not 0 */
+};
+
+/* What a limiter tells a peer. Of a full mesh, `value` is its own and `weight` 1; of gossip, a share of its mass. */
+struct drl_update {
+    uint32_t from;
+    uint32_t sequence; /* of the updates between these two, from 1 */
+    double value;
+    double weight;
+};
+
+struct drl;
+
+/* NULL: out of memory, or options out of range. `now` is the start. */
+struct drl *drl_create(const struct drl_options *options, uint64_t now);
+void drl_destroy(struct drl *drl);
+
+/* Whether the packet conforms. `flow` tells flows apart: a hash of its key. */
+bool drl_packet(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes);
+
+/*
+ * The end of an interval (interval_ns after the one before, late is well): estimates, and sets what is allowed until
+ * the next. Fills to[i], update[i] (room for DRL_MAX_FANOUT), to be sent; returns how many.
+ */
+unsigned drl_interval(struct drl *drl, uint64_t now, uint32_t *to, struct drl_update *update);
+
+/* An update has come. Old and repeated ones, and those from nobody, are ignored: false. */
+bool drl_receive(struct drl *drl, const struct drl_update *update);
+
+/* For people: what this limiter would let through now, a second; what it believes that the others have. */
+double drl_allowed(const struct drl *drl);
+double drl_remote(const struct drl *drl);
+
+#endif
