@@ -18,12 +18,13 @@
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
-    "usage: sm-bench forward | move | library | all [options]\n"
+    "usage: sm-bench forward | move | library | all | drl [options]\n"
     "\n"
     "  forward   packets a second through the switch and one replica, against a bare ring\n"
     "  move      moving all flows between two replicas while packets flow, against copying them\n"
     "  library   CPU time of a packet in the rate limiter, against the same limiter over a plain table\n"
     "  all       all of these\n"
+    "  drl       the experiments of Distributed Rate Limiting (SIGCOMM 2007), simulated; one seed, no repetitions\n"
     "\n"
     "  --repeat N    measure so often and give medians (default 7)\n"
     "  --seconds S   one measurement's length (default 1)\n"
@@ -38,7 +39,13 @@ static const char usage[] =
 static const struct {
     const char *name;
     experiment_fn *run;
-} experiments[] = {{"forward", bench_forward}, {"move", bench_move}, {"library", bench_library}};
+    bool apart; /* not one of `all` */
+} experiments[] = {
+    {"forward", bench_forward, false},
+    {"move", bench_move, false},
+    {"library", bench_library, false},
+    {"drl", bench_drl, true},
+};
 
 #define EXPERIMENTS (sizeof experiments / sizeof experiments[0])
 
@@ -110,7 +117,7 @@ static int run(const struct bench_options *options, const char *name)
     report.parameters = json_object();
     for (unsigned i = 0; status == EXIT_DONE && i < EXPERIMENTS; i++) {
         struct sm_errbuf error = {{0}};
-        if (strcmp(name, "all") != 0 && strcmp(name, experiments[i].name) != 0)
+        if (strcmp(name, experiments[i].name) != 0 && (strcmp(name, "all") != 0 || experiments[i].apart))
             continue;
         if (isatty(STDERR_FILENO))
             fprintf(stderr, "sm-bench: measuring %s ...\n", experiments[i].name);
@@ -187,10 +194,10 @@ int main(int argc, char **argv)
             return status;
     }
     if (argc - optind != 1)
-        return usage_error("expected forward, move, library or all", argc > optind ? argv[optind + 1] : NULL);
+        return usage_error("expected forward, move, library, all or drl", argc > optind ? argv[optind + 1] : NULL);
     for (unsigned i = 0; i < EXPERIMENTS; i++)
         known |= strcmp(argv[optind], experiments[i].name) == 0;
     if (!known && strcmp(argv[optind], "all") != 0)
-        return usage_error("expected forward, move, library or all, got", argv[optind]);
+        return usage_error("expected forward, move, library, all or drl, got", argv[optind]);
     return run_apart(&options, argv[optind]);
 }

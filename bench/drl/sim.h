@@ -31,7 +31,7 @@ struct sim_flow {
     double access;              /* most bytes a second; changes to access_later at access_at_ns, unless that is 0 */
     double access_later;
     uint64_t access_at_ns;
-    uint32_t packets;   /* 0: no end; else it ends after so many, and a new one starts after think_ns (exponential) */
+    uint32_t packets; /* 0: no end; else it ends after so many, and a new one starts after think_ns (exponential) */
     uint64_t think_ns;
 };
 

@@ -3,8 +3,8 @@
 #define SM_BENCH_DRL_TCP_H
 
 /*
- * How much a TCP source has under way: Reno (RFC 5681) and CUBIC (RFC 9438) in packets, without a sequence of bytes: each
- * packet is answered once, by an acknowledgement or by its loss. One loss a window shrinks it. A loss behind which
+ * How much a TCP source has under way: Reno (RFC 5681) and CUBIC (RFC 9438) in packets, without a sequence of bytes:
+ * each packet is answered once, by an acknowledgement or by its loss. One loss a window shrinks it. A loss behind which
  * nothing is under way is found by the tail probe (RFC 8985); if that is lost too, by the timer, which backs off.
  */
 

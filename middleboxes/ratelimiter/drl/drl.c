@@ -69,9 +69,8 @@ unsigned drl_interval(struct drl *drl, uint64_t now, uint32_t *to, struct drl_up
 
 bool drl_receive(struct drl *drl, const struct drl_update *update)
 {
-    /* A share of a mass may be below nothing: the value has shrunk while most of it was elsewhere. */
-    bool sound = isfinite(update->value) && isfinite(update->weight) && update->weight > 0 &&
-                 update->weight <= drl->options.limiters;
+    /* Mass may be below nothing: the value has shrunk while most of it was elsewhere. */
+    bool sound = isfinite(update->value) && isfinite(update->weight) && update->weight > 0;
 
     return sound && gossip_hear(&drl->gossip, update);
 }

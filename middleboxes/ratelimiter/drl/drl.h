@@ -39,7 +39,7 @@ struct drl_options {
     uint64_t seed;        /* not 0 */
 };
 
-/* What a limiter tells a peer. Of a full mesh, `value` is its own and `weight` 1; of gossip, a share of its mass. */
+/* What a limiter tells a peer. Of a full mesh, `value` is its own and `weight` 1; of gossip, the mass given in all. */
 struct drl_update {
     uint32_t from;
     uint32_t sequence; /* of the updates between these two, from 1 */

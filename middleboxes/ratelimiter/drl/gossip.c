@@ -86,12 +86,11 @@ unsigned gossip_tell(struct gossip *gossip, double own, uint64_t *random, uint32
     double share = 1.0 / (gossip->fanout + 1);
     for (unsigned i = 0; i < gossip->fanout; i++) {
         to[i] = pick(gossip, random, to, i);
+        struct gossip_peer *peer = &gossip->peers[to[i]];
+        peer->given_value += gossip->value * share;
+        peer->given_weight += gossip->weight * share;
         update[i] = (struct drl_update){
-            .from = gossip->self,
-            .sequence = ++gossip->peers[to[i]].sent,
-            .value = gossip->value * share,
-            .weight = gossip->weight * share,
-        };
+            .from = gossip->self, .sequence = ++peer->sent, .value = peer->given_value, .weight = peer->given_weight};
     }
     gossip->value *= share;
     gossip->weight *= share;
@@ -107,9 +106,12 @@ bool gossip_hear(struct gossip *gossip, const struct drl_update *update)
 
     if (ahead == 0 || ahead > UINT32_MAX / 2)
         return false;
+    if (!gossip->mesh) {
+        gossip->value += update->value - peer->value;
+        gossip->weight += update->weight - peer->weight;
+    }
     peer->heard = update->sequence;
     peer->value = update->value;
-    gossip->value += gossip->mesh ? 0 : update->value * ahead;
-    gossip->weight += gossip->mesh ? 0 : update->weight * ahead;
+    peer->weight = update->weight;
     return true;
 }

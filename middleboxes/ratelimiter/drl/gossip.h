@@ -5,13 +5,15 @@
 /*
  * The sum of a value over all limiters, by updates that may be lost, late, repeated or out of order.
  *
- * Full mesh, where the fan-out reaches everybody: each tells each its value, and the sum is that of the last ones heard.
+ * Full mesh, where the fan-out reaches everybody: each tells each its value, and the sum is that of the last ones
+ * heard.
  *
  * Gossip, where it does not: push-sum (Kempe, Dobra, Gehrke, FOCS 2003). Each limiter has a mass of value and weight,
- * first its own value and 1; at the end of an interval it keeps one share and sends one to each of `fanout` random
- * peers. value / weight goes towards the average everywhere, and a change of the own value is added to the mass. Mass
- * that is lost on the way would be missing for ever: updates between two limiters are numbered, and what comes after a
- * gap counts for the missed ones too.
+ * first its own value and 1; at the end of an interval it keeps one share and gives one to each of `fanout` random
+ * peers. value / weight goes towards the average everywhere, and a change of the own value is added to the mass. An
+ * update says how much mass the sender has given to this peer in all, and the receiver takes what it has not taken yet:
+ * so mass that is lost on the way comes with the next update, and repeated or late ones do nothing. (The paper scales
+ * the next update by the number that were missed; what is lost while values change then stays wrong for ever.)
  *
  * A limiter that hears nothing keeps what it heard last: a mass that is not exchanged stays in proportion.
  */
@@ -22,8 +24,9 @@
 struct drl_update;
 
 struct gossip_peer {
-    uint32_t sent, heard; /* sequences */
-    double value;         /* full mesh: its last */
+    uint32_t sent, heard;             /* sequences */
+    double value, weight;             /* heard last */
+    double given_value, given_weight; /* gossip: to it, in all */
 };
 
 struct gossip {

@@ -15,10 +15,10 @@
 
 #include "drl/internal.h"
 
-#define RESAMPLE 0.03     /* how probably a packet's flow takes the place of the slowest in a full sample */
-#define QUIET 100.0         /* bytes a second: less is nobody */
+#define RESAMPLE 0.03        /* how probably a packet's flow takes the place of the slowest in a full sample */
+#define QUIET 100.0          /* bytes a second: less is nobody */
 #define FIRST_PACKETS 3000.0 /* bytes that are let through where nobody was */
-#define REGIME_DAMPING 0.5 /* of a weight, when FPS goes from one way of finding it to the other */
+#define REGIME_DAMPING 0.5   /* of a weight, when FPS goes from one way of finding it to the other */
 
 static bool take_locally(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes)
 {
