@@ -49,7 +49,7 @@ int sm_port_fd_none(struct sm_port *port)
     return -1;
 }
 
-sm_time sm_frame_time(const struct sm_port *port, const struct sm_frame *frame)
+sm_time sm_frame_time_any(const struct sm_port *port, const struct sm_frame *frame)
 {
     const uint64_t most = INT64_MAX;
     __int128 ns = (__int128)frame->seconds * 1000000000 + (__int128)frame->fraction * (port->nanoseconds ? 1 : 1000);

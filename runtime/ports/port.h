@@ -56,7 +56,16 @@ struct sm_port_ops {
 };
 
 /* Time of a frame in nanoseconds since 1970, clamped to [0, 2^63). */
-sm_time sm_frame_time(const struct sm_port *port, const struct sm_frame *frame);
+sm_time sm_frame_time_any(const struct sm_port *port, const struct sm_frame *frame);
+
+static inline sm_time sm_frame_time(const struct sm_port *port, const struct sm_frame *frame)
+{
+    uint64_t seconds = (uint64_t)frame->seconds, fraction = (uint64_t)frame->fraction;
+
+    if (__builtin_expect(seconds > UINT32_MAX || fraction > UINT32_MAX, 0))
+        return sm_frame_time_any(port, frame);
+    return (sm_time){seconds * 1000000000u + (port->nanoseconds ? fraction : fraction * 1000u)};
+}
 
 /*
  * Open a capture file for reading: pcap, pcapng, either gzipped (read through a pipe from gzip -dc), "-": standard

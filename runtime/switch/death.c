@@ -129,7 +129,7 @@ static void hand_over(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool
     packet->late = false;
     packet->deaths = culprit ? packet->deaths + 1 : 0;
     if (packet->deaths >= SWITCH_POISON_DEATHS) {
-        switch_reserve_free(sw, packet, 0);
+        switch_reserve_free(sw, buffer, 0);
         switch_keep_poison(sw, buffer);
         switch_drop(sw, buffer, DROP_POISON);
         return;

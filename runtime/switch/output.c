@@ -16,6 +16,8 @@
 #include "switch/fault.h"
 #include "switch/switch.h"
 
+#define ANSWERS_AHEAD 8u /* whose lines are fetched before they are handled */
+
 static bool is_tap(const struct sm_switch *sw)
 {
     return sw->arena->mode == ARENA_TAP;
@@ -102,37 +104,47 @@ void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason)
     settle(sw, buffer, true, true);
 }
 
-/* A replica's answer to a packet; the caller has checked that the buffer was in its ring. */
-void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *entry)
+/* Nothing more can be sent because of the last packet. */
+static void forget_last(struct sm_switch *sw, struct switch_slot *slot)
 {
-    struct switch_packet *packet = &sw->packets[buffer];
-    struct switch_slot *slot = &sw->slots[packet->slot];
+    if (slot->last_buffer != POOL_NONE)
+        switch_reserve_free(sw, slot->last_buffer, slot->last_used);
+    slot->last_buffer = POOL_NONE;
+}
+
+/* A replica's answer to a packet; the caller has checked that the buffer was in its ring. */
+static void take_packet(struct sm_switch *sw, struct switch_slot *slot, const struct out_entry *entry)
+{
+    struct switch_packet *packet = &sw->packets[entry->buffer];
 
     slot->in_flight--;
     slot->packets++;
     if (sw->sends > 0) {
-        switch_reserve_free(sw, &slot->last, slot->last_used);
+        forget_last(sw, slot);
         slot->last = *packet;
+        slot->last_buffer = entry->buffer;
         slot->last_used = 0;
     }
     if (packet->late)
-        switch_late_back(sw, packet->slot, buffer);
-    if (entry->verdict == VERDICT_DROP && !is_tap(sw)) {
-        bool known = entry->reason < sw->reason_count;
-        sw->dropped[known ? SWITCH_DROP_COUNT + entry->reason : DROP_UNKNOWN]++;
-        settle(sw, buffer, true, entry->written);
-    } else {
-        settle(sw, buffer, false, entry->written);
-    }
+        switch_late_back(sw, packet->slot, entry->buffer);
+    bool drop = entry->verdict == VERDICT_DROP && !is_tap(sw);
+    if (drop)
+        sw->dropped[entry->reason < sw->reason_count ? SWITCH_DROP_COUNT + entry->reason : DROP_UNKNOWN]++;
+    settle(sw, entry->buffer, drop, entry->written);
 }
 
-void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out_entry *entry)
+/* A packet that was sent because of the last one. False: it is not of that one's reserve, or of no possible length. */
+static bool take_generated(struct sm_switch *sw, struct switch_slot *slot, const struct out_entry *entry)
 {
-    struct switch_slot *s = &sw->slots[slot];
-    struct switch_packet *packet = &sw->packets[entry->buffer];
-    const struct switch_packet *cause = &s->last;
+    const struct switch_packet *cause = &slot->last;
+    const struct switch_reserve *reserve = slot->last_buffer != POOL_NONE ? &sw->reserves[slot->last_buffer] : NULL;
 
+    if (!reserve || slot->last_used == reserve->count || entry->buffer != reserve->buffers[slot->last_used] ||
+        entry->length == 0 || entry->length > SM_MAX_SEND_BYTES)
+        return false;
+    slot->last_used++;
     sw->generated++;
+    struct switch_packet *packet = &sw->packets[entry->buffer];
     packet->seconds = cause->seconds;
     packet->fraction = cause->fraction;
     packet->from = cause->from;
@@ -141,7 +153,7 @@ void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out
     packet->place = PLACE_WINDOW;
     if (!sw->options.order_arrival) {
         leave_generated(sw, entry->buffer);
-        return;
+        return true;
     }
     struct window_place *place = &sw->window[cause->sequence & sw->window_mask];
     if (place->generated_head == POOL_NONE)
@@ -149,6 +161,79 @@ void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out
     else
         sw->packets[place->generated_tail].next = entry->buffer;
     place->generated_tail = entry->buffer;
+    return true;
+}
+
+/* Everything a replica writes is checked here before it is used; what does not hold is the end of trust in it. */
+static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_entry *entry)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    const struct switch_packet *packet = entry->buffer < sw->buffers ? &sw->packets[entry->buffer] : NULL;
+
+    switch (entry->kind) {
+    case OUT_PACKET:
+        if (!packet || packet->place != PLACE_RING || packet->slot != slot)
+            return false;
+        take_packet(sw, s, entry);
+        return true;
+    case OUT_GENERATED:
+        return take_generated(sw, s, entry);
+    case OUT_RELEASED:
+        if (entry->reason >= SM_SHARDS)
+            return false;
+        return switch_released(sw, slot, entry->reason, entry->buffer);
+    case OUT_TICKED:
+        s->ticking = false;
+        return true;
+    case OUT_PROGRESS:
+        return true;
+    case OUT_QUERIED:
+        if (!sw->query.active || sw->query.slot != slot)
+            return false;
+        sw->query.active = false;
+        switch_notify(sw, NOTICE_QUERIED);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The lines of an answer that will soon be handled. */
+static void fetch_answer(const struct sm_switch *sw, uint32_t buffer)
+{
+    if (buffer >= sw->buffers)
+        return;
+    __builtin_prefetch(&sw->packets[buffer]);
+    __builtin_prefetch(&sw->audit.tickets[buffer]);
+    __builtin_prefetch(pool_data(&sw->pool, buffer));
+}
+
+unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
+{
+    struct switch_slot *s = &sw->slots[slot];
+    uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
+    uint32_t produced = commit_produced(commit);
+    uint32_t n = produced - s->out_tail;
+
+    if (s->distrusted)
+        return 0;
+    if (n > s->ring_mask + 1) {
+        switch_condemn(sw, slot, true, "committed more than its ring holds");
+        return 0;
+    }
+    for (; s->out_tail != produced; s->out_tail++) {
+        const struct out_entry entry = s->out[s->out_tail & s->ring_mask];
+        if (produced - s->out_tail > ANSWERS_AHEAD)
+            fetch_answer(sw, s->out[(s->out_tail + ANSWERS_AHEAD) & s->ring_mask].buffer);
+        bool sound = entry.bound == s->bind_tail || switch_bind_take(sw, slot, entry.bound);
+        if (sound && take_back_one(sw, slot, &entry))
+            continue;
+        switch_condemn(sw, slot, true, "returned a descriptor that it was not given");
+        if (s->distrusted)
+            break; /* what came before stands */
+    }
+    forget_last(sw, s);
+    return n;
 }
 
 void switch_output_poll(struct sm_switch *sw)

@@ -94,7 +94,7 @@ static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buff
     bool moving = shard->move.state == MOVE_RELEASING;
 
     if (!moving && sw->cannot_wait && sw->hold_bytes > sw->options.hold_bytes) {
-        switch_reserve_free(sw, packet, 0);
+        switch_reserve_free(sw, buffer, 0);
         switch_drop(sw, buffer, DROP_HOLD);
         return;
     }
@@ -127,7 +127,7 @@ void switch_steer(struct sm_switch *sw, uint32_t buffer)
         return;
     }
     if (shard->owner == SWITCH_NONE) {
-        switch_reserve_free(sw, packet, 0);
+        switch_reserve_free(sw, buffer, 0);
         switch_drop(sw, buffer, DROP_NO_REPLICA);
         return;
     }
@@ -142,7 +142,7 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
 {
     struct switch_packet *packet = &sw->packets[buffer];
     struct packet_meta *meta = pool_meta(&sw->pool, buffer);
-    struct sm_parsed parsed;
+    struct sm_parsed *parsed = (struct sm_parsed *)(void *)meta; /* the first part of it */
 
     packet->sequence = sw->admitted++;
     sw->entered++;
@@ -158,27 +158,24 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
 
     /* Here and below the port's copy of the bytes is read: it is in the cache, the buffer may just be on its way there.
      */
-    sm_parse(sw->parser, port->linktype, frame->data, frame->caplen, frame->len, (sm_time){sw->clock}, &parsed);
-    memcpy(pool_data(&sw->pool, buffer), frame->data, frame->caplen);
-    if (parsed.headers.family == 0) {
-        switch_reserve_free(sw, packet, 0);
+    sm_parse(sw->parser, port->linktype, frame->data, frame->caplen, frame->len, (sm_time){sw->clock}, parsed);
+    memcpy((uint8_t *)meta + POOL_DATA_OFFSET, frame->data, frame->caplen);
+    if (parsed->headers.family == 0) {
+        switch_reserve_free(sw, buffer, 0);
         audit_enter(&sw->audit, buffer, SM_SHARDS, frame->data, frame->caplen, frame->len);
         switch_unprocessed(sw, buffer);
         return false;
     }
     struct sm_key other;
-    const struct sm_key *key = &parsed.key;
+    const struct sm_key *key = &parsed->key;
     if (sw->steering != SM_BY_FLOW) {
-        sm_parsed_key(&parsed, frame->data, frame->caplen, sw->steering, &other);
+        sm_parsed_key(parsed, frame->data, frame->caplen, sw->steering, &other);
         key = &other;
     }
-    uint64_t hash = state_hash(sw->arena->state, key);
-    meta->key = parsed.key;
-    meta->headers = parsed.headers;
-    meta->hash = hash;
+    meta->hash = state_hash(sw->arena->state, key);
     meta->caplen = frame->caplen;
     meta->len = frame->len;
-    packet->shard = (uint16_t)state_shard_of(hash);
+    packet->shard = (uint16_t)state_shard_of(meta->hash);
     if (sw->bindings)
         switch_bind_steer(sw, buffer);
     __builtin_prefetch(&sw->shards[packet->shard]); /* it is looked at when the whole burst has been admitted */
@@ -244,14 +241,16 @@ static bool no_room(struct sm_switch *sw, const struct sm_port *port)
     return true;
 }
 
-/* Fetch the lines that admit() writes of a free buffer; the replica's core may hold them. Returns the next one. */
-static uint32_t fetch_buffer(const struct sm_switch *sw, uint32_t buffer)
+/* Fetch the lines that admit() writes of the `n`th small buffer from now on; the replica's core may hold them. */
+static inline void fetch_buffer(const struct sm_switch *sw, uint32_t n)
 {
-    if (buffer == POOL_NONE)
-        return POOL_NONE;
-    prefetch_for_write(pool_meta(&sw->pool, buffer));
-    prefetch_for_write(pool_data(&sw->pool, buffer));
-    return sw->packets[buffer].next;
+    const struct switch_stack *free = &sw->free_small;
+
+    if (free->count < n)
+        return;
+    const uint8_t *start = (const uint8_t *)pool_meta(&sw->pool, free->buffers[free->count - n]);
+    prefetch_for_write(start);
+    prefetch_for_write(start + POOL_DATA_OFFSET);
 }
 
 unsigned switch_input(struct sm_switch *sw)
@@ -259,10 +258,9 @@ unsigned switch_input(struct sm_switch *sw)
     uint32_t admitted[CHANNEL_BURST];
     unsigned done = 0, count = 0;
     bool gated = false;
-    uint32_t ahead = sw->free_small; /* runs before what is taken */
 
-    for (unsigned i = 0; i < BUFFERS_AHEAD; i++)
-        ahead = fetch_buffer(sw, ahead);
+    for (unsigned i = 1; i <= BUFFERS_AHEAD; i++)
+        fetch_buffer(sw, i);
 
     sw->paused = sw->paused && sw->in_flight > 0;
     while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended && !sw->paused) {
@@ -284,7 +282,7 @@ unsigned switch_input(struct sm_switch *sw)
             break;
         bool fits = sw->pending.caplen <= POOL_JUMBO_BYTES - POOL_DATA_OFFSET;
         uint32_t buffer = fits ? switch_buffer_take(sw, sw->pending.caplen) : POOL_NONE;
-        if (buffer != POOL_NONE && !switch_reserve_take(sw, buffer)) {
+        if (buffer != POOL_NONE && sw->sends > 0 && !switch_reserve_take(sw, buffer)) {
             switch_buffer_free(sw, buffer);
             buffer = POOL_NONE;
         }
@@ -295,7 +293,7 @@ unsigned switch_input(struct sm_switch *sw)
         sw->clock = time;
         sw->has_pending = false;
         done++;
-        ahead = fetch_buffer(sw, ahead);
+        fetch_buffer(sw, BUFFERS_AHEAD);
         if (buffer != POOL_NONE && admit(sw, &sw->pending, buffer, port))
             admitted[count++] = buffer;
     }

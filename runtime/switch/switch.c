@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #define FRAGMENTS 65536u /* entries of the fragment table */
-#define ANSWERS_AHEAD 8u /* whose lines are fetched before they are handled */
 
 static uint64_t clock_ns(const struct sm_switch *sw, clockid_t clock)
 {
@@ -53,18 +52,20 @@ static int allocate(struct sm_switch *sw)
         places *= 2;
     sw->window_mask = places - 1;
     sw->window = malloc(places * sizeof *sw->window);
-    sw->packets = calloc(sw->buffers, sizeof *sw->packets);
+    sw->packets = aligned_alloc(_Alignof(struct switch_packet), sw->buffers * sizeof *sw->packets);
+    sw->reserves = calloc(sw->buffers, sizeof *sw->reserves);
     sw->late = calloc(sw->buffers, sizeof *sw->late);
-    if (!sw->window || !sw->packets || !sw->late || audit_init(&sw->audit, sw->buffers) != 0 ||
+    sw->free_small.buffers = malloc(sw->buffers * sizeof *sw->free_small.buffers);
+    sw->free_jumbo.buffers = malloc(sw->buffers * sizeof *sw->free_jumbo.buffers);
+    if (!sw->window || !sw->packets || !sw->reserves || !sw->late || !sw->free_small.buffers ||
+        !sw->free_jumbo.buffers || audit_init(&sw->audit, sw->buffers) != 0 ||
         sm_parser_create(&sw->parser, FRAGMENTS) != 0)
         return SM_E_NO_MEMORY;
     for (uint32_t i = 0; i < places; i++)
         sw->window[i] = (struct window_place){.buffer = POOL_NONE, .generated_head = POOL_NONE};
-    sw->free_small = sw->free_jumbo = POOL_NONE;
     for (uint32_t i = sw->buffers; i-- > 0;) {
-        uint32_t *list = i < pool->small_count ? &sw->free_small : &sw->free_jumbo;
-        sw->packets[i].next = *list;
-        *list = i;
+        sw->packets[i] = (struct switch_packet){.place = PLACE_RESERVE};
+        switch_buffer_free(sw, i);
     }
     return 0;
 }
@@ -138,86 +139,12 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
     switch_bind_close(sw);
     free(sw->window);
     free(sw->packets);
+    free(sw->reserves);
     free(sw->late);
+    free(sw->free_small.buffers);
+    free(sw->free_jumbo.buffers);
     free(sw);
     return result;
-}
-
-/* Everything a replica writes is checked here before it is used; what does not hold is the end of trust in it. */
-static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_entry *entry)
-{
-    struct switch_slot *s = &sw->slots[slot];
-    const struct switch_packet *packet = entry->buffer < sw->buffers ? &sw->packets[entry->buffer] : NULL;
-
-    switch (entry->kind) {
-    case OUT_PACKET:
-        if (!packet || packet->place != PLACE_RING || packet->slot != slot)
-            return false;
-        switch_back(sw, entry->buffer, entry);
-        return true;
-    case OUT_GENERATED:
-        if (s->last_used == s->last.reserve_count || entry->buffer != s->last.reserve[s->last_used] ||
-            entry->length == 0 || entry->length > SM_MAX_SEND_BYTES)
-            return false;
-        s->last_used++;
-        switch_back_generated(sw, slot, entry);
-        return true;
-    case OUT_RELEASED:
-        if (entry->reason >= SM_SHARDS)
-            return false;
-        return switch_released(sw, slot, entry->reason, entry->buffer);
-    case OUT_TICKED:
-        s->ticking = false;
-        return true;
-    case OUT_PROGRESS:
-        return true;
-    case OUT_QUERIED:
-        if (!sw->query.active || sw->query.slot != slot)
-            return false;
-        sw->query.active = false;
-        switch_notify(sw, NOTICE_QUERIED);
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* The lines of an answer that will soon be handled. */
-static void fetch_answer(const struct sm_switch *sw, uint32_t buffer)
-{
-    if (buffer >= sw->buffers)
-        return;
-    __builtin_prefetch(&sw->packets[buffer]);
-    __builtin_prefetch(&sw->audit.tickets[buffer]);
-    __builtin_prefetch(pool_data(&sw->pool, buffer));
-}
-
-unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
-{
-    struct switch_slot *s = &sw->slots[slot];
-    uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
-    uint32_t produced = commit_produced(commit);
-    uint32_t n = produced - s->out_tail;
-
-    if (s->distrusted)
-        return 0;
-    if (n > s->ring_mask + 1) {
-        switch_condemn(sw, slot, true, "committed more than its ring holds");
-        return 0;
-    }
-    for (; s->out_tail != produced; s->out_tail++) {
-        const struct out_entry entry = s->out[s->out_tail & s->ring_mask];
-        if (produced - s->out_tail > ANSWERS_AHEAD)
-            fetch_answer(sw, s->out[(s->out_tail + ANSWERS_AHEAD) & s->ring_mask].buffer);
-        bool sound = entry.bound == s->bind_tail || switch_bind_take(sw, slot, entry.bound);
-        if (sound && take_back_one(sw, slot, &entry))
-            continue;
-        switch_condemn(sw, slot, true, "returned a descriptor that it was not given");
-        if (s->distrusted)
-            break; /* what came before stands */
-    }
-    switch_reserve_free(sw, &s->last, s->last_used);
-    return n;
 }
 
 int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t pid, int wake_fd)
@@ -233,6 +160,7 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
                                      .id = id,
                                      .pid = pid,
                                      .wake_fd = wake_fd,
+                                     .last_buffer = POOL_NONE,
                                      .late_first = POOL_NONE,
                                      .late_last = POOL_NONE};
         snprintf(slot->name, sizeof slot->name, "%s", name);

@@ -21,6 +21,7 @@
  * SWITCH_DROPS; on a file the input waits.
  */
 
+#include <assert.h>
 #include <sys/types.h>
 
 #include "arena/arena.h"
@@ -56,22 +57,32 @@ enum slot_state { SLOT_FREE, SLOT_ATTACHED, SLOT_READY, SLOT_RETIRING, SLOT_GONE
 
 enum switch_state { SWITCH_WAITING, SWITCH_RUNNING, SWITCH_GATED, SWITCH_ENDED, SWITCH_FINISHED };
 
-/* What the switch knows of a buffer; its own memory, not the arena's. */
+/* What the switch knows of a buffer; its own memory, not the arena's. One cache line. */
 struct switch_packet {
-    uint64_t sequence; /* of arrival; place in the reorder window */
-    int64_t seconds;   /* timestamp to leave with */
+    _Alignas(64) uint64_t sequence; /* of arrival; place in the reorder window */
+    int64_t seconds;                /* timestamp to leave with */
     int64_t fraction;
     uint64_t time; /* packet time */
     uint32_t caplen, len;
-    uint32_t next; /* in a hold, in a list of generated packets, or free */
+    uint32_t next; /* in a hold or in a list of generated packets */
     uint16_t shard;
     uint8_t place;  /* enum packet_place */
     uint8_t slot;   /* whose ring */
     uint8_t from;   /* port it came in by */
     uint8_t deaths; /* replicas that died while they processed it */
     bool late;      /* held once: in its slot's list of late packets */
-    uint8_t reserve_count;
-    uint32_t reserve[SM_MAX_SENDS]; /* buffers for what is sent because of it */
+};
+
+/* Buffers for what is sent because of a packet. */
+struct switch_reserve {
+    uint32_t count;
+    uint32_t buffers[SM_MAX_SENDS];
+};
+
+/* Free buffers, last in first out so that warm ones are used again. */
+struct switch_stack {
+    uint32_t *buffers;
+    uint32_t count;
 };
 
 /* Neighbours in a slot's list of late packets; POOL_NONE: none. */
@@ -106,8 +117,9 @@ struct switch_slot {
     uint64_t watched_commit, moved; /* its commit word when last looked at, and when that had moved */
     uint64_t packets;
     uint32_t shards;
-    struct switch_packet last; /* the last OUT_PACKET, whose reserve generated packets come from */
-    unsigned last_used;        /* of its reserve */
+    struct switch_packet last; /* the last OUT_PACKET, if replicas send packets */
+    uint32_t last_buffer;      /* its buffer, whose reserve generated packets come from; POOL_NONE: there is none */
+    unsigned last_used;        /* of that reserve */
 };
 
 struct switch_shard {
@@ -184,9 +196,10 @@ struct sm_switch {
         struct sm_port_counters counters; /* of a port that is closed */
     } port_reports[2];
 
-    struct switch_packet *packets;   /* by buffer */
-    struct late_link *late;          /* by buffer */
-    uint32_t free_small, free_jumbo; /* lists through next */
+    struct switch_packet *packets; /* this and the next two: by buffer */
+    struct switch_reserve *reserves;
+    struct late_link *late;
+    struct switch_stack free_small, free_jumbo;
     uint32_t buffers, in_flight;
 
     struct switch_slot slots[ARENA_SLOTS];
@@ -304,16 +317,12 @@ void switch_condemn(struct sm_switch *sw, unsigned slot, bool distrust, const ch
 void switch_watch(struct sm_switch *sw);
 bool switch_awaits(const struct sm_switch *sw);
 void switch_keep_poison(struct sm_switch *sw, uint32_t buffer);
-unsigned switch_take_back(struct sm_switch *sw, unsigned slot);                         /* switch.c */
-void switch_back(struct sm_switch *sw, uint32_t buffer, const struct out_entry *entry); /* output.c */
-void switch_back_generated(struct sm_switch *sw, unsigned slot, const struct out_entry *entry);
+unsigned switch_take_back(struct sm_switch *sw, unsigned slot); /* output.c */
 void switch_unprocessed(struct sm_switch *sw, uint32_t buffer);
 void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason);
 void switch_output_poll(struct sm_switch *sw);
-uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes); /* pool.c */
-void switch_buffer_free(struct sm_switch *sw, uint32_t buffer);
-bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer);
-void switch_reserve_free(struct sm_switch *sw, struct switch_packet *packet, unsigned used);
+bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer); /* pool.c */
+void switch_reserve_free(struct sm_switch *sw, uint32_t buffer, unsigned used);
 /* A packet that is behind later ones of its slot: from now on; it is back; its move was abandoned, so another slot gets
  * it. */
 void switch_late_enter(struct sm_switch *sw, unsigned slot, uint32_t buffer);
@@ -321,5 +330,26 @@ void switch_late_back(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_change(struct sm_switch *sw, unsigned from, unsigned to, uint32_t buffer);
 void switch_notify(struct sm_switch *sw, enum switch_notice notice);
 void switch_fail(struct sm_switch *sw, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A free buffer for a packet of so many bytes, or POOL_NONE. */
+static inline uint32_t switch_buffer_take(struct sm_switch *sw, uint32_t bytes)
+{
+    struct switch_stack *free = bytes <= POOL_SMALL_BYTES - POOL_DATA_OFFSET ? &sw->free_small : &sw->free_jumbo;
+
+    if (free->count == 0)
+        return POOL_NONE;
+    uint32_t buffer = free->buffers[--free->count];
+    sw->packets[buffer].place = PLACE_WINDOW;
+    return buffer;
+}
+
+static inline void switch_buffer_free(struct sm_switch *sw, uint32_t buffer)
+{
+    struct switch_stack *free = buffer < sw->pool.small_count ? &sw->free_small : &sw->free_jumbo;
+
+    assert(sw->packets[buffer].place != PLACE_FREE);
+    sw->packets[buffer].place = PLACE_FREE;
+    free->buffers[free->count++] = buffer;
+}
 
 #endif
