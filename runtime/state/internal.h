@@ -29,6 +29,7 @@
 #define STATE_LINE 64u
 #define STATE_BINDING SM_MAX_CLASSES /* the class of bindings: flows to tables and slabs, to nobody else */
 #define STATE_CLASSES (SM_MAX_CLASSES + 1u)
+#define STATE_SHARDS (SM_SHARDS + STATE_STRIPES + STATE_COPIES)
 #define STATE_UNIT 16u                                      /* sizes and references count in these */
 #define STATE_SPACE_MAX ((uint64_t)UINT32_MAX * STATE_UNIT) /* what references of 32 bits reach */
 
@@ -116,7 +117,7 @@ _Static_assert(STATE_SHARD_FLOWS <= UINT16_MAX, "counts of a shard have 16 bits"
 
 /*
  * What a slot's actors have done, ever: one writer each, so that the journal can put them back. Changes in stripes are
- * final before the burst is, so they are counted apart.
+ * final before the burst is, so they are counted apart; and so are copies, which are no flows yet, or no longer.
  */
 struct actor_counters {
     _Alignas(STATE_LINE) _Atomic(uint64_t) created, closed, refused, evicted, unallocated, unbound;
@@ -124,13 +125,15 @@ struct actor_counters {
     _Atomic(int64_t) class_live[STATE_CLASSES];
 };
 
+enum counted_in { IN_SHARDS, IN_STRIPES, IN_COPIES, COUNTED };
+
 struct state_actor {
     _Alignas(STATE_LINE) struct state *state;
     uint32_t slot;
     _Atomic(uint32_t) joined;
     struct journal *journal; /* the process's own; NULL: changes are final at once */
     struct slab_cursors slabs;
-    struct actor_counters counters[2]; /* of flows in shards, in stripes */
+    struct actor_counters counters[COUNTED]; /* by enum counted_in */
 };
 
 struct state {
@@ -149,7 +152,7 @@ struct state {
     _Atomic(uint32_t) actor_count;                /* slots that ever had an actor */
     struct state_class classes[STATE_CLASSES];
     struct state_actor actors[STATE_ACTORS];
-    _Alignas(2 * STATE_LINE) struct shard shards[SM_SHARDS + STATE_STRIPES];
+    _Alignas(2 * STATE_LINE) struct shard shards[STATE_SHARDS];
 };
 
 static inline struct flow *flow_at(const struct state *state, uint32_t ref)
@@ -194,7 +197,7 @@ void chunks_release(struct state_actor *actor, struct flow *flow);
 
 static inline struct shard *shard_at(const struct state *state, uint32_t shard)
 {
-    assert(shard < SM_SHARDS + STATE_STRIPES);
+    assert(shard < STATE_SHARDS);
     return (struct shard *)(uintptr_t)&state->shards[shard];
 }
 
@@ -294,10 +297,11 @@ static inline bool class_has_chunks(const struct state_class *cls)
 /* Flows alive of a class; of all where `cls` is LIVE_FLOWS. */
 #define LIVE_FLOWS STATE_CLASSES
 int64_t live_sum(const struct state *state, unsigned cls);
+int64_t copied_sum(const struct state *state); /* flows in copies */
 
 static inline struct actor_counters *counters_of(struct state_actor *actor, uint32_t shard)
 {
-    return &actor->counters[shard >= SM_SHARDS];
+    return &actor->counters[shard < SM_SHARDS ? IN_SHARDS : shard < SM_SHARDS + STATE_STRIPES ? IN_STRIPES : IN_COPIES];
 }
 
 /* Before it changes. */

@@ -95,7 +95,7 @@ int64_t live_sum(const struct state *state, unsigned cls)
     uint32_t count = atomic_load_explicit(&s->actor_count, memory_order_acquire);
     int64_t sum = 0;
     for (uint32_t i = 0; i < count; i++) {
-        for (unsigned k = 0; k < 2; k++) {
+        for (unsigned k = 0; k < IN_COPIES; k++) {
             struct actor_counters *counters = &s->actors[i].counters[k];
             sum += atomic_load_explicit(cls < STATE_CLASSES ? &counters->class_live[cls] : &counters->live,
                                         memory_order_seq_cst);
@@ -104,12 +104,22 @@ int64_t live_sum(const struct state *state, unsigned cls)
     return sum < 0 ? 0 : sum; /* not one instant: a flow may be seen to end before it was seen to begin */
 }
 
+int64_t copied_sum(const struct state *state)
+{
+    struct state *s = (struct state *)(uintptr_t)state; /* atomic loads want it so */
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < STATE_ACTORS; i++) {
+        sum += atomic_load_explicit(&s->actors[i].counters[IN_COPIES].live, memory_order_relaxed);
+    }
+    return sum;
+}
+
 void state_usage(const struct state *state, struct state_usage *usage)
 {
     struct state *s = (struct state *)(uintptr_t)state; /* atomic loads want it so */
     *usage = (struct state_usage){0};
     for (unsigned i = 0; i < STATE_ACTORS; i++) {
-        for (unsigned k = 0; k < 2; k++) {
+        for (unsigned k = 0; k < IN_COPIES; k++) {
             struct actor_counters *counters = &s->actors[i].counters[k];
             usage->flows_created += atomic_load_explicit(&counters->created, memory_order_relaxed);
             usage->flows_closed += atomic_load_explicit(&counters->closed, memory_order_relaxed);

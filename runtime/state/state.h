@@ -10,7 +10,8 @@
  * service maps at the same address; so pointers inside it are plain pointers. A *shard* is the unit of ownership: its
  * table, flows and timers are read and written only by the replica that owns it, without locks or atomics. Behind the
  * SM_SHARDS shards come STATE_STRIPES *stripes*: the same structure, each guarded by a lock, holding flows of classes
- * that the steering key does not partition.
+ * that the steering key does not partition. Behind these come STATE_COPIES *copies*: a shard that is moved by copying
+ * is made anew there and then changes places with the old one, of which nothing is known outside (copy.c).
  *
  * Concurrency.  Shard functions: the owner only. Slabs: allocation from a slab only by the actor that holds it,
  * freeing by anybody (atomic bit operations), so that a flow created by one replica can end in another.
@@ -24,6 +25,7 @@
 #define SM_SHARD_BITS 14
 #define SM_SHARDS (1u << SM_SHARD_BITS)
 #define STATE_STRIPES 1024u
+#define STATE_COPIES 64u /* shards that can be copied at a time */
 #define STATE_SHARD_FLOWS 32768u
 #define STATE_TIMERS (SM_MAX_TIMERS + 2u) /* a flow's: the middlebox's, then those of its timeouts */
 #define STATE_ACTORS 66u                  /* replica slots, and one for the host */
@@ -122,6 +124,12 @@ static inline uint32_t state_stripe_of(uint64_t hash)
     return SM_SHARDS + (uint32_t)(hash >> 32) % STATE_STRIPES;
 }
 
+/* The shard in which a copy is made. Its flows count for no limit and in no usage. */
+static inline uint32_t state_copy(unsigned number)
+{
+    return SM_SHARDS + STATE_STRIPES + number;
+}
+
 /*
  * Look-up, in steps so that a burst can overlap its cache misses: prefetch the shard, then its table's group, then
  * the record; each is optional. `hash` is state_hash(key) (the shard need not be state_shard_of() it).
@@ -167,6 +175,15 @@ int state_unbind(struct state_actor *actor, uint32_t shard, struct flow *flow, c
 struct flow *state_bound(const struct state *state, uint32_t shard, const struct sm_key *key, uint64_t hash);
 const struct sm_key *state_binding(const struct state *state, const struct flow *flow, uint32_t *cursor);
 const struct sm_key *state_binding_next(const struct state *state, uint32_t shard, uint32_t *cursor);
+
+/*
+ * A copy and its shard change places: one change to the journal, so that after a death one of the two is whole in the
+ * shard and the other in the copy. Both hold the same flows. The shard's owner only.
+ */
+void state_copy_install(struct state_actor *actor, uint32_t shard, uint32_t copy);
+
+/* Free flows of a copy, at least one and about `budget`. True: the copy is empty. One actor at a time. */
+bool state_copy_clear(struct state_actor *actor, uint32_t copy, uint32_t budget);
 
 /* Parts of a flow. The record's address is what the public API calls sm_flow.state. */
 void *flow_record(struct flow *flow);
