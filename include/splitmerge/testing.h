@@ -28,6 +28,7 @@ extern "C" {
 #endif
 
 #define SM_TEST_REPLICAS 6
+#define SM_TEST_COPY_BYTES 262144u
 
 /* ---- Packets in memory ---- */
 
@@ -121,6 +122,10 @@ struct sm_test_options {
                      * promises are checked at the end only */
     unsigned
         check_every; /* steps from one check of all memory to the next; 0: 4096. Counters are looked at each step */
+
+    /* Copying: half of the schedule's operations move by it, which takes classes with fields or encode and decode. */
+    bool copies;
+    uint32_t copy_bytes; /* of encoded flows that go at a time, at most SM_TEST_COPY_BYTES; 0: so many */
 };
 
 /* What a run came to. More may be added at the end. */
@@ -137,6 +142,7 @@ struct sm_test_result {
     uint64_t bindings_live, bindings_refused, bindings_steered; /* the last: packets that a bound key led */
     char abandoned_for[96];                                     /* why moves were abandoned last */
     char broken[512]; /* the promise that broke first, in words; empty: all held */
+    uint64_t copied;  /* of the moves, by copying */
 };
 
 /*
@@ -179,6 +185,13 @@ SM_EXPORT int sm_test_split(struct sm_test *test, unsigned from, unsigned to); /
 SM_EXPORT int sm_test_merge(struct sm_test *test, unsigned from, unsigned to); /* all shards of `from` */
 /* The shard of the flow to which the packet at `index` of a trace belongs, or of any other key. */
 SM_EXPORT int sm_test_move(struct sm_test *test, const struct sm_trace *trace, size_t index, unsigned to);
+
+/*
+ * Operations that begin from now on move by copying (encode, decode into other memory, as between hosts), or no longer
+ * do. SM_E_CONFLICT: a class has neither fields that cover its records nor encode and decode; *error (may be NULL)
+ * names it.
+ */
+SM_EXPORT int sm_test_copying(struct sm_test *test, bool copying, struct sm_errbuf *error);
 
 /* Whether an operation is under way. How many replicas are alive; the number of the index-th of them, 0: no such. */
 SM_EXPORT bool sm_test_moving(const struct sm_test *test);

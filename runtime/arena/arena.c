@@ -85,6 +85,9 @@ static void lay_out(struct arena *arena, const struct arena_options *options, ui
     arena->bindings = bindings_of(options);
     arena->channel_bytes = channel_bytes(small + jumbo, arena->bindings);
     at += arena->channel_bytes * ARENA_SLOTS * ARENA_WORKERS;
+    arena->exports = (struct export_area *)(void *)at;
+    arena->export_bytes = options->export_bytes ? options->export_bytes : EXPORT_BYTES;
+    at += pages(EXPORT_LANES * sizeof *arena->exports);
     arena->pool = (struct pool_layout){.small = at, .small_count = small, .jumbo_count = jumbo};
     at += (uint64_t)small * POOL_SMALL_BYTES;
     arena->pool.jumbo = at;
@@ -113,6 +116,7 @@ int arena_create(struct arena **out, int *fd_out, const struct arena_options *op
         return result;
     uint64_t state_at = pages(sizeof(struct arena)) +
                         channel_bytes(small + jumbo, config.bindings) * ARENA_SLOTS * ARENA_WORKERS +
+                        pages(EXPORT_LANES * sizeof(struct export_area)) +
                         pages((uint64_t)small * POOL_SMALL_BYTES + (uint64_t)jumbo * POOL_JUMBO_BYTES);
     uint64_t state_size = state_bytes(&config);
     uint64_t bytes = state_at + pages(state_size);

@@ -6,8 +6,8 @@
  * The arena: one block of shared memory a service has on a host (design D1).
  *
  * Overview.  A memfd, created by the switch, mapped by every replica at the same virtual address, so that pointers
- * inside it mean the same everywhere. Regions, in order: the header (this file), the channels (channel.h), the packet
- * pool, the flow state (state/state.h).
+ * inside it mean the same everywhere. Regions, in order: the header (this file), the channels (channel.h), the export
+ * areas (export.h), the packet pool, the flow state (state/state.h).
  *
  * Life-cycle.  arena_create() by the host; the descriptor goes to replicas over the attach socket; arena_map() there.
  * The registry is empty until the first replica hands its registration in, and never changes after that. The memory
@@ -23,6 +23,7 @@
 #include <stdatomic.h>
 
 #include "arena/channel.h"
+#include "arena/export.h"
 #include "arena/pool.h"
 #include "state/coherent.h"
 #include "state/state.h"
@@ -78,6 +79,8 @@ struct arena {
 
     struct state *state;
     struct pool_layout pool;
+    struct export_area *exports; /* EXPORT_LANES */
+    uint32_t export_bytes;       /* of an area that are used */
     uint8_t *channels;
     uint64_t channel_bytes;
     uint32_t bindings; /* most bound keys */
@@ -117,6 +120,7 @@ struct arena_options {
     uint32_t bindings;      /* bound keys; 0: ARENA_BINDINGS */
     uint32_t small_buffers; /* packet buffers of POOL_SMALL_BYTES; 0: 4096 */
     uint32_t jumbo_buffers; /* packet buffers of POOL_JUMBO_BYTES; 0: 64 */
+    uint32_t export_bytes;  /* flows that are copied at a time; 0: EXPORT_BYTES, which is the most */
 };
 
 /* Host: make an arena. *fd is its memfd, the caller's. SM_E_NO_MEMORY, SM_E_RANGE (no stride is free), SM_E_INVALID. */

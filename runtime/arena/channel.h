@@ -32,6 +32,11 @@ enum in_kind {
     IN_TICK,    /* packet time has reached `time` for all shards */
     IN_QUERY,   /* write the flows of owned shards, from `shard` and cursor `buffer` on, to the query area */
     IN_RETIRE,  /* nothing more will come */
+    /* Steps of copying `shard` by way of lane `lane` (arena/export.h); `buffer`: the ticket, to be given back. */
+    IN_EXPORT,  /* encode its flows, as many as there is room for; it is frozen: released, and not yet adopted */
+    IN_IMPORT,  /* decode what was encoded into the lane's copy */
+    IN_INSTALL, /* copy and shard change places; take the shard over */
+    IN_CLEAR,   /* free flows of the lane's copy */
 };
 
 /* Switch to replica; 16 bytes. */
@@ -40,7 +45,7 @@ struct in_entry {
     uint32_t buffer; /* IN_RELEASE: the move's generation, to be given back */
     uint16_t shard;
     uint8_t kind;
-    uint8_t reserved;
+    uint8_t lane;
 };
 
 enum out_kind {
@@ -49,7 +54,8 @@ enum out_kind {
     OUT_RELEASED,  /* answer to IN_RELEASE */
     OUT_TICKED,    /* answer to IN_TICK */
     OUT_QUERIED,   /* the query area is filled: struct query_header */
-    OUT_PROGRESS,  /* nothing to take back: part of an entry's timers have fired, and that is final */
+    OUT_PROGRESS,  /* nothing to take back: part of what an entry asks for is done, and that is final */
+    OUT_LANE,      /* answer to the steps of copying: lane `buffer`, ticket `length` */
 };
 
 enum verdict { VERDICT_PASS, VERDICT_DROP };
@@ -59,7 +65,7 @@ struct out_entry {
     uint32_t buffer; /* OUT_RELEASED: the move's generation */
     uint32_t length;
     uint32_t bound;  /* bind entries up to here are final with this answer */
-    uint16_t reason; /* of a drop; OUT_RELEASED: the shard */
+    uint16_t reason; /* of a drop; OUT_RELEASED: the shard; OUT_LANE: an enum lane_status */
     uint8_t kind;
     uint8_t verdict : 1;
     uint8_t written : 1; /* the middlebox asked to write the packet */

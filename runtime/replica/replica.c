@@ -62,7 +62,7 @@ bool replica_has_input(const struct sm_replica *replica)
     return atomic_load_explicit(&replica->channel->in_head, memory_order_acquire) != replica->consumed;
 }
 
-static struct out_entry *answer(struct sm_replica *replica)
+struct out_entry *replica_answer(struct sm_replica *replica)
 {
     return &replica->out[replica->produced++ & replica->channel->ring_mask];
 }
@@ -103,10 +103,10 @@ void replica_commit(struct sm_replica *replica, bool all)
         replica_wake_switch(replica);
 }
 
-/* Part of an entry's timers have fired, and the journal is filling up: make them final. */
-static void commit_progress(struct sm_replica *replica)
+/* Part of what an entry asks for is done, and the journal is filling up: make it final. */
+void replica_progress(struct sm_replica *replica)
 {
-    *answer(replica) = (struct out_entry){.kind = OUT_PROGRESS, .bound = replica->bound};
+    *replica_answer(replica) = (struct out_entry){.kind = OUT_PROGRESS, .bound = replica->bound};
     replica->complete = replica->produced;
     replica_commit(replica, true);
     replica->entry_unit = replica->journal.unit;
@@ -133,7 +133,7 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
             flow_expire(replica, flow, timer, deadline);
         fired++;
         if (!journal_has_room(&replica->journal))
-            commit_progress(replica);
+            replica_progress(replica);
         else
             journal_packet(&replica->journal); /* each timer is complete in itself, though final only with the burst */
     }
@@ -193,7 +193,7 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
     replica_count(&channel->counters.bytes, meta->len);
 }
 
-static void adopt(struct sm_replica *replica, uint32_t shard)
+void replica_adopt(struct sm_replica *replica, uint32_t shard)
 {
     uint8_t before =
         atomic_exchange_explicit(&replica->arena->writer[shard], (uint8_t)(replica->slot + 1), memory_order_acq_rel);
@@ -211,7 +211,7 @@ static void inherit(struct sm_replica *replica, uint32_t number)
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
         if (atomic_load_explicit(&replica->arena->heir[shard], memory_order_acquire) ==
             arena_heir(number, replica->slot))
-            adopt(replica, shard);
+            replica_adopt(replica, shard);
 }
 
 static void release(struct sm_replica *replica, const struct in_entry *entry)
@@ -224,7 +224,7 @@ static void release(struct sm_replica *replica, const struct in_entry *entry)
         atomic_store_explicit(&replica->arena->writer[shard], 0, memory_order_release);
     replica->owned[shard] = 0;
     shard_heap_set(&replica->timers, shard, UINT64_MAX);
-    *answer(replica) = (struct out_entry){
+    *replica_answer(replica) = (struct out_entry){
         .kind = OUT_RELEASED, .reason = entry->shard, .buffer = entry->buffer, .bound = replica->bound};
 }
 
@@ -235,14 +235,14 @@ static void tick(struct sm_replica *replica, uint64_t now)
     atomic_store_explicit(&replica->channel->low, now, memory_order_release);
     while (shard_heap_due(&replica->timers, now, &shard))
         fire_timers(replica, shard, now);
-    *answer(replica) = (struct out_entry){.kind = OUT_TICKED, .bound = replica->bound};
+    *replica_answer(replica) = (struct out_entry){.kind = OUT_TICKED, .bound = replica->bound};
 }
 
 static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
 {
     query_fill(replica->state, channel_query(replica->channel), shard, cursor, SM_SHARDS, replica->owned,
                replica->slot);
-    *answer(replica) = (struct out_entry){.kind = OUT_QUERIED, .bound = replica->bound};
+    *replica_answer(replica) = (struct out_entry){.kind = OUT_QUERIED, .bound = replica->bound};
 }
 
 static void process(struct sm_replica *replica, const struct in_entry *entry)
@@ -256,7 +256,7 @@ static void process(struct sm_replica *replica, const struct in_entry *entry)
         break;
     case IN_ADOPT:
         for (uint32_t shard = entry->shard; shard <= entry->buffer && shard < SM_SHARDS; shard++)
-            adopt(replica, shard);
+            replica_adopt(replica, shard);
         break;
     case IN_INHERIT:
         inherit(replica, entry->buffer);
@@ -266,6 +266,12 @@ static void process(struct sm_replica *replica, const struct in_entry *entry)
         break;
     case IN_QUERY:
         query(replica, entry->shard, entry->buffer);
+        break;
+    case IN_EXPORT:
+    case IN_IMPORT:
+    case IN_INSTALL:
+    case IN_CLEAR:
+        replica_lane(replica, entry);
         break;
     case IN_RETIRE:
         replica->retired = true;

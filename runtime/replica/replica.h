@@ -152,6 +152,18 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget);
 /* Commit the entries processed so far in this burst; `all`: nothing of another one has been begun. */
 void replica_commit(struct sm_replica *replica, bool all);
 
+/* Commit inside an entry that is not complete, but may become final in pieces. */
+void replica_progress(struct sm_replica *replica);
+
+/* Room for an answer. */
+struct out_entry *replica_answer(struct sm_replica *replica);
+
+/* Own a shard from now on. */
+void replica_adopt(struct sm_replica *replica, uint32_t shard);
+
+/* export.c: a step of copying a shard. */
+void replica_lane(struct sm_replica *replica, const struct in_entry *entry);
+
 /* Whether entries wait. */
 bool replica_has_input(const struct sm_replica *replica);
 

@@ -167,10 +167,10 @@ static struct range range_of(const struct wire_value *list, unsigned i)
 struct ranges_job {
     const struct wire_value *list;
     uint64_t deadline_ms;
-    bool open_gate;
+    bool open_gate, copy;
     uint32_t shards, id;
     enum rpc_code code;
-    char message[128];
+    char message[256];
 };
 
 static void refuse_range(struct ranges_job *job, const struct range *range, int result)
@@ -200,6 +200,12 @@ static void move_job(struct sm_switch *sw, void *arg)
     if (switch_move_begin(sw, sw->now + job->deadline_ms * 1000000ull, job->open_gate) != 0) {
         job->code = RPC_BUSY;
         snprintf(job->message, sizeof job->message, "another operation is under way");
+        return;
+    }
+    struct sm_errbuf error;
+    if (job->copy && switch_move_copy(sw, &error) != 0) {
+        job->code = RPC_FAILED;
+        snprintf(job->message, sizeof job->message, "%s", error.text);
         return;
     }
     for (unsigned i = 0; i < wire_count(job->list); i++) {
@@ -238,6 +244,7 @@ static void move(struct control *control, struct rpc_call *call, const struct wi
         .list = wire_get_array(params, "moves"),
         .deadline_ms = wire_get_uint(params, "deadline_ms", 10000),
         .open_gate = wire_get_bool(params, "open_gate", false),
+        .copy = wire_get_bool(params, "copy", false),
     };
 
     worker_call(&control->worker, move_job, &job);

@@ -93,17 +93,19 @@ static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
     for (uint32_t number = 0; number < SM_SHARDS; number++) {
         struct switch_shard *shard = &sw->shards[number];
         if (shard->owner != slot) {
-            if (shard->move.state == MOVE_RELEASING && shard->move.to == slot)
+            if (move_under_way(&shard->move) && shard->move.to == slot)
                 switch_move_abandon(sw, number, "the replica that it was to go to has died");
             continue;
         }
         unsigned heir = count ? survivors[given++ / share] : MOVE_NOBODY;
-        bool moving = shard->move.state == MOVE_RELEASING;
+        bool moving = move_under_way(&shard->move);
         unsigned actions = move_step(&shard->move, MOVE_OWNER_DIED, slot, heir, 0);
         assert(!(actions & MOVE_DO_REFUSE));
         sw->slots[slot].shards--;
         if (moving)
             move_is_over(sw, number);
+        if (actions & MOVE_DO_DISCARD)
+            switch_lane_discard(sw, shard->move.lane);
         if (actions & MOVE_DO_OWN) {
             bequeath(sw, number);
         } else {
@@ -208,6 +210,7 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     put_right(sw, slot);
     if (s->distrusted && sw->bindings)
         switch_bind_learn(sw); /* what it committed last was not taken back */
+    switch_lanes_forsaken(sw, slot);
     unsigned flushes = pass_on(sw, slot, flush);
     requeue(sw, slot);
     for (unsigned i = 0; i < flushes; i++)

@@ -9,7 +9,12 @@ static unsigned start(struct shard_move *move, unsigned from, unsigned to)
     move->from = (uint8_t)from;
     move->to = (uint8_t)to;
     move->generation++;
-    return MOVE_DO_RELEASE;
+    return MOVE_DO_RELEASE | (move->lane == MOVE_NO_LANE ? 0 : MOVE_DO_EXPORT);
+}
+
+static unsigned discard(const struct shard_move *move)
+{
+    return move->lane == MOVE_NO_LANE ? 0 : MOVE_DO_DISCARD;
 }
 
 static unsigned released(struct shard_move *move, unsigned from, uint32_t generation)
@@ -17,23 +22,39 @@ static unsigned released(struct shard_move *move, unsigned from, uint32_t genera
     if ((move->state != MOVE_RELEASING && move->state != MOVE_RETURNING) || move->from != from ||
         move->generation != generation)
         return MOVE_DO_REFUSE;
-    bool returning = move->state == MOVE_RETURNING;
+    if (move->state == MOVE_RETURNING) {
+        move->state = MOVE_STEADY;
+        return 0;
+    }
+    if (move->lane != MOVE_NO_LANE) {
+        move->state = MOVE_COPYING;
+        return 0;
+    }
     move->state = MOVE_STEADY;
-    return returning ? 0 : MOVE_DO_OWN | MOVE_DO_ADOPT | MOVE_DO_FLUSH;
+    return MOVE_DO_OWN | MOVE_DO_ADOPT | MOVE_DO_FLUSH;
+}
+
+static unsigned copied(struct shard_move *move)
+{
+    if (move->state != MOVE_COPYING)
+        return MOVE_DO_REFUSE;
+    move->state = MOVE_STEADY;
+    return MOVE_DO_OWN | MOVE_DO_INSTALL | MOVE_DO_FLUSH;
 }
 
 static unsigned abandon(struct shard_move *move)
 {
-    if (move->state != MOVE_RELEASING)
+    if (!move_under_way(move))
         return MOVE_DO_REFUSE;
-    move->state = MOVE_RETURNING;
-    return MOVE_DO_ADOPT | MOVE_DO_FLUSH;
+    /* Where the state was being copied the old owner has answered already. */
+    move->state = move->state == MOVE_RELEASING ? MOVE_RETURNING : MOVE_STEADY;
+    return discard(move) | MOVE_DO_ADOPT | MOVE_DO_FLUSH;
 }
 
 /* The new owner is in `to` afterwards; a move that was under way is over, and goes where it was to go. */
 static unsigned owner_died(struct shard_move *move, unsigned from, unsigned survivor)
 {
-    bool under_way = move->state == MOVE_RELEASING;
+    bool under_way = move_under_way(move);
 
     if (under_way && move->to == from)
         return MOVE_DO_REFUSE;
@@ -44,7 +65,7 @@ static unsigned owner_died(struct shard_move *move, unsigned from, unsigned surv
         return 0;
     }
     move->state = MOVE_STEADY;
-    return MOVE_DO_OWN | MOVE_DO_ADOPT | (under_way ? MOVE_DO_FLUSH : 0);
+    return MOVE_DO_OWN | MOVE_DO_ADOPT | (under_way ? discard(move) | MOVE_DO_FLUSH : 0);
 }
 
 static unsigned adopted(struct shard_move *move, unsigned to)
@@ -69,6 +90,8 @@ unsigned move_step(struct shard_move *move, enum move_event event, unsigned from
         return owner_died(move, from, to);
     case MOVE_ADOPTED:
         return adopted(move, to);
+    case MOVE_COPIED:
+        return copied(move);
     }
     return MOVE_DO_REFUSE;
 }

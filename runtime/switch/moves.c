@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "state/layout.h"
 #include "switch/fault.h"
 #include "switch/switch.h"
 
@@ -64,29 +65,29 @@ static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
             switch_push(sw, shard->move.to, IN_ADOPT, number, number, sw->clock);
         switch_push(sw, shard->owner, IN_RELEASE, shard->move.generation, number, sw->clock);
     }
+    if (actions & MOVE_DO_EXPORT)
+        switch_lane_export(sw, shard->move.lane);
+    if (actions & MOVE_DO_DISCARD)
+        switch_lane_discard(sw, shard->move.lane);
     if (actions & MOVE_DO_OWN) {
         sw->slots[shard->owner].shards--;
         shard->owner = shard->move.to;
         sw->slots[shard->owner].shards++;
         sw->epoch++;
     }
+    if (actions & MOVE_DO_INSTALL)
+        switch_lane_install(sw, shard->move.lane);
     if (actions & MOVE_DO_ADOPT)
         switch_push(sw, shard->owner, IN_ADOPT, number, number, sw->clock);
     if (actions & MOVE_DO_FLUSH)
         switch_flush_hold(sw, shard, shard->move.to);
 }
 
-/* False: the answer was not asked for. */
-bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint32_t generation)
+/* A shard comes to its new owner. */
+static void arrive(struct sm_switch *sw, uint32_t number, unsigned actions)
 {
     struct switch_shard *shard = &sw->shards[number];
     struct switch_operation *operation = &sw->operation;
-    unsigned actions = move_step(&shard->move, MOVE_RELEASED, slot, 0, generation);
-
-    if (actions & MOVE_DO_REFUSE)
-        return false;
-    if (!(actions & MOVE_DO_OWN))
-        return true;
     uint32_t flows = state_shard_flows(sw->arena->state, number);
     act(sw, number, actions);
     histogram_add(&sw->pauses, sw->now - shard->held_since);
@@ -96,7 +97,28 @@ bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint3
     operation->in_flight--;
     operation->completed++;
     operation->flows += flows;
+}
+
+/* False: the answer was not asked for. */
+bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint32_t generation)
+{
+    unsigned actions = move_step(&sw->shards[number].move, MOVE_RELEASED, slot, 0, generation);
+
+    if (actions & MOVE_DO_REFUSE)
+        return false;
+    if (actions & MOVE_DO_OWN)
+        arrive(sw, number, actions);
     return true;
+}
+
+/* The copy of a shard is whole. */
+void switch_copied(struct sm_switch *sw, uint32_t number)
+{
+    unsigned actions = move_step(&sw->shards[number].move, MOVE_COPIED, 0, 0, 0);
+
+    assert(!(actions & MOVE_DO_REFUSE));
+    sw->moves_copied++;
+    arrive(sw, number, actions);
 }
 
 void switch_move_abandon(struct sm_switch *sw, uint32_t number, const char *cause)
@@ -135,9 +157,14 @@ static bool start_next(struct sm_switch *sw)
     }
     if (!switch_room_for_markers(sw, shard->owner) || !switch_room_for_markers(sw, to))
         return false;
-    unsigned actions = move_step(&shard->move, MOVE_START, shard->owner, to, 0);
-    if (actions & MOVE_DO_REFUSE)
+    if (shard->move.state != MOVE_STEADY)
         return false;
+    int lane = operation->copy ? switch_lane_take(sw, number, shard->owner, to) : (int)MOVE_NO_LANE;
+    if (lane < 0)
+        return false;
+    shard->move.lane = (uint8_t)lane;
+    unsigned actions = move_step(&shard->move, MOVE_START, shard->owner, to, 0);
+    assert(!(actions & MOVE_DO_REFUSE));
     act(sw, number, actions);
     operation->next++;
     operation->in_flight++;
@@ -156,7 +183,7 @@ static void check_deadlines(struct sm_switch *sw)
 
     for (uint32_t i = operation->next; left > 0 && i-- > 0;) {
         struct switch_shard *shard = &sw->shards[operation->shards[i]];
-        if (shard->move.state != MOVE_RELEASING)
+        if (!move_under_way(&shard->move))
             continue;
         left--;
         if (late)
@@ -203,6 +230,26 @@ int switch_move_begin(struct sm_switch *sw, uint64_t deadline_ns, bool open_gate
     operation->deadline = deadline_ns;
     operation->open_gate = open_gate;
     return 0;
+}
+
+int switch_can_copy(const struct sm_switch *sw, struct sm_errbuf *error)
+{
+    for (unsigned i = 0; i < state_class_count(sw->arena->state); i++) {
+        const struct state_class *cls = state_class(sw->arena->state, i);
+        if (cls->partitioned && cls->copy == CLASS_NOT_COPIED) {
+            layout_why_not(cls, error);
+            return SM_E_CONFLICT;
+        }
+    }
+    return 0;
+}
+
+int switch_move_copy(struct sm_switch *sw, struct sm_errbuf *error)
+{
+    int result = switch_can_copy(sw, error);
+
+    sw->operation.copy = result == 0;
+    return result;
 }
 
 int switch_move_add(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned slot)

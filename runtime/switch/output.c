@@ -182,6 +182,8 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
         if (entry->reason >= SM_SHARDS)
             return false;
         return switch_released(sw, slot, entry->reason, entry->buffer);
+    case OUT_LANE:
+        return switch_lane_answered(sw, slot, entry);
     case OUT_TICKED:
         s->ticking = false;
         return true;

@@ -70,8 +70,8 @@ static json_t *moves(const struct sm_switch *sw)
     json_object_set_new(object, "started", integer(sw->moves_started));
     json_object_set_new(object, "completed", integer(sw->moves_completed));
     json_object_set_new(object, "abandoned", integer(sw->moves_abandoned));
-    json_object_set_new(object, "relabel", integer(sw->moves_completed));
-    json_object_set_new(object, "copy", integer(0));
+    json_object_set_new(object, "relabel", integer(sw->moves_completed - sw->moves_copied));
+    json_object_set_new(object, "copy", integer(sw->moves_copied));
     json_object_set_new(object, "pause_us", pause);
     json_object_set_new(object, "held_packets", integer(sw->held_packets));
     return object;

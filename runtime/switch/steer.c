@@ -28,6 +28,15 @@ void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_
     };
 }
 
+void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t ticket, uint32_t shard,
+                      unsigned lane)
+{
+    struct switch_slot *s = &sw->slots[slot];
+
+    s->in[s->in_head++ & s->ring_mask] = (struct in_entry){
+        .time = sw->clock, .buffer = ticket, .shard = (uint16_t)shard, .kind = (uint8_t)kind, .lane = (uint8_t)lane};
+}
+
 /*
  * Packets that were held reach their replica behind later ones. Until they are back, their time bounds how far shared
  * token buckets may refill; the word must be set before packets of later times are published. It is exact: replicas
@@ -91,7 +100,7 @@ static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buff
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
-    bool moving = shard->move.state == MOVE_RELEASING;
+    bool moving = move_under_way(&shard->move);
 
     if (!moving && sw->cannot_wait && sw->hold_bytes > sw->options.hold_bytes) {
         switch_reserve_free(sw, buffer, 0);
@@ -122,7 +131,7 @@ void switch_steer(struct sm_switch *sw, uint32_t buffer)
     struct switch_packet *packet = &sw->packets[buffer];
     struct switch_shard *shard = &sw->shards[packet->shard];
 
-    if (shard->move.state == MOVE_RELEASING || shard->move.state == MOVE_ORPHANED) {
+    if (shard->move.state >= MOVE_RELEASING) {
         hold(sw, shard, buffer);
         return;
     }

@@ -100,6 +100,7 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
     }
     for (uint32_t i = 0; i < SM_SHARDS; i++) {
         sw->shards[i].owner = SWITCH_NONE;
+        sw->shards[i].move.lane = MOVE_NO_LANE;
         sw->shards[i].hold_head = sw->shards[i].hold_tail = POOL_NONE;
     }
     for (unsigned i = 0; i < ARENA_SLOTS; i++)
@@ -199,7 +200,7 @@ int switch_slot_retire(struct sm_switch *sw, unsigned slot)
     if (sw->slots[slot].state != SLOT_READY || sw->slots[slot].shards != 0)
         return SM_E_STATE;
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
-        if (sw->shards[shard].move.state == MOVE_RELEASING && sw->shards[shard].move.to == slot)
+        if (move_under_way(&sw->shards[shard].move) && sw->shards[shard].move.to == slot)
             return SM_E_STATE;
     sw->slots[slot].state = SLOT_RETIRING;
     switch_push(sw, slot, IN_RETIRE, 0, 0, sw->clock);
@@ -352,7 +353,7 @@ static void keep_time(struct sm_switch *sw, unsigned done)
     if (sw->state == SWITCH_RUNNING && sw->clock - sw->last_tick >= SWITCH_TICK_NS)
         send_ticks(sw);
     if (!sw->input_ended || sw->state != SWITCH_RUNNING || sw->in_flight > 0 || sw->operation.active ||
-        anybody_ticking(sw))
+        switch_lanes_busy(sw) || anybody_ticking(sw))
         return;
     if (!sw->final_tick) {
         sw->final_tick = true;
@@ -385,6 +386,7 @@ unsigned switch_poll(struct sm_switch *sw)
             done += switch_take_back(sw, i);
     switch_watch(sw);
     switch_moves_poll(sw);
+    switch_lanes_poll(sw);
     if (sw->options.order_arrival)
         switch_output_poll(sw);
     done += switch_input(sw);

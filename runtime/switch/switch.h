@@ -137,6 +137,20 @@ struct window_place {
     uint32_t generated_head, generated_tail;
 };
 
+/* A shard's state on its way to another replica (lanes.c). */
+enum lane_state { LANE_FREE, LANE_EXPORTING, LANE_IMPORTING, LANE_INSTALLING, LANE_CLEARING };
+
+struct switch_lane {
+    uint8_t state;  /* enum lane_state */
+    uint8_t awaits; /* the slot whose answer is to come; SWITCH_NONE */
+    uint8_t from, to;
+    uint16_t shard;
+    bool last;      /* the part in hand */
+    bool discarded; /* when the answer comes, clear */
+    bool filled;    /* something may be in its copy */
+    uint32_t ticket;
+};
+
 /* A set of moves asked for together. One at a time. */
 struct switch_operation {
     bool active;
@@ -149,6 +163,7 @@ struct switch_operation {
     uint64_t flows, held_packets;
     uint64_t started, deadline; /* wall clock, ns */
     bool open_gate;             /* once the first markers are queued */
+    bool copy;                  /* by copying */
     char cause[96];             /* why moves were abandoned */
 };
 
@@ -207,6 +222,9 @@ struct sm_switch {
     struct switch_shard shards[SM_SHARDS];
     struct switch_operation operation;
     uint32_t moves_in_flight;
+    struct switch_lane lanes[EXPORT_LANES];
+    uint32_t lanes_used;         /* that are not free */
+    uint32_t lane_ticket;        /* of the last step asked for */
     uint32_t inheritance;        /* number of the last one */
     uint32_t orphans;            /* shards without a replica that could own them */
     uint64_t deaths, taken_over; /* replicas that died, packets that others took over from them */
@@ -247,6 +265,7 @@ struct sm_switch {
     uint64_t dropped[SWITCH_DROP_COUNT + SM_MAX_REASONS];
     uint64_t hold_bytes, held_packets;
     uint64_t moves_started, moves_completed, moves_abandoned, flows_moved;
+    uint64_t moves_copied; /* of the completed ones */
     uint32_t in_flight_max, replicas_in_flight_max;
     struct histogram pauses;
     struct audit audit;
@@ -288,6 +307,10 @@ void switch_open_gate(struct sm_switch *sw);
 int switch_move_begin(struct sm_switch *sw, uint64_t deadline_ns, bool open_gate);
 int switch_move_add(struct sm_switch *sw, uint32_t first, uint32_t last, unsigned slot);
 uint32_t switch_move_go(struct sm_switch *sw);
+/* Whether all flows can be copied; the operation that has begun moves by copying. SM_E_CONFLICT: a class cannot be
+ * copied; *error names it. */
+int switch_can_copy(const struct sm_switch *sw, struct sm_errbuf *error);
+int switch_move_copy(struct sm_switch *sw, struct sm_errbuf *error);
 
 /* Ask a slot for its flows from (shard, cursor) on; NOTICE_QUERIED when its query area holds them. SM_E_STATE: a query
  * is under way. */
@@ -307,12 +330,23 @@ unsigned switch_input(struct sm_switch *sw);              /* steer.c: receive, u
 void switch_steer(struct sm_switch *sw, uint32_t buffer); /* to a ring or a hold */
 void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard,
                  uint64_t time);
+void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t ticket, uint32_t shard,
+                      unsigned lane);
 void switch_moves_poll(struct sm_switch *sw); /* moves.c */
 bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot);
 bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
 void switch_move_abandon(struct sm_switch *sw, uint32_t shard, const char *cause);
 void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot);
-void switch_adopt_orphans(struct sm_switch *sw, unsigned slot);                           /* death.c */
+void switch_copied(struct sm_switch *sw, uint32_t shard);
+int switch_lane_take(struct sm_switch *sw, uint32_t shard, unsigned from, unsigned to); /* lanes.c; -1: none is free */
+void switch_lane_export(struct sm_switch *sw, unsigned lane);
+void switch_lane_install(struct sm_switch *sw, unsigned lane);
+void switch_lane_discard(struct sm_switch *sw, unsigned lane);
+bool switch_lane_answered(struct sm_switch *sw, unsigned slot, const struct out_entry *entry);
+void switch_lanes_forsaken(struct sm_switch *sw, unsigned slot); /* its replica is dead */
+void switch_lanes_poll(struct sm_switch *sw);
+bool switch_lanes_busy(const struct sm_switch *sw);             /* and somebody is there to go on */
+void switch_adopt_orphans(struct sm_switch *sw, unsigned slot); /* death.c */
 void switch_condemn(struct sm_switch *sw, unsigned slot, bool distrust, const char *why); /* supervise.c */
 void switch_watch(struct sm_switch *sw);
 bool switch_awaits(const struct sm_switch *sw);

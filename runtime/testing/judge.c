@@ -38,6 +38,7 @@ void test_count(struct sm_test *test)
     for (uint32_t i = 0; i < SM_SHARDS; i++)
         result->busy_shards += sw->shards[i].packets > 0;
     result->moves = sw->moves_completed;
+    result->copied = sw->moves_copied;
     result->abandoned = sw->moves_abandoned;
     result->held = sw->held_packets;
     result->deaths = sw->deaths;
@@ -104,6 +105,8 @@ bool test_judge(struct sm_test *test, bool deep, bool end)
         if (sw->bindings && sw->bindings->count != test->result.bindings_live)
             broke(test, "bound keys: the switch knows %u, there are %" PRIu64, sw->bindings->count,
                   test->result.bindings_live);
+        if (sw->lanes_used > 0)
+            broke(test, "copying: %u lanes were not given back", sw->lanes_used);
         if (test->result.in + test->result.generated != test->result.out + test->result.dropped)
             broke(test,
                   "loss-free: %" PRIu64 " packets in and %" PRIu64 " made, %" PRIu64 " out and %" PRIu64 " dropped",

@@ -53,7 +53,10 @@ int sm_test_start_replica(struct sm_test *test)
 /* Threads run meanwhile; nobody else does. */
 static int begin(struct sm_test *test)
 {
-    return sm_test_moving(test) ? SM_E_STATE : switch_move_begin(test->sw, test->sw->now + PATIENCE_NS, false);
+    int result = sm_test_moving(test) ? SM_E_STATE : switch_move_begin(test->sw, test->sw->now + PATIENCE_NS, false);
+    struct sm_errbuf ignored;
+
+    return result == 0 && test->copying ? switch_move_copy(test->sw, &ignored) : result;
 }
 
 int sm_test_scale(struct sm_test *test, unsigned replicas)
@@ -73,6 +76,16 @@ int sm_test_scale(struct sm_test *test, unsigned replicas)
     for (unsigned i = replicas; i < count; i++)
         test->members[slots[i]].leaving = true;
     switch_move_go(test->sw);
+    return 0;
+}
+
+int sm_test_copying(struct sm_test *test, bool copying, struct sm_errbuf *error)
+{
+    struct sm_errbuf text;
+
+    if (copying && switch_can_copy(test->sw, error ? error : &text) != 0)
+        return SM_E_CONFLICT;
+    test->copying = copying;
     return 0;
 }
 
@@ -160,6 +173,8 @@ void test_operate(struct sm_test *test)
     /* Sometimes so short a deadline that moves are abandoned in every state. */
     uint64_t patience = test_below(test, 4) == 0 ? test_below(test, 200000) : PATIENCE_NS;
     switch_move_begin(sw, sw->now + patience, false);
+    if (test->options.copies && test_below(test, 2) && switch_move_copy(sw, &ignored) != 0)
+        switch_fail(sw, "%s", ignored.text);
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {
         bool pick = kind <= 2   ? sw->shards[shard].owner == from && test_below(test, 2)
                     : kind <= 4 ? sw->shards[shard].owner == from

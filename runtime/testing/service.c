@@ -160,6 +160,7 @@ static int open_arena(struct sm_test *test, int linktype, struct sm_errbuf *erro
         .flows = options->max_flows ? options->max_flows : 65536,
         .small_buffers = options->buffers ? options->buffers : 512,
         .jumbo_buffers = 8,
+        .export_bytes = options->copy_bytes,
     };
 
     return arena_create(&test->arena, &test->arena_fd, &arena, error);
@@ -208,6 +209,8 @@ static int start(struct sm_test *test, struct sm_errbuf *error)
     return result;
 }
 
+_Static_assert(SM_TEST_COPY_BYTES == EXPORT_BYTES, "as much as there is room for");
+
 static const char *contradiction(const struct sm_test_options *options)
 {
     if (options->size != sizeof *options)
@@ -220,6 +223,8 @@ static const char *contradiction(const struct sm_test_options *options)
         return "more replicas or sends than there can be";
     if (options->threads && options->kills)
         return "threads cannot be killed";
+    if (options->copy_bytes > SM_TEST_COPY_BYTES)
+        return "copy_bytes is more than SM_TEST_COPY_BYTES";
     return NULL;
 }
 

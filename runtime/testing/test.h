@@ -31,6 +31,7 @@ struct sm_test {
     int arena_fd;
     struct sm_switch *sw;
     struct member members[ARENA_SLOTS];
+    bool copying; /* operations from now on */
     uint32_t next_id;
     uint64_t random, clock;
     struct sm_trace *output;
