@@ -107,6 +107,21 @@ static void parse_move(struct parser *p, struct event *event, char *rest)
     }
 }
 
+/* --copy may stand anywhere, as on a command line. */
+static bool take_copy(char *rest)
+{
+    static const char option[] = "--copy";
+    const size_t length = sizeof(option) - 1;
+    for (char *at = rest; (at = strstr(at, option)); at += length) {
+        bool whole = (at == rest || strchr(" \t", at[-1])) && strchr(" \t\r", at[length]);
+        if (whole) {
+            memset(at, ' ', length);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void parse_verb(struct parser *p, struct event *event, char *verb, char *rest)
 {
     static const char *const names[] = {"scale", "split", "merge", "move", "drain", "rebalance", "kill", NULL};
@@ -121,6 +136,7 @@ static void parse_verb(struct parser *p, struct event *event, char *verb, char *
     }
     event->request.verb = (enum ops_verb)place;
     event->kill = place == 6;
+    event->request.copy = !event->kill && take_copy(rest);
     if (place == OPS_MOVE) {
         parse_move(p, event, rest);
         return;

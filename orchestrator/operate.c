@@ -96,6 +96,7 @@ static void do_move(struct orchestrator *o)
     wire_array_end(params);
     wire_put_uint(params, "deadline_ms", MOVE_DEADLINE_MS);
     wire_put_bool(params, "open_gate", opens);
+    wire_put_bool(params, "copy", o->ops.request.copy);
     if (opens) {
         /* The next gate first: reading goes on as soon as the move's markers are queued. */
         o->gate_open = true;

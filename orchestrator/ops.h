@@ -29,6 +29,7 @@ struct ops_request {
     uint32_t count;   /* scale: replicas */
     uint32_t replica; /* split, merge, drain */
     uint32_t into;    /* split (0: a new one), merge, move */
+    bool copy;        /* shards move by copying; no stage depends on it */
 };
 
 /* Codes are the exit statuses of smctl. */

@@ -187,7 +187,7 @@ static bool replica_param(struct rpc_call *call, const struct wire_value *params
 static void operation(struct orchestrator *o, struct rpc_call *call, enum ops_verb verb,
                       const struct wire_value *params)
 {
-    struct ops_request request = {.verb = verb};
+    struct ops_request request = {.verb = verb, .copy = wire_get_bool(params, "copy", false)};
     struct ops_result refusal;
     struct selector *selector = NULL;
     struct sm_errbuf error;

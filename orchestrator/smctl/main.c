@@ -18,20 +18,22 @@ static const struct command {
     int (*run)(struct options *options);
     const char *arguments;
     const char *does;
+    bool moves; /* it takes --copy */
 } commands[] = {
-    {"run", cmd_run, "SERVICE.yaml [--events FILE] [--report FILE] [--seed N]", "run a service in the foreground"},
-    {"status", cmd_status, "", "what a service does"},
-    {"replicas", cmd_replicas, "", "its replicas"},
-    {"flows", cmd_flows, "[SELECTOR] [--limit N]", "its flows"},
-    {"flow", cmd_flow, "show KEY", "one flow, with all its fields"},
-    {"top", cmd_top, "", "its replicas, once a second"},
-    {"scale", cmd_scale, "N", "have N replicas, evenly loaded"},
-    {"split", cmd_split, "R [--into R2]", "half of R's shards to a new replica, or to R2"},
-    {"merge", cmd_merge, "R --into R2", "all of R's shards to R2; R ends"},
-    {"move", cmd_move, "SELECTOR --to R", "the shards of some flows to R"},
-    {"drain", cmd_drain, "R", "all of R's shards to the others; R stays"},
-    {"rebalance", cmd_rebalance, "", "the same number of shards for all"},
-    {"stop", cmd_stop, "", "end a service"},
+    {"run", cmd_run, "SERVICE.yaml [--events FILE] [--report FILE] [--seed N]", "run a service in the foreground",
+     false},
+    {"status", cmd_status, "", "what a service does", false},
+    {"replicas", cmd_replicas, "", "its replicas", false},
+    {"flows", cmd_flows, "[SELECTOR] [--limit N]", "its flows", false},
+    {"flow", cmd_flow, "show KEY", "one flow, with all its fields", false},
+    {"top", cmd_top, "", "its replicas, once a second", false},
+    {"scale", cmd_scale, "N [--copy]", "have N replicas, evenly loaded", true},
+    {"split", cmd_split, "R [--into R2] [--copy]", "half of R's shards to a new replica, or to R2", true},
+    {"merge", cmd_merge, "R --into R2 [--copy]", "all of R's shards to R2; R ends", true},
+    {"move", cmd_move, "SELECTOR --to R [--copy]", "the shards of some flows to R", true},
+    {"drain", cmd_drain, "R [--copy]", "all of R's shards to the others; R stays", true},
+    {"rebalance", cmd_rebalance, "[--copy]", "the same number of shards for all", true},
+    {"stop", cmd_stop, "", "end a service", false},
 };
 
 static void help(FILE *stream)
@@ -49,7 +51,8 @@ static void help(FILE *stream)
           "  --timeout TIME    wait at most so long, such as 30s\n"
           "  --wait            wait for an operation that is under way\n"
           "  --help, --version\n\n"
-          "SELECTOR: an expression as of tcpdump, or shards:0-99,200. Exit status: 0 done, 1 failed, 2 usage,\n"
+          "SELECTOR: an expression as of tcpdump, or shards:0-99,200. With --copy flows are encoded and decoded, as\n"
+          "between hosts, rather than handed over. Exit status: 0 done, 1 failed, 2 usage,\n"
           "3 no such service or replica, 4 another operation is under way, 5 timed out. See smctl(1).\n",
           stream);
 }
@@ -176,7 +179,9 @@ int main(int argc, char **argv)
     options.argc--;
     options.argv++;
     for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
-        if (strcmp(commands[i].name, options.argv[0]) == 0)
+        if (strcmp(commands[i].name, options.argv[0]) == 0) {
+            options.copy = commands[i].moves && take_flag(&options, "--copy");
             return commands[i].run(&options);
+        }
     return unknown(&options, options.argv[0]);
 }

@@ -25,14 +25,14 @@ static void tick(void *user)
     fflush(stderr);
 }
 
-static void print_result(const char *what, const json_t *result)
+static void print_result(const char *what, const json_t *result, bool copy)
 {
     json_int_t completed = json_integer_value(json_object_get(result, "completed"));
     const char *into = json_string_value(json_object_get(result, "into"));
     printf("%s%s%s: %" JSON_INTEGER_FORMAT " shards with %" JSON_INTEGER_FORMAT
-           " flows moved in %.1f ms, %" JSON_INTEGER_FORMAT " packets held\n",
+           " flows %s in %.1f ms, %" JSON_INTEGER_FORMAT " packets held\n",
            what, into ? " into " : "", into ? into : "", completed,
-           json_integer_value(json_object_get(result, "flows")),
+           json_integer_value(json_object_get(result, "flows")), copy ? "copied" : "moved",
            json_number_value(json_object_get(result, "seconds")) * 1e3,
            json_integer_value(json_object_get(result, "held_packets")));
 }
@@ -65,6 +65,9 @@ int operation(struct options *options, const char *method, struct wire_out *para
         wire_free(params);
         return status;
     }
+    if (!params)
+        params = wire_new();
+    wire_put_bool(params, "copy", options->copy);
     if (options->wait)
         status = wait_idle(client, progress.started + timeout * 1000000);
     if (status == 0)
@@ -82,7 +85,7 @@ int operation(struct options *options, const char *method, struct wire_out *para
     if (options->json) {
         print_json(result);
     } else {
-        print_result(what, result);
+        print_result(what, result, options->copy);
         json_decref(result);
     }
     return status;

@@ -22,6 +22,10 @@ static const struct {
     {"packet=9 move tcp port 80 and host 10.0.0.1 --to r12", NULL},
     {"packet=9 drain r3", NULL},
     {"packet=9 rebalance", NULL},
+    {"packet=9 rebalance --copy", NULL},
+    {"packet=9 scale --copy 3", NULL},
+    {"packet=9 move tcp --to r2 --copy", NULL},
+    {"packet=9 move --copy tcp --to r2", NULL},
     {"packet=9 kill any", NULL},
     {"packet=9 kill r3", NULL},
     {"packet=0 scale 2", "expected packet=N or time=2.5s, got 'packet=0'"},
@@ -45,6 +49,8 @@ static const struct {
     {"packet=1 move shards:16384 --to r1", "expected shards:FIRST-LAST,... of 0 to 16383, got 'shards:16384'"},
     {"packet=1 move shards: --to r1", "expected shards:FIRST-LAST,... of 0 to 16383, got 'shards:'"},
     {"packet=1 move shards:1, --to r1", "expected shards:FIRST-LAST,... of 0 to 16383, got 'shards:1,'"},
+    {"packet=1 kill any --copy", "expected the line's end, got '--copy'"},
+    {"packet=1 drain r1 --copying", "expected the line's end, got '--copying'"},
     {"packet=1 rebalance now", "expected the line's end, got 'now'"},
 };
 
@@ -78,6 +84,14 @@ Test(events, a_file)
     cr_expect_eq(events.list[0].request.into, 2);
     cr_expect_str_eq(events.list[0].text, "move udp port 53 --to r2");
     cr_expect(events.list[1].by_time && events.list[1].when == 1500000000 && events.list[1].kill);
+    events_free(&events);
+    cr_assert_eq(events_parse(&events, "f",
+                              "packet=1 merge r1 --into r2 --copy\npacket=2 move --copy udp --to r2\npacket=3 drain r1",
+                              &error),
+                 0);
+    cr_expect(events.list[0].request.copy && events.list[1].request.copy && !events.list[2].request.copy);
+    cr_expect_str_eq(events.list[0].text, "merge r1 --into r2 --copy");
+    cr_expect_str_eq(events.list[1].selector, "udp");
     events_free(&events);
     cr_expect_eq(events_parse(&events, "f", "\npacket=1 scale 1\nbad\n", &error), SM_E_SYNTAX);
     cr_expect_str_eq(error.text, "f:3: expected packet=N or time=2.5s, got 'bad'");

@@ -38,7 +38,7 @@ limits: {flows: 1M, memory: 256MiB}
 
 
 def random_events(rng, packets):
-    """Scale, split, merge and move, knowing who there is."""
+    """Scale, split, merge and move, by relabelling or copying, knowing who there is."""
     names, started, lines = ["r1"], 1, []
     for packet in sorted(rng.randrange(1, packets - packets // 20) for _ in range(50)):
         verb = rng.choice(["scale", "split", "merge", "move", "move", "drain", "rebalance"])
@@ -64,7 +64,7 @@ def random_events(rng, packets):
         else:
             first = rng.randrange(0, 16000)
             what = "move shards:%d-%d --to %s" % (first, first + rng.randrange(1, 384), rng.choice(names))
-        lines.append("packet=%d %s\n" % (packet, what))
+        lines.append("packet=%d %s%s\n" % (packet, what, rng.choice(["", " --copy"])))
     return "".join(lines)
 
 
@@ -104,9 +104,11 @@ def one(folder, per, number):
     check(name + ": the same packets", report["packets"] == packets, report["packets"])
     check(name + ": invariants", set(report["invariants"].values()) == {"held"}, report["invariants"])
     check(name + ": at least 1000 moves", moves["completed"] >= 1000, moves)
+    check(name + ": moves of both kinds", moves["relabel"] > 0 and moves["copy"] > 0 and
+          moves["relabel"] + moves["copy"] == moves["completed"], moves)
     check(name + ": packets in two replicas at once", report["in_flight_max"]["replicas"] >= 2, report["in_flight_max"])
-    print("%s: %d packets, %d dropped, %d moves completed, %d packets held, pause p50 %.0f us" % (
-        name, packets["in"], sum(packets["dropped"].values()), moves["completed"], moves["held_packets"],
+    print("%s: %d packets, %d dropped, %d moves completed, %d of them by copying, %d packets held, pause p50 %.0f us" % (
+        name, packets["in"], sum(packets["dropped"].values()), moves["completed"], moves["copy"], moves["held_packets"],
         moves["pause_us"]["p50"]))
     return moves["held_packets"]
 
