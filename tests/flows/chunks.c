@@ -132,6 +132,52 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
         sm_flow_close(replica, cls, flow);
 }
 
+/* Addresses do not leave the arena: what is behind them does, the list from its end, as it grew. */
+static int encode(struct sm_replica *replica, sm_class of, sm_flow flow, struct sm_writer *writer, void *user)
+{
+    const struct record *record = flow.state;
+    const struct node *nodes[NODES];
+    uint32_t count = 0;
+
+    (void)replica, (void)of, (void)user;
+    sm_write_uint(writer, "room", record->room);
+    sm_write_bytes(writer, "numbers", record->numbers, record->packets * sizeof *record->numbers);
+    for (const struct node *node = record->list; node; node = node->next)
+        nodes[count++] = node;
+    sm_write_list(writer, "list");
+    while (count-- > 0)
+        sm_write_uint(writer, NULL, nodes[count]->number);
+    sm_write_end(writer);
+    if (record->big)
+        sm_write_bytes(writer, "big", record->big, BIG_BYTES);
+    return 0;
+}
+
+static int decode(struct sm_replica *replica, sm_class of, sm_flow flow, uint32_t version, sm_value value, void *user)
+{
+    struct record *record = flow.state;
+    size_t numbers, big;
+    const void *bytes = sm_value_bytes(sm_value_get(value, "numbers"), &numbers);
+    const void *last = sm_value_bytes(sm_value_get(value, "big"), &big);
+    sm_value list = sm_value_get(value, "list"), item = {NULL, NULL};
+
+    (void)of, (void)version, (void)user;
+    record->room = (uint32_t)sm_value_uint(sm_value_get(value, "room"), 0);
+    record->packets = (uint32_t)(numbers / sizeof *record->numbers);
+    record->numbers = sm_alloc(replica, cls, flow, record->room * sizeof *record->numbers);
+    if (!record->numbers)
+        return SM_E_LIMIT;
+    memcpy(record->numbers, bytes, numbers);
+    while (sm_value_next(list, &item))
+        if (!push(replica, flow, (uint32_t)sm_value_uint(item, 0)))
+            return SM_E_LIMIT;
+    if (last && !(record->big = sm_alloc(replica, cls, flow, big)))
+        return SM_E_LIMIT;
+    if (last)
+        memcpy(record->big, last, big);
+    return 0;
+}
+
 static int setup(struct sm_replica *replica, void **user)
 {
     const struct sm_class_options options = {
@@ -141,6 +187,8 @@ static int setup(struct sm_replica *replica, void **user)
         .granularity = SM_BY_FLOW,
         .idle_timeout_ns = 400000000,
         .alloc_limit = LIMIT,
+        .encode = encode,
+        .decode = decode,
     };
     sm_class got;
 

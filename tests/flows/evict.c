@@ -46,8 +46,14 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
 
 static int setup(struct sm_replica *replica, void **user)
 {
-    struct sm_class_options options = {
-        .size = sizeof options, .name = "pair", .record_size = 8, .granularity = SM_BY_HOST_PAIR};
+    const struct sm_field number = {"number", SM_FIELD_UINT, 0, 8, NULL, 0};
+    const struct sm_field whole = {"record", SM_FIELD_BYTES, 0, sizeof(struct record), NULL, 0};
+    struct sm_class_options options = {.size = sizeof options,
+                                       .name = "pair",
+                                       .record_size = 8,
+                                       .fields = &number,
+                                       .field_count = 1,
+                                       .granularity = SM_BY_HOST_PAIR};
     sm_class got;
 
     (void)user;
@@ -56,6 +62,8 @@ static int setup(struct sm_replica *replica, void **user)
         .size = sizeof options,
         .name = "evict",
         .record_size = sizeof(struct record),
+        .fields = &whole,
+        .field_count = 1,
         .granularity = SM_BY_FLOW,
         .limit = LIMIT,
         .at_limit = SM_AT_LIMIT_EVICT,

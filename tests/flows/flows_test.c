@@ -24,6 +24,7 @@ _Atomic uint64_t mistakes;
 static const struct subject *const subjects[] = {&timeouts, &evict, &chunks, &each, &hooks, &bound};
 static char folder[] = "/tmp/splitmerge-flows-XXXXXX";
 static unsigned failures;
+static uint64_t copied;
 
 static bool same_file(const char *a, const char *b)
 {
@@ -57,6 +58,7 @@ static const char *run(const struct subject *subject, const char *input, const c
         .seed = seed,
         .replicas = replicas,
         .schedule = replicas > 1,
+        .copies = true,
         .max_sends = 1,
         .max_flows = subject->limit,
         .on_packet = subject->on_packet,
@@ -70,11 +72,13 @@ static const char *run(const struct subject *subject, const char *input, const c
     mistakes = 0;
     if (sm_test_run(&options, &result, &error) != 0)
         return error.text;
-    printf("%s, SM_SEED=%llu, %u replicas: %llu packets, %llu flows, %llu live, %llu moves, %llu killed, %llu taken "
-           "over\n",
+    printf("%s, SM_SEED=%llu, %u replicas: %llu packets, %llu flows, %llu live, %llu moves, %llu of them "
+           "copies, %llu killed, %llu taken over\n",
            subject->name, (unsigned long long)seed, replicas, (unsigned long long)result.in,
            (unsigned long long)result.flows_created, (unsigned long long)result.flows_live,
-           (unsigned long long)result.moves, (unsigned long long)result.deaths, (unsigned long long)result.taken_over);
+           (unsigned long long)result.moves, (unsigned long long)result.copied, (unsigned long long)result.deaths,
+           (unsigned long long)result.taken_over);
+    copied += result.copied;
     if (result.broken[0])
         return result.broken;
     if (mistakes)
@@ -129,5 +133,6 @@ int main(void)
     for (unsigned i = 0; i < sizeof subjects / sizeof *subjects; i++)
         attempt(subjects[i], seed, rounds);
     rmdir(folder);
-    return failures != 0;
+    printf("%llu moves by copying\n", (unsigned long long)copied);
+    return failures != 0 || copied == 0;
 }

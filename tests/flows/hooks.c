@@ -79,10 +79,13 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
 
 static int setup(struct sm_replica *replica, void **user)
 {
+    const struct sm_field whole = {"record", SM_FIELD_BYTES, 0, sizeof(struct record), NULL, 0};
     struct sm_class_options options = {
         .size = sizeof options,
         .name = "hooks",
         .record_size = sizeof(struct record),
+        .fields = &whole,
+        .field_count = 1,
         .granularity = SM_BY_FLOW,
         .on_adopt = on_adopt,
         .on_release = on_release,

@@ -96,12 +96,19 @@ static void chatter_packet(struct sm_replica *replica, struct sm_packet *packet,
     sm_flow_put(replica, chatter_class, flow);
 }
 
+static const struct sm_field chatter_fields[] = {
+    {"packets", SM_FIELD_UINT, offsetof(struct chatter, packets), sizeof(uint32_t), NULL, 0},
+    {"timeouts", SM_FIELD_UINT, offsetof(struct chatter, timeouts), sizeof(uint32_t), NULL, 0},
+};
+
 static int chatter_setup(struct sm_replica *replica, void **user)
 {
     const struct sm_class_options options = {
         .size = sizeof options,
         .name = "chatter",
         .record_size = sizeof(struct chatter),
+        .fields = chatter_fields,
+        .field_count = 2,
         .granularity = SM_BY_FLOW,
         .timers = 1,
         .on_timer = chatter_timer,
@@ -210,7 +217,8 @@ static uint64_t flow_digest(const char *file, enum sm_granularity key_of, uint64
 /* ---- runs ---- */
 
 static char folder[] = "/tmp/splitmerge-schedule-XXXXXX";
-static uint64_t total_moves, total_held, total_abandoned, total_deaths, total_taken_over, runs, failures, overlapping;
+static uint64_t total_moves, total_copied, total_held, total_abandoned, total_deaths, total_taken_over, runs, failures,
+    overlapping;
 static bool threads;
 
 static bool run(const struct subject *subject, const char *input, const char *output, bool arrival, uint64_t seed,
@@ -224,6 +232,7 @@ static bool run(const struct subject *subject, const char *input, const char *ou
                                       .seed = seed,
                                       .replicas = replicas,
                                       .schedule = replicas > 1,
+                                      .copies = true,
                                       .threads = threads && replicas > 1};
     struct policy *policy = NULL;
     struct sm_errbuf error = {{0}};
@@ -291,6 +300,7 @@ static void compare(const struct subject *subject, const char *input, bool arriv
                            count_one != count_many)
         fail(input, subject, seed, arrival, "the outputs differ");
     total_moves += many.moves;
+    total_copied += many.copied;
     total_held += many.held;
     total_abandoned += many.abandoned;
     total_deaths += many.deaths;
@@ -373,14 +383,16 @@ int main(void)
             walk(samples, seed, full);
     }
     rmdir(folder);
-    printf("%llu captures, %llu comparisons, %llu moves completed, %llu abandoned, %llu packets held, %llu runs with "
-           "two replicas busy; %llu failed\n",
-           (unsigned long long)captures, (unsigned long long)runs, (unsigned long long)total_moves,
-           (unsigned long long)total_abandoned, (unsigned long long)total_held, (unsigned long long)overlapping,
-           (unsigned long long)failures);
+    printf(
+        "%llu captures, %llu comparisons, %llu moves completed, %llu of them by copying, %llu abandoned, %llu packets "
+        "held, %llu runs with two replicas busy; %llu failed\n",
+        (unsigned long long)captures, (unsigned long long)runs, (unsigned long long)total_moves,
+        (unsigned long long)total_copied, (unsigned long long)total_abandoned, (unsigned long long)total_held,
+        (unsigned long long)overlapping, (unsigned long long)failures);
     if (KILLS)
         printf("%llu replicas killed, %llu packets taken over\n", (unsigned long long)total_deaths,
                (unsigned long long)total_taken_over);
     /* How threads meet is not in our hands: they may never meet a packet in a hold. */
-    return failures || runs == 0 || total_moves == 0 || overlapping == 0 || (total_held == 0 && !threads);
+    return failures || runs == 0 || total_moves == 0 || total_copied == 0 || overlapping == 0 ||
+           (total_held == 0 && !threads);
 }
