@@ -2,10 +2,10 @@
 /*
  * Copies: shards made anew beside the ones that are in use.
  *
- * Overview.  A copying move decodes a shard's flows, with the keys bound to them, into one of STATE_COPIES further shards, in memory of its own.
- * While it is made nobody looks there, so it may be left half made, and is then cleared. When it is whole the two
- * change places: what the shard's two lines hold, flows, table and heap, goes over as it is, since nothing in it
- * refers to the shard. From then on the copy is what was the shard, and is cleared at leisure.
+ * Overview.  A copying move decodes a shard's flows, with the keys bound to them, into one of STATE_COPIES further
+ * shards, in memory of its own. While it is made nobody looks there, so it may be left half made, and is then cleared.
+ * When it is whole the two change places: what the shard's two lines hold, flows, table and heap, goes over as it is,
+ * since nothing in it refers to the shard. From then on the copy is what was the shard, and is cleared at leisure.
  *
  * Life-cycle of a copy: empty -> being made (state_insert(), state_timer_set()) -> installed -> being cleared -> empty;
  * or from being made directly to being cleared.

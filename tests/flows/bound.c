@@ -89,10 +89,13 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
 
 static int setup(struct sm_replica *replica, void **user)
 {
+    const struct sm_field number = {"number", SM_FIELD_UINT, 0, sizeof(uint32_t), NULL, 0};
     const struct sm_class_options options = {
         .size = sizeof options,
         .name = "bind",
         .record_size = sizeof(uint32_t),
+        .fields = &number,
+        .field_count = 1,
         .granularity = SM_BY_FLOW,
         .idle_timeout_ns = IDLE,
         .binds = "udp and ip[28] & 3 = 0", /* the number, lowest byte first */
