@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "switch/bind.h"
 #include "switch/fault.h"
 #include "switch/switch.h"
 
