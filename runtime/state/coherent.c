@@ -96,27 +96,17 @@ bool coherent_sound(const struct shared_object *objects, unsigned count)
     return true;
 }
 
-/*
- * Each pair is stored value first, and overwritten only when its unit says that it does not count any more; so whoever
- * dies between two stores leaves a cell that can be undone, and whoever reads finds the same.
- */
-void coherent_keep(const struct journal *journal, struct coherent_cell *cell)
+void coherent_add_first(const struct journal *journal, struct coherent_cell *cell, uint64_t amount)
 {
-    uint64_t value = atomic_load_explicit(&cell->value, memory_order_relaxed);
+    /* A commit in the middle of that unit has left it uncommitted. */
     uint64_t last = atomic_load_explicit(&cell->packet_unit, memory_order_relaxed);
-    if (atomic_load_explicit(&cell->burst_unit, memory_order_relaxed) < journal->settled) {
-        /* A commit in the middle of that unit has left it uncommitted. */
-        bool left = last >= journal->settled;
-        cell_store(&cell->before_burst,
-                   left ? atomic_load_explicit(&cell->before_packet, memory_order_relaxed) : value);
-        STEP();
-        cell_store(&cell->burst_unit, left ? last : journal->unit);
-        STEP();
-    }
-    cell_store(&cell->before_packet, value);
+    bool left = last >= journal->settled;
+    cell_store(&cell->before_burst,
+               atomic_load_explicit(left ? &cell->before_packet : &cell->value, memory_order_relaxed));
     STEP();
-    cell_store(&cell->packet_unit, journal->unit);
+    cell_store(&cell->burst_unit, left ? last : journal->unit);
     STEP();
+    coherent_add(journal, cell, amount);
 }
 
 uint64_t coherent_committed(const struct coherent_writer *writer, const struct coherent_cell *cell)

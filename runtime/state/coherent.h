@@ -116,15 +116,29 @@ static inline void cell_store(_Atomic uint64_t *word, uint64_t value)
     atomic_store_explicit(word, value, memory_order_release);
 }
 
-/* A first change in this unit: keep what the cell holds. */
-void coherent_keep(const struct journal *journal, struct coherent_cell *cell);
+/* coherent_add() for the first change since a commit. Apart, so that the others need no stack. */
+void coherent_add_first(const struct journal *journal, struct coherent_cell *cell, uint64_t amount);
 
-/* Add to a cell: the only writer's. Undone with the unit in hand, if that is not committed. */
+/*
+ * Add to a cell: the only writer's. Each pair is stored value first, and overwritten only when its unit says that it
+ * does not count any more; so whoever dies between two stores leaves a cell that can be undone, and whoever reads finds
+ * the same.
+ */
 static inline void coherent_add(const struct journal *journal, struct coherent_cell *cell, uint64_t amount)
 {
-    if (atomic_load_explicit(&cell->packet_unit, memory_order_relaxed) != journal->unit)
-        coherent_keep(journal, cell);
-    cell_store(&cell->value, atomic_load_explicit(&cell->value, memory_order_relaxed) + amount);
+    uint64_t value = atomic_load_explicit(&cell->value, memory_order_relaxed), unit = journal->unit;
+
+    if (atomic_load_explicit(&cell->packet_unit, memory_order_relaxed) != unit) {
+        if (__builtin_expect(atomic_load_explicit(&cell->burst_unit, memory_order_relaxed) < journal->settled, 0)) {
+            coherent_add_first(journal, cell, amount);
+            return;
+        }
+        cell_store(&cell->before_packet, value);
+        STEP();
+        cell_store(&cell->packet_unit, unit);
+        STEP();
+    }
+    cell_store(&cell->value, value + amount);
     STEP();
 }
 
