@@ -65,7 +65,7 @@ static int open_replica(struct coherent_bench *bench, unsigned slot, struct sm_e
     memset(bench->registration, 0, sizeof *bench->registration);
     replica->registration = bench->registration;
     channel_reset(arena_channel(bench->arena, 0, slot),
-                  bench->arena->pool.small_count + bench->arena->pool.jumbo_count);
+                  bench->arena->pool.small_count + bench->arena->pool.jumbo_count, 0);
     int result = replica_bind(replica, bench->arena, slot);
     if (result == 0)
         result = register_objects(replica, bench);

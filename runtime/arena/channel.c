@@ -36,17 +36,36 @@ uint64_t channel_bytes(uint32_t buffers, uint32_t bindings)
            CHANNEL_JOURNAL_BYTES + pages((uint64_t)bind_entries(buffers, bindings) * sizeof(struct bind_entry));
 }
 
-void channel_reset(struct channel *channel, uint32_t buffers, uint32_t bindings)
+/* Where it is so already nothing is written. */
+static void put(uint64_t *offset, uint64_t value)
+{
+    if (*offset != value)
+        *offset = value;
+}
+
+static void lay_out(struct channel *channel, uint32_t buffers, uint32_t bindings)
 {
     uint64_t ring = pages(16ull * ring_entries(buffers));
 
-    memset(channel, 0, sizeof *channel);
     channel->ring_mask = ring_entries(buffers) - 1;
-    channel->in_offset = pages(sizeof *channel);
-    channel->out_offset = channel->in_offset + ring;
-    channel->query_offset = channel->out_offset + ring;
-    channel->journal_offset = channel->query_offset + CHANNEL_QUERY_BYTES;
     channel->bind_mask = bind_entries(buffers, bindings) - 1;
-    channel->bind_offset = channel->journal_offset + CHANNEL_JOURNAL_BYTES;
+    put(&channel->in_offset, pages(sizeof *channel));
+    put(&channel->out_offset, channel->in_offset + ring);
+    put(&channel->query_offset, channel->out_offset + ring);
+    put(&channel->journal_offset, channel->query_offset + CHANNEL_QUERY_BYTES);
+    put(&channel->bind_offset, channel->journal_offset + CHANNEL_JOURNAL_BYTES);
+}
+
+/* Word by word: other replicas may be looking at it (sm_shared_low(), strong counters). */
+void channel_reset(struct channel *channel, uint32_t buffers, uint32_t bindings)
+{
+    lay_out(channel, buffers, bindings);
+    atomic_store_explicit(&channel->in_head, 0, memory_order_relaxed);
+    atomic_store_explicit(&channel->commit, 0, memory_order_relaxed);
+    atomic_store_explicit(&channel->low, 0, memory_order_relaxed);
+    atomic_store_explicit(&channel->at, 0, memory_order_relaxed);
+    atomic_store_explicit(&channel->replica_sleeps, 0, memory_order_relaxed);
+    atomic_store_explicit(&channel->switch_sleeps, 0, memory_order_relaxed);
+    memset(&channel->counters, 0, sizeof channel->counters);
     journal_format(channel_journal(channel), CHANNEL_JOURNAL_BYTES);
 }

@@ -25,11 +25,25 @@ static void store(_Atomic uint32_t *word, uint32_t value)
     atomic_store_explicit(word, value, memory_order_release);
 }
 
+/* Nothing to undo. Word by word: others may be looking for what is committed. */
+static void wipe(struct journal_region *region)
+{
+    atomic_store_explicit(&region->base, 0, memory_order_release);
+    store(&region->used, 0);
+    store(&region->start, 0);
+    store(&region->next_start, 0);
+    store(&region->freed, 0);
+    atomic_store_explicit(&region->unit, 0, memory_order_release);
+    atomic_store_explicit(&region->next_unit, 0, memory_order_release);
+}
+
 void journal_format(struct journal_region *region, size_t bytes)
 {
     assert(bytes >= sizeof *region + 2 * (size_t)JOURNAL_PACKET_BYTES);
-    memset(region, 0, sizeof *region);
-    region->capacity = (uint32_t)(bytes - sizeof *region);
+    wipe(region);
+    if (region->capacity == 0) {
+        region->capacity = (uint32_t)(bytes - sizeof *region);
+    }
 }
 
 void journal_open(struct journal *journal, struct journal_region *region, struct state_actor *actor, uint64_t commit)
@@ -279,6 +293,6 @@ int journal_recover(struct state *state, struct journal_region *region, size_t b
             break;
         }
     }
-    memset(region, 0, offsetof(struct journal_region, capacity));
+    wipe(region);
     return count;
 }
