@@ -145,8 +145,9 @@ static inline void coherent_add(const struct journal *journal, struct coherent_c
 /* Whether the cell was changed by units that are complete, but not committed; by the one in hand. */
 static inline bool coherent_uncommitted(const struct journal *journal, const struct coherent_cell *cell)
 {
-    uint64_t unit = atomic_load_explicit(&cell->burst_unit, memory_order_relaxed);
-    return unit >= journal->settled && unit < journal->unit;
+    uint64_t first = atomic_load_explicit(&cell->burst_unit, memory_order_relaxed);
+    uint64_t last = atomic_load_explicit(&cell->packet_unit, memory_order_relaxed);
+    return (first >= journal->settled && first < journal->unit) || (last >= journal->settled && last < journal->unit);
 }
 static inline bool coherent_in_hand(const struct journal *journal, const struct coherent_cell *cell)
 {
