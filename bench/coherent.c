@@ -4,8 +4,8 @@
  * What an update of coherent state costs: an eventual counter beside a plain increment of private memory, and a strong
  * counter, added to and taken from by two replicas at once, beside one atomic add that two threads contend for alike.
  * An update a packet, a commit after each burst of packets; nothing else is done for a packet, and no switch is
- * in the way. The plain increment is made in the same loop, in the place of the eventual update; the atomic add is alone.
- * Afterwards all must have been counted.
+ * in the way. The plain increment is made in the same loop, in the place of the eventual update; the atomic add is
+ * alone. Afterwards all must have been counted.
  */
 
 #include <pthread.h>
@@ -64,8 +64,8 @@ static int open_replica(struct coherent_bench *bench, unsigned slot, struct sm_e
         return SM_E_NO_MEMORY;
     memset(bench->registration, 0, sizeof *bench->registration);
     replica->registration = bench->registration;
-    channel_reset(arena_channel(bench->arena, 0, slot),
-                  bench->arena->pool.small_count + bench->arena->pool.jumbo_count, 0);
+    channel_reset(arena_channel(bench->arena, 0, slot), bench->arena->pool.small_count + bench->arena->pool.jumbo_count,
+                  0);
     int result = replica_bind(replica, bench->arena, slot);
     if (result == 0)
         result = register_objects(replica, bench);

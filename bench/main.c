@@ -42,11 +42,8 @@ static const struct {
     experiment_fn *run;
     bool apart; /* not one of `all` */
 } experiments[] = {
-    {"forward", bench_forward, false},
-    {"move", bench_move, false},
-    {"library", bench_library, false},
-    {"coherent", bench_coherent, false},
-    {"drl", bench_drl, true},
+    {"forward", bench_forward, false},   {"move", bench_move, false}, {"library", bench_library, false},
+    {"coherent", bench_coherent, false}, {"drl", bench_drl, true},
 };
 
 #define EXPERIMENTS (sizeof experiments / sizeof experiments[0])
@@ -196,7 +193,8 @@ int main(int argc, char **argv)
             return status;
     }
     if (argc - optind != 1)
-        return usage_error("expected forward, move, library, coherent, all or drl", argc > optind ? argv[optind + 1] : NULL);
+        return usage_error("expected forward, move, library, coherent, all or drl",
+                           argc > optind ? argv[optind + 1] : NULL);
     for (unsigned i = 0; i < EXPERIMENTS; i++)
         known |= strcmp(argv[optind], experiments[i].name) == 0;
     if (!known && strcmp(argv[optind], "all") != 0)
