@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "orchestrator.h"
@@ -51,6 +52,39 @@ static void on_closed(uv_handle_t *handle)
 {
     struct child *child = handle->data;
     child->process.data = NULL;
+}
+
+static void on_watched_exit(uv_poll_t *watch, int status, int events)
+{
+    struct child *child = watch->data;
+    (void)status, (void)events;
+    uv_close((uv_handle_t *)watch, NULL);
+    close(child->pidfd);
+    child->alive = false;
+    orchestrator_child_exited(child->o, child);
+}
+
+void child_adopt(struct orchestrator *o, uint32_t id, pid_t pid)
+{
+    struct child *child = child_note(o, id);
+    if (!child || child->alive)
+        return;
+    child->was_ready = true;
+    child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (child->pidfd < 0)
+        return; /* it has died meanwhile; the switch will tell, or has told */
+    child->alive = true;
+    child->watch.data = child;
+    uv_poll_init(o->loop, &child->watch, child->pidfd);
+    uv_poll_start(&child->watch, UV_READABLE, on_watched_exit);
+}
+
+void child_kill(struct child *child, int number)
+{
+    if (child->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, child->pidfd, number, NULL, 0);
+    else
+        uv_process_kill(&child->process, number);
 }
 
 static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_number)
@@ -112,19 +146,13 @@ int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
         snprintf(error->text, sizeof(error->text), "middlebox '%.100s' is not in PATH", exec);
         return SM_E_NOT_FOUND;
     }
-    struct child *child = calloc(1, sizeof(*child));
+    struct child *child = child_note(o, id);
     if (!child) {
         snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
     }
-    child->o = o;
-    child->id = id;
     int result = run_program(child, program);
     child->process.data = child;
-    struct child **link = &o->children;
-    while (*link)
-        link = &(*link)->next;
-    *link = child;
     if (result == 0) {
         child->alive = true;
         return 0;
@@ -134,6 +162,21 @@ int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
     snprintf(error->text, sizeof(error->text), "middlebox '%.100s' cannot be started: %s", program,
              uv_strerror(result));
     return SM_E_IO;
+}
+
+struct child *child_note(struct orchestrator *o, uint32_t id)
+{
+    struct child **link = &o->children;
+    while (*link && (*link)->id < id)
+        link = &(*link)->next;
+    if (*link && (*link)->id == id)
+        return *link;
+    struct child *child = calloc(1, sizeof(*child));
+    if (!child)
+        return NULL;
+    *child = (struct child){.o = o, .id = id, .pidfd = -1, .status = CHILD_UNKNOWN, .next = *link};
+    *link = child;
+    return child;
 }
 
 struct child *child_of(struct orchestrator *o, uint32_t id)
@@ -156,7 +199,7 @@ void children_kill(struct orchestrator *o, int signal_number)
 {
     for (struct child *child = o->children; child; child = child->next)
         if (child->alive)
-            uv_process_kill(&child->process, signal_number);
+            child_kill(child, signal_number);
 }
 
 void children_free(struct orchestrator *o)
@@ -183,7 +226,9 @@ void children_learn(struct orchestrator *o, const struct wire_value *status)
 
 const char *child_how(const struct child *child, char text[static 48])
 {
-    if (child->status < 0)
+    if (child->status == CHILD_UNKNOWN)
+        snprintf(text, 48, "ended");
+    else if (child->status < 0)
         snprintf(text, 48, "was killed by signal %d", (int)-child->status);
     else
         snprintf(text, 48, "exited with status %d", (int)child->status);

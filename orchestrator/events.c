@@ -147,6 +147,10 @@ static void parse_verb(struct parser *p, struct event *event, char *verb, char *
             expected(p, "a number of replicas, 1 to 64", argument);
         else
             event->request.count = (uint32_t)count;
+    } else if (event->kill && argument && strcmp(argument, "switch") == 0) {
+        event->victim = VICTIM_SWITCH;
+    } else if (event->kill && argument && strcmp(argument, "orchestrator") == 0) {
+        event->victim = VICTIM_ORCHESTRATOR;
     } else if (place != OPS_REBALANCE && !(event->kill && argument && strcmp(argument, "any") == 0)) {
         parse_replica(p, argument, &event->request.replica);
     }

@@ -11,11 +11,15 @@
 
 #include "ops.h"
 
+/* VICTIM_REPLICA: `request.replica` of the event, 0: any. */
+enum event_victim { VICTIM_REPLICA, VICTIM_SWITCH, VICTIM_ORCHESTRATOR };
+
 struct event {
     unsigned line;
     bool by_time;
     uint64_t when; /* packets entered, or nanoseconds since the first packet */
-    bool kill;     /* SIGKILL of `request.replica` (0: any), rather than an operation */
+    bool kill;     /* SIGKILL of `victim`, rather than an operation */
+    enum event_victim victim;
     struct ops_request request;
     const char *selector; /* move: not NULL */
     const char *text;     /* VERB ARGS as written */

@@ -50,7 +50,7 @@ static int run(struct orchestrator *o, const char *file, const char *events)
     orchestrator_start(o);
     uv_run(&loop, UV_RUN_DEFAULT);
     uv_loop_close(&loop);
-    return report_write(o);
+    return o->again ? ORCHESTRATOR_AGAIN : report_write(o);
 }
 
 int main(int argc, char **argv)
@@ -98,6 +98,9 @@ int main(int argc, char **argv)
     }
     int status = run(o, argv[optind], events);
     json_decref(o->status);
+    free(o->intent);
+    if (o->kept_text)
+        wire_message_free(o->kept_text);
     children_free(o);
     events_free(&o->events);
     service_free(&o->service);

@@ -73,9 +73,10 @@ static void on_shards(void *user, const struct rpc_error *error, const struct wi
 static void on_move_answered(void *user, const struct rpc_error *error, const struct wire_value *result)
 {
     struct orchestrator *o = user;
-    (void)result;
-    if (!error)
+    if (!error) {
+        o->move_id = (uint32_t)wire_get_uint(result, "id", 0);
         return; /* `moved` says how it went */
+    }
     o->gate_open = false;
     ops_refused(&o->ops, (enum ops_code)error->code, error->message);
     operate(o);
@@ -83,7 +84,7 @@ static void on_move_answered(void *user, const struct rpc_error *error, const st
 
 static void do_move(struct orchestrator *o)
 {
-    bool opens = !o->operation_call && !o->replacing && o->gated;
+    bool opens = o->operation_for == FOR_EVENT && o->gated;
     struct wire_out *params = wire_new();
     wire_array_begin(params, "moves");
     for (size_t i = 0; i < o->ops.range_count; i++) {
@@ -108,6 +109,8 @@ static void do_move(struct orchestrator *o)
 
 void operate_moved(struct orchestrator *o, const struct wire_value *params)
 {
+    if (wire_get_uint(params, "id", 0) != o->move_id)
+        return; /* of an orchestrator before us */
     struct ops_moved moved = {
         .completed = wire_get_uint(params, "completed", 0),
         .abandoned = wire_get_uint(params, "abandoned", 0),
@@ -172,7 +175,7 @@ static void do_kill(struct orchestrator *o, uint32_t id)
 {
     struct child *child = child_of(o, id);
     if (child && child->alive)
-        uv_process_kill(&child->process, SIGKILL);
+        child_kill(child, SIGKILL);
     else
         ops_exited(&o->ops, id, "is gone");
 }
@@ -186,12 +189,12 @@ static void do_reply(struct orchestrator *o)
     o->operation_call = NULL;
     selector_free(o->selector);
     o->selector = NULL;
-    if (o->replacing)
+    if (o->operation_for == FOR_US)
         orchestrator_replaced(o, &result);
+    else if (o->operation_for == FOR_EVENT)
+        runner_operated(o, &result);
     else if (call)
         serve_reply(call, &result, o->ops.request.verb == OPS_SPLIT);
-    else
-        runner_operated(o, &result);
     orchestrator_replace_missing(o);
     runner_go_on(o);
     orchestrator_check_end(o);
@@ -234,7 +237,7 @@ static void on_patience(uv_timer_t *timer)
 void operate(struct orchestrator *o)
 {
     struct ops_action action;
-    while (o->phase == PHASE_RUNNING && o->sw && ops_next(&o->ops, &action))
+    while (o->phase == PHASE_RUNNING && o->sw && intent_kept(o) && ops_next(&o->ops, &action))
         act(o, &action);
     if (o->phase != PHASE_RUNNING || o->ops.stage == o->patience_stage)
         return;
@@ -247,13 +250,14 @@ void operate(struct orchestrator *o)
 }
 
 enum ops_code operate_begin(struct orchestrator *o, const struct ops_request *request, struct selector *selector,
-                            struct rpc_call *call, struct ops_result *refusal)
+                            enum operation_for whom, struct rpc_call *call, struct ops_result *refusal)
 {
     enum ops_code code = ops_begin(&o->ops, request, refusal);
     if (code != OPS_OK) {
         selector_free(selector);
         return code;
     }
+    o->operation_for = whom;
     o->operation_call = call;
     o->selector = selector;
     operate(o);

@@ -136,23 +136,18 @@ static void look(struct ops *ops)
     act(ops, OPS_DO_LOOK, 0);
 }
 
-enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, struct ops_result *refusal)
+/* The first stage that there is something to do in. Replicas that were started for this already are used. */
+static void enter(struct ops *ops)
 {
-    enum ops_code code = check(ops, request, refusal);
-    if (code != OPS_OK)
-        return code;
-    ops->request = *request;
-    ops->result = (struct ops_result){.into = request->into};
-    for (unsigned i = 0; i < ops->count; i++)
-        ops->replicas[i].fresh = ops->replicas[i].leaving = false;
+    const struct ops_request *request = &ops->request;
     if (request->verb == OPS_MOVE) {
         ops->stage = OPS_SELECTING;
         act(ops, OPS_DO_SELECT, 0);
-        return OPS_OK;
+        return;
     }
     if (request->verb == OPS_SCALE && request->count > ops->count)
         start_replicas(ops, request->count - ops->count);
-    if (request->verb == OPS_SPLIT && !request->into) {
+    if (request->verb == OPS_SPLIT && !request->into && !find(ops, ops->result.into)) {
         start_replicas(ops, 1);
         ops->result.into = ops->last_id;
     }
@@ -165,6 +160,18 @@ enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, stru
         ops->stage = OPS_STARTING;
     else
         look(ops);
+}
+
+enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, struct ops_result *refusal)
+{
+    enum ops_code code = check(ops, request, refusal);
+    if (code != OPS_OK)
+        return code;
+    ops->request = *request;
+    ops->result = (struct ops_result){.into = request->into};
+    for (unsigned i = 0; i < ops->count; i++)
+        ops->replicas[i].fresh = ops->replicas[i].leaving = false;
+    enter(ops);
     return OPS_OK;
 }
 
@@ -236,7 +243,8 @@ static void plan(const struct ops *ops, placement_table owners)
         for (unsigned i = 0; i < count; i++)
             if (ids[i] != ops->request.replica)
                 ids[others++] = ids[i];
-        placement_drain(owners, ops->request.replica, ids, others);
+        if (others > 0)
+            placement_drain(owners, ops->request.replica, ids, others);
         break;
     }
 }
@@ -354,4 +362,109 @@ void ops_timed_out(struct ops *ops)
     for (unsigned i = 0; ops->stage == OPS_RETIRING && i < ops->count; i++)
         if (ops->replicas[i].state == OPS_REPLICA_RETIRING)
             act(ops, OPS_DO_KILL, ops->replicas[i].id);
+}
+
+/* ---- going on where another orchestrator was ---- */
+
+static const struct ops_present *present_of(const struct ops_present *present, unsigned count, uint32_t id)
+{
+    while (count > 0 && present[count - 1].id != id)
+        count--;
+    return count ? &present[count - 1] : NULL;
+}
+
+static void insert_replica(struct ops *ops, const struct ops_present *present)
+{
+    unsigned at = ops->count;
+    if (ops->count == OPS_MAX_REPLICAS)
+        return;
+    for (; at > 0 && ops->replicas[at - 1].id > present->id; at--)
+        ops->replicas[at] = ops->replicas[at - 1];
+    ops->replicas[at] = (struct ops_replica){.id = present->id, .state = present->state};
+    ops->count++;
+    if (present->id > ops->last_id)
+        ops->last_id = present->id;
+}
+
+void ops_take_in(struct ops *ops, uint32_t id)
+{
+    insert_replica(ops, &(struct ops_present){.id = id, .state = OPS_REPLICA_READY});
+}
+
+/* Whether a replica was one of those that the service has: not started for what has not succeeded yet, not to leave
+ * after what has. */
+static bool counted(const struct ops *ops, const struct ops_replica *replica)
+{
+    if (replica->state != OPS_REPLICA_READY)
+        return false;
+    if (ops->stage == OPS_RETIRING)
+        return !replica->leaving;
+    return ops->stage == OPS_IDLE || !replica->fresh;
+}
+
+/*
+ * Whoever is not there any more is forgotten: one that was only just starting may still come, as one unknown. Returns
+ * how many have gone, less how many have come.
+ */
+static int reconcile(struct ops *ops, const struct ops_present *present, unsigned count)
+{
+    int gone = 0;
+    for (unsigned i = ops->count; i-- > 0;) {
+        const struct ops_present *found = present_of(present, count, ops->replicas[i].id);
+        if (found) {
+            ops->replicas[i].state = found->state;
+            continue;
+        }
+        gone += counted(ops, &ops->replicas[i]);
+        remove_replica(ops, &ops->replicas[i]);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (find(ops, present[i].id))
+            continue;
+        insert_replica(ops, &present[i]);
+        gone -= present[i].state != OPS_REPLICA_RETIRING;
+    }
+    return gone;
+}
+
+/* Whether the plan is made from where shards were before, so that it must not be made again. */
+static bool planned(const struct ops *ops)
+{
+    return ops->stage == OPS_MOVING && (ops->request.verb == OPS_SPLIT || ops->request.verb == OPS_MOVE);
+}
+
+/* A replica that the operation cannot do without; 0: none is missing. To scale is to have so many, whoever they are. */
+static uint32_t missed(const struct ops *ops)
+{
+    const struct ops_request *r = &ops->request;
+    bool takes_replica = r->verb == OPS_SPLIT || r->verb == OPS_MERGE || r->verb == OPS_DRAIN;
+    if (takes_replica && !is_ready(ops, r->replica))
+        return r->replica;
+    if (r->into && !is_ready(ops, r->into))
+        return r->into;
+    return planned(ops) && !is_ready(ops, ops->result.into) ? ops->result.into : 0;
+}
+
+int ops_resume(struct ops *ops, const struct ops_present *present, unsigned count, bool moving)
+{
+    char message[sizeof(ops->result.message)];
+    int missing = reconcile(ops, present, count);
+    if (ops->stage == OPS_IDLE || (ops->stage == OPS_MOVING && moving))
+        return missing;
+    if (ops->stage == OPS_RETIRING) {
+        retire(ops);
+        return missing;
+    }
+    uint32_t gone = missed(ops);
+    if (gone) {
+        snprintf(message, sizeof(message), "replica r%u is gone", gone);
+        give_up(ops, OPS_FAILED, message);
+    } else if (planned(ops)) {
+        act(ops, OPS_DO_MOVE, 0);
+    } else {
+        for (unsigned i = 0; i < ops->count; i++)
+            ops->replicas[i].leaving = false;
+        enter(ops);
+    }
+    return ops->request.verb == OPS_SCALE ? 0 : missing; /* that makes up for them itself */
 }

@@ -95,6 +95,9 @@ void ops_init(struct ops *ops, unsigned min, unsigned max);
 /* A new replica, in state starting, outside any operation: the service's first ones. Returns its id. */
 uint32_t ops_add(struct ops *ops);
 
+/* One that is ready, and that nobody had started. */
+void ops_take_in(struct ops *ops, uint32_t id);
+
 /* Begin an operation. OPS_OK, or why not, in *refusal; then nothing has changed. */
 enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, struct ops_result *refusal);
 
@@ -115,6 +118,21 @@ void ops_refused(struct ops *ops, enum ops_code code, const char *message);
 void ops_stays(struct ops *ops, uint32_t id, const char *message);
 /* ops_patience() has run out. */
 void ops_timed_out(struct ops *ops);
+
+/* What the switch has, for ops_resume(). */
+struct ops_present {
+    uint32_t id;
+    enum ops_replica_state state;
+};
+
+/*
+ * Go on where another orchestrator was, which has died: *ops holds what it kept (replicas, last_id, stage, request,
+ * result, ranges; the rest as after ops_init()), which was kept before anything followed from it. `moving`: the switch
+ * carries moves out right now. Every stage can be done once more: moves to where shards are already are none.
+ * Replicas that nobody knew of are taken in. Returns how many are there too few for the service to have as many as was
+ * wanted, once the operation is over; negative: too many.
+ */
+int ops_resume(struct ops *ops, const struct ops_present *present, unsigned count, bool moving);
 
 /* How long the present stage may last, in ms; 0: for ever. */
 unsigned ops_patience(const struct ops *ops);

@@ -13,6 +13,7 @@
 #define LEAVE_MS 5000 /* replicas and switch end by themselves within this */
 
 static void leave(struct orchestrator *o);
+static void spawn_first(struct orchestrator *o);
 
 /* ---- failing ---- */
 
@@ -129,7 +130,9 @@ static void on_finished(void *user, const struct rpc_error *error, const struct 
 
 void orchestrator_stop(struct orchestrator *o)
 {
-    if (o->phase == PHASE_CONNECTING || o->phase == PHASE_STARTING) {
+    if (o->phase == PHASE_CONNECTING && o->sw) {
+        o->stop_asked = true; /* it may be at work already */
+    } else if (o->phase == PHASE_CONNECTING || o->phase == PHASE_STARTING) {
         o->failed = true; /* it has not run; whoever stopped it knows */
         snprintf(o->error, sizeof(o->error), "stopped before it ran");
         leave(o);
@@ -162,12 +165,15 @@ static void replace(uv_timer_t *timer)
     unsigned ready = ops_ready_ids(&o->ops, ids);
     struct ops_request request = {.verb = OPS_SCALE, .count = ready + o->missing};
     struct ops_result refusal;
-    if (o->missing == 0 || o->phase != PHASE_RUNNING || o->ops.stage != OPS_IDLE)
+    request.count -= o->surplus < request.count ? o->surplus : request.count;
+    if (request.count < o->ops.min)
+        request.count = o->ops.min;
+    if ((o->missing == 0 && o->surplus == 0) || o->phase != PHASE_RUNNING || o->ops.stage != OPS_IDLE)
         return; /* an operation is under way: its end comes back here */
     if (request.count > o->ops.max)
         request.count = o->ops.max;
-    o->missing = 0;
-    o->replacing = operate_begin(o, &request, NULL, NULL, &refusal) == OPS_OK;
+    o->missing = o->surplus = 0;
+    operate_begin(o, &request, NULL, FOR_US, NULL, &refusal);
 }
 
 static void slow_down(struct orchestrator *o)
@@ -180,7 +186,6 @@ static void slow_down(struct orchestrator *o)
 /* Our own operation is over. One that failed is tried again, later each time. */
 void orchestrator_replaced(struct orchestrator *o, const struct ops_result *result)
 {
-    o->replacing = false;
     if (result->code == OPS_OK)
         return;
     fprintf(stderr, "sm-orchestrator: no replacement: %s\n", result->message);
@@ -190,7 +195,7 @@ void orchestrator_replaced(struct orchestrator *o, const struct ops_result *resu
 
 void orchestrator_replace_missing(struct orchestrator *o)
 {
-    if (o->missing > 0 && !uv_is_active((uv_handle_t *)&o->replace))
+    if (o->missing + o->surplus > 0 && !uv_is_active((uv_handle_t *)&o->replace))
         uv_timer_start(&o->replace, replace, o->replace_ms, 0);
 }
 
@@ -207,6 +212,17 @@ static void lost(struct orchestrator *o, struct child *child)
     o->missing++;
     runner_child_exited(o, child->id);
     orchestrator_replace_missing(o);
+}
+
+void orchestrator_kept(struct orchestrator *o)
+{
+    if (o->victim && intent_kept(o)) {
+        kill(o->victim, SIGKILL);
+        o->victim = 0;
+    }
+    if (o->phase == PHASE_STARTING)
+        spawn_first(o);
+    operate(o);
 }
 
 /* The switch kills a replica; that it died will be reported as of any other. */
@@ -302,6 +318,23 @@ static void on_notify(void *user, struct rpc_peer *peer, const char *method, con
 
 /* ---- starting ---- */
 
+void orchestrator_goes_on(struct orchestrator *o, const char *state)
+{
+    o->phase = PHASE_RUNNING;
+    o->gated = strcmp(state, "gated") == 0;
+    runner_resume(o);
+    if (strcmp(state, "finished") == 0)
+        orchestrator_stop(o);
+    else if (strcmp(state, "ended") == 0)
+        rpc_request(o->sw, "status", NULL, ANSWER_MS, on_ended_status, o);
+    else if (o->stop_asked)
+        orchestrator_stop(o);
+    orchestrator_replace_missing(o);
+    operate(o);
+    if (o->gated)
+        runner_gated(o);
+}
+
 static void on_started(void *user, const struct rpc_error *error, const struct wire_value *result)
 {
     struct orchestrator *o = user;
@@ -320,10 +353,17 @@ static void on_assigned(void *user, const struct rpc_error *error, const struct 
         orchestrator_fail(o, "the switch refused the assignment: %s", error->message);
         return;
     }
+    orchestrator_launch(o);
+}
+
+void orchestrator_launch(struct orchestrator *o)
+{
     uv_timer_stop(&o->timer);
     o->phase = PHASE_RUNNING;
     runner_gate(o);
     rpc_request(o->sw, "start", NULL, ANSWER_MS, on_started, o);
+    orchestrator_replace_missing(o);
+    operate(o);
 }
 
 static void assign(struct orchestrator *o)
@@ -346,16 +386,33 @@ static void assign(struct orchestrator *o)
     rpc_request(o->sw, "assign", params, ANSWER_MS, on_assigned, o);
 }
 
+static void assign_when_ready(struct orchestrator *o)
+{
+    uint32_t ids[OPS_MAX_REPLICAS];
+    if (o->assigning || ops_ready_ids(&o->ops, ids) < o->service.replicas.start)
+        return;
+    o->assigning = true;
+    assign(o);
+}
+
 static void on_ready(struct orchestrator *o, const struct wire_value *params)
 {
-    uint32_t id = (uint32_t)wire_get_uint(params, "id", 0), ids[OPS_MAX_REPLICAS];
+    uint32_t id = (uint32_t)wire_get_uint(params, "id", 0);
     struct child *child = child_of(o, id);
+    if (o->phase != PHASE_STARTING && o->phase != PHASE_RUNNING)
+        return; /* the switch's status will say it again */
+    if (!ops_replica(&o->ops, id)) { /* the last orchestrator had just started it */
+        child_adopt(o, id, (pid_t)wire_get_int(params, "pid", 0));
+        ops_take_in(&o->ops, id);
+        o->surplus++;
+        orchestrator_replace_missing(o);
+    }
     if (child)
         child->was_ready = true;
     ops_ready(&o->ops, id);
-    if (o->phase == PHASE_STARTING && ops_ready_ids(&o->ops, ids) == o->service.replicas.start)
-        assign(o);
-    else if (o->phase == PHASE_RUNNING)
+    if (o->phase == PHASE_STARTING)
+        assign_when_ready(o);
+    else
         operate(o);
 }
 
@@ -369,14 +426,31 @@ static void on_start_timeout(uv_timer_t *timer)
                       OPS_START_MS / 1000);
 }
 
-static void start_replicas(struct orchestrator *o)
+/* Those that have got their names, which the switch now keeps. */
+static void spawn_first(struct orchestrator *o)
 {
     struct sm_errbuf error;
-    o->phase = PHASE_STARTING;
-    uv_timer_start(&o->timer, on_start_timeout, OPS_START_MS, 0);
-    for (uint32_t i = 0; i < o->service.replicas.start && o->phase == PHASE_STARTING; i++)
-        if (child_spawn(o, ops_add(&o->ops), &error) != 0)
+    for (unsigned i = 0; i < o->ops.count && o->phase == PHASE_STARTING; i++) {
+        const struct ops_replica *replica = &o->ops.replicas[i];
+        if (replica->state == OPS_REPLICA_STARTING && !child_of(o, replica->id) &&
+            child_spawn(o, replica->id, &error) != 0)
             orchestrator_fail(o, "%s", error.text);
+    }
+}
+
+void orchestrator_begin(struct orchestrator *o)
+{
+    o->phase = PHASE_STARTING;
+    if (o->stop_asked) {
+        orchestrator_stop(o);
+        return;
+    }
+    uv_timer_start(&o->timer, on_start_timeout, OPS_START_MS, 0);
+    while (o->ops.count < o->service.replicas.start)
+        ops_add(&o->ops);
+    if (intent_kept(o))
+        spawn_first(o);
+    assign_when_ready(o);
 }
 
 /* ---- connecting ---- */
@@ -395,7 +469,7 @@ static void on_hello(void *user, const struct rpc_error *error, const struct wir
     if (strcmp(name, o->service.name) != 0)
         orchestrator_fail(o, "expected the switch of service %s, got that of '%.64s'", o->service.name, name);
     else
-        start_replicas(o);
+        resume(o);
 }
 
 static void on_switch_closed(void *user, struct rpc_peer *peer, const char *reason)
@@ -403,6 +477,7 @@ static void on_switch_closed(void *user, struct rpc_peer *peer, const char *reas
     struct orchestrator *o = user;
     (void)peer;
     o->sw = NULL;
+    o->again = o->phase != PHASE_LEAVING;
     if (o->phase == PHASE_LEAVING)
         check_left(o);
     else

@@ -8,7 +8,8 @@
  *
  * Life-cycle: connecting (the switch is starting) -> starting (the first replicas) -> running -> finishing (the switch
  * drains and closes its outputs) -> leaving (switch and replicas end) -> the loop has nothing left. A service that
- * fails goes to leaving from anywhere, saying why once.
+ * fails goes to leaving from anywhere, saying why once. Where the switch is at work already, connecting leads to where
+ * the orchestrator before us was (resume.c), which has died; what it intended the switch has kept (intent.c).
  *
  * Concurrency: one loop, one thread. Nothing waits: what needs an answer goes on in the answer's callback, and checks
  * there whether the phase is still the one it was made for.
@@ -27,17 +28,26 @@
 #define REPLACE_FIRST_MS 100 /* before a replacement for one that died without having done anything; then doubled */
 #define REPLACE_MOST_MS 30000
 
+#define ORCHESTRATOR_AGAIN 75 /* our exit status where another one of us is to go on (sysexits.h: EX_TEMPFAIL) */
+
 enum phase { PHASE_CONNECTING, PHASE_STARTING, PHASE_RUNNING, PHASE_FINISHING, PHASE_LEAVING };
+
+/* Who is to hear how the operation under way went. */
+enum operation_for { FOR_CLIENT, FOR_EVENT, FOR_US };
+
+#define CHILD_UNKNOWN INT64_MAX /* the status of a replica whose parent was an orchestrator that has died */
 
 /* A replica's process. Stays listed when it has ended, for the report. */
 struct child {
-    uv_process_t process;
+    uv_process_t process; /* of one that we have started */
+    uv_poll_t watch;      /* on the pidfd of one that we have not */
+    int pidfd;            /* -1: it is ours */
     uint32_t id;
     bool alive;
     bool was_ready;
     bool gone;      /* the switch has noticed its end, and given its shards away */
     bool lost;      /* it ended and nobody had told it to */
-    int64_t status; /* of exit; negative: the signal */
+    int64_t status; /* of exit; negative: the signal; CHILD_UNKNOWN */
     uint64_t packets;
     uint32_t shards;
     char condemned[80]; /* why the switch had it killed; empty: it did not */
@@ -65,11 +75,15 @@ struct orchestrator {
     uv_timer_t patience;    /* of the operation's stage */
     uv_signal_t signals[2];
     uint64_t connect_until;
+    bool stop_asked; /* while connecting */
+    bool assigning;
 
     /* The operation under way. */
     struct ops ops;
     enum ops_stage patience_stage;
-    struct rpc_call *operation_call; /* who asked for it; NULL: an event */
+    enum operation_for operation_for;
+    struct rpc_call *operation_call; /* the client; NULL: it asked another orchestrator */
+    uint32_t move_id;                /* the switch's number of the moves under way */
     struct selector *selector;       /* of a move */
     struct scan *scans;
 
@@ -80,16 +94,27 @@ struct orchestrator {
     bool gate_open;       /* the running event's gate has been opened */
     uint64_t event_start; /* uv_hrtime() */
     uint32_t killed;      /* kill: whom */
+    pid_t victim;         /* to be killed once that is kept: the switch, or we; 0: nobody */
 
     /* Replacements for replicas that died. */
     uv_timer_t replace;
     unsigned missing;    /* not yet replaced */
-    bool replacing;      /* the operation under way is ours */
+    unsigned surplus;    /* came although nobody wanted them any more */
     uint64_t replace_ms; /* how long to wait before the next */
     bool ended;          /* the input is at its end */
     uint64_t end_packets, end_time;
 
+    /* What the switch keeps for us. */
+    uint8_t *intent; /* as it was sent last */
+    size_t intent_bytes;
+    bool keeping; /* its answer is awaited */
+
+    /* Going on where another orchestrator was. */
+    struct wire_message *kept_text;
+    uint32_t kept_moving;
+
     /* The end. */
+    bool again; /* the switch has died: others of us will go on */
     json_t *status; /* the switch's last */
     bool failed;
     char error[300];
@@ -104,6 +129,12 @@ void orchestrator_check_end(struct orchestrator *o);
 /* No operation is under way any more: start what is missing. */
 void orchestrator_replace_missing(struct orchestrator *o);
 void orchestrator_replaced(struct orchestrator *o, const struct ops_result *result);
+/* What we intend is kept: what follows from it can be done. */
+void orchestrator_kept(struct orchestrator *o);
+/* From connecting to the phase that the service is in. */
+void orchestrator_begin(struct orchestrator *o);  /* nothing has been assigned: have the first replicas */
+void orchestrator_launch(struct orchestrator *o); /* all is assigned: begin to read the input */
+void orchestrator_goes_on(struct orchestrator *o, const char *state);
 /* A child is gone. */
 void orchestrator_child_exited(struct orchestrator *o, struct child *child);
 /* "exited with status 1", "was killed by signal 9" */
@@ -111,6 +142,11 @@ const char *child_how(const struct child *child, char text[static 48]);
 
 /* children.c */
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error);
+/* A replica that we have not started; `pid` has just been seen alive. */
+void child_adopt(struct orchestrator *o, uint32_t id, pid_t pid);
+/* The child of that id, a new one (that is not alive) where there is none. NULL: out of memory. */
+struct child *child_note(struct orchestrator *o, uint32_t id);
+void child_kill(struct child *child, int signal);
 struct child *child_of(struct orchestrator *o, uint32_t id);
 unsigned children_alive(const struct orchestrator *o);
 void children_kill(struct orchestrator *o, int signal);
@@ -120,9 +156,9 @@ void children_learn(struct orchestrator *o, const struct wire_value *status);
 
 /* operate.c: do what the state machine asks for. */
 void operate(struct orchestrator *o);
-/* Begin an operation; takes `selector` over. The answer goes to `call`, or to the running event when that is NULL. */
+/* Begin an operation; takes `selector` over. `call`: FOR_CLIENT. */
 enum ops_code operate_begin(struct orchestrator *o, const struct ops_request *request, struct selector *selector,
-                            struct rpc_call *call, struct ops_result *refusal);
+                            enum operation_for whom, struct rpc_call *call, struct ops_result *refusal);
 void operate_moved(struct orchestrator *o, const struct wire_value *params);
 
 /* scan.c: all flows of the service, a page at a time; one scan after the other. */
@@ -139,6 +175,15 @@ void runner_go_on(struct orchestrator *o); /* something has finished */
 void runner_operated(struct orchestrator *o, const struct ops_result *result);
 void runner_child_exited(struct orchestrator *o, uint32_t id);
 bool runner_done(const struct orchestrator *o);
+
+void runner_resume(struct orchestrator *o); /* the event that another orchestrator was at */
+
+/* intent.c */
+bool intent_kept(struct orchestrator *o); /* true: it is; else it is on its way, and orchestrator_kept() follows */
+void intent_read(struct orchestrator *o, const struct wire_value *text);
+
+/* resume.c */
+void resume(struct orchestrator *o);
 
 /* serve.c */
 int serve_listen(struct orchestrator *o, struct sm_errbuf *error);

@@ -26,19 +26,26 @@ static json_t *events(const struct orchestrator *o)
     return list;
 }
 
+static json_t *exit_of(const struct child *child)
+{
+    char how[48];
+    if (child->status == CHILD_UNKNOWN)
+        return json_string("unknown");
+    return child->status < 0 ? json_string(child_how(child, how)) : json_integer(child->status);
+}
+
 /* Every replica that ever was, those that have gone too. */
 static json_t *replicas(const struct orchestrator *o)
 {
     json_t *list = json_array();
     for (const struct child *child = o->children; child; child = child->next) {
-        char name[16], how[48];
+        char name[16];
         json_t *item = json_object();
         snprintf(name, sizeof(name), "r%u", child->id);
         json_object_set_new(item, "name", json_string(name));
         json_object_set_new(item, "packets", json_integer((json_int_t)child->packets));
         json_object_set_new(item, "shards", json_integer(child->shards));
-        json_object_set_new(item, "exit",
-                            child->status < 0 ? json_string(child_how(child, how)) : json_integer(child->status));
+        json_object_set_new(item, "exit", exit_of(child));
         json_object_set_new(item, "condemned", child->condemned[0] ? json_string(child->condemned) : json_null());
         json_array_append_new(list, item);
     }

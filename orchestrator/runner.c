@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "orchestrator.h"
 
@@ -72,6 +73,14 @@ static void finish_event(struct orchestrator *o, const char *result, const char 
     o->event++;
 }
 
+/* Whoever is killed cannot say so: the event is done before, and that is kept. */
+static void run_kill_of(struct orchestrator *o, enum event_victim victim)
+{
+    o->victim = victim == VICTIM_SWITCH ? o->switch_pid : getpid();
+    finish_event(o, "done", "");
+    intent_kept(o);
+}
+
 static void run_kill(struct orchestrator *o, uint32_t id)
 {
     char message[64];
@@ -84,7 +93,7 @@ static void run_kill(struct orchestrator *o, uint32_t id)
         return;
     }
     o->killed = child->id;
-    uv_process_kill(&child->process, SIGKILL);
+    child_kill(child, SIGKILL);
     open_gate(o);
 }
 
@@ -96,17 +105,19 @@ static void run_event(struct orchestrator *o, struct event *event)
     o->event_running = true;
     o->gate_open = !o->gated;
     o->event_start = uv_hrtime();
-    if (event->kill)
+    if (event->kill && event->victim)
+        run_kill_of(o, event->victim);
+    else if (event->kill)
         run_kill(o, event->request.replica);
     else if (event->selector && selector_create(&selector, event->selector, &error) != 0)
         finish_event(o, "refused", error.text);
-    else if (operate_begin(o, &event->request, selector, NULL, &refusal) != OPS_OK)
+    else if (operate_begin(o, &event->request, selector, FOR_EVENT, NULL, &refusal) != OPS_OK)
         finish_event(o, "refused", refusal.message);
 }
 
 void runner_go_on(struct orchestrator *o)
 {
-    while (o->phase == PHASE_RUNNING && !o->event_running && o->ops.stage == OPS_IDLE && o->missing == 0 &&
+    while (o->phase == PHASE_RUNNING && !o->event_running && o->ops.stage == OPS_IDLE && o->missing + o->surplus == 0 && !o->victim &&
            current(o) && (o->gated || (o->ended && !runner_done(o))))
         run_event(o, current(o));
 }
@@ -143,4 +154,22 @@ void runner_ended(struct orchestrator *o)
     o->ended = true;
     o->gated = false;
     runner_go_on(o);
+}
+
+/* The gate is set again, which changes nothing where it had been; an operation goes on by itself. */
+void runner_resume(struct orchestrator *o)
+{
+    o->gate_open = !o->gated;
+    o->event_start = uv_hrtime();
+    if (!o->gated)
+        runner_gate(o);
+    if (!o->event_running)
+        return;
+    const struct child *victim = child_of(o, o->killed);
+    if (current(o)->kill && victim && victim->alive)
+        run_kill(o, o->killed);
+    else if (current(o)->kill)
+        finish_event(o, "done", "");
+    else if (o->ops.stage == OPS_IDLE)
+        runner_operated(o, &o->ops.result);
 }

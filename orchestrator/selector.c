@@ -45,7 +45,8 @@ int selector_create(struct selector **selector, const char *text, struct sm_errb
     int result = 0;
     struct selector *s = calloc(1, sizeof(*s));
     *selector = NULL;
-    if (!s) {
+    if (!s || !(s->text = strdup(text))) {
+        free(s);
         snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
     }
@@ -65,14 +66,16 @@ int selector_create(struct selector **selector, const char *text, struct sm_errb
     if (result == 0)
         *selector = s;
     else
-        free(s);
+        selector_free(s);
     return result;
 }
 
 void selector_free(struct selector *selector)
 {
-    if (selector)
-        sm_filter_destroy(selector->filter);
+    if (!selector)
+        return;
+    sm_filter_destroy(selector->filter);
+    free(selector->text);
     free(selector);
 }
 

@@ -12,6 +12,7 @@
 #include "placement.h"
 
 struct selector {
+    char *text;
     struct sm_filter *filter; /* NULL: by shard */
     bool shards[PLACEMENT_SHARDS];
 };

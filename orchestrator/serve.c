@@ -203,7 +203,7 @@ static void operation(struct orchestrator *o, struct rpc_call *call, enum ops_ve
         rpc_refuse(call, RPC_USAGE, "%s", error.text);
         return;
     }
-    if (operate_begin(o, &request, selector, call, &refusal) != OPS_OK)
+    if (operate_begin(o, &request, selector, FOR_CLIENT, call, &refusal) != OPS_OK)
         rpc_refuse(call, (enum rpc_code)refusal.code, "%s", refusal.message);
 }
 

@@ -5,6 +5,10 @@
  * to the children, so it is held until the last of them has gone. Children are in process groups of their own, so a
  * terminal's interrupt comes here alone and the orchestrator ends the service in order; they die with us, whatever
  * kills us.
+ *
+ * Life-cycle of a part: running -> it ended by itself, which is the service's end: the other part is told to end, and
+ * made to after a while; or it was killed, or exits with "go on": started again, at once, or ever later where it keeps
+ * dying.
  */
 
 #include <errno.h>
@@ -22,16 +26,41 @@
 #include "events.h"
 #include "smctl.h"
 
-#define TICK_NS 200000000 /* when one has gone, the other is looked after this often */
-#define LEAVE_TICKS 25    /* and is killed after so many */
+#define TICK_NS 200000000ull /* when one has gone, the other is looked after this often */
+#define LEAVE_TICKS 25       /* and is killed after so many */
+#define SHORT_NS 1000000000ull
+#define AGAIN_AT_ONCE 16            /* so many in a row that lived shorter than SHORT_NS are started again at once */
+#define AGAIN_FIRST_NS 100000000ull /* before the next one; then doubled */
+#define AGAIN_MOST_NS 30000000000ull
+#define EXIT_AGAIN 75 /* of an orchestrator that leaves it to its successor */
 
 struct part {
     const char *name;
     const char *build; /* its folder in a build tree, from ours */
-    pid_t pid;         /* 0: not running */
-    int status;        /* of waitpid() */
-    bool told;         /* to end, by us */
+    const char **argv;
+    pid_t pid;        /* 0: not running */
+    int status;       /* of waitpid() */
+    bool told;        /* to end, by us */
+    uint64_t born;    /* monotonic, ns */
+    unsigned in_row;  /* lives that were short */
+    uint64_t delay;   /* before its next start */
+    uint64_t due;     /* when it is to be started again; 0: it is not */
 };
+
+struct run {
+    const struct options *options;
+    struct part parts[2]; /* the switch, the orchestrator */
+    sigset_t signals, before;
+    bool stopping;   /* we were asked to */
+    unsigned left;   /* ticks since the first part went for good */
+};
+
+static uint64_t monotonic(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
 
 static bool find(const struct part *part, char *path, size_t size)
 {
@@ -59,28 +88,22 @@ static void become(const char *path, const char **argv, pid_t parent, const sigs
     _exit(127);
 }
 
-static int start(const struct options *options, struct part *part, const char **argv, const sigset_t *mask)
+static int start(struct run *run, struct part *part)
 {
     char path[4096];
     pid_t parent = getpid();
+    part->due = 0;
     if (!find(part, path, sizeof(path)))
-        return fail(options, RPC_FAILED, "%s is not beside smctl", part->name);
-    argv[0] = part->name;
+        return fail(run->options, RPC_FAILED, "%s is not beside smctl", part->name);
+    part->born = monotonic();
     part->pid = fork();
     if (part->pid == 0)
-        become(path, argv, parent, mask);
+        become(path, part->argv, parent, &run->before);
     if (part->pid < 0) {
         part->pid = 0;
-        return fail(options, RPC_FAILED, "%s cannot be started: %s", part->name, strerror(errno));
+        return fail(run->options, RPC_FAILED, "%s cannot be started: %s", part->name, strerror(errno));
     }
     return 0;
-}
-
-static void collect(struct part parts[2])
-{
-    for (unsigned i = 0; i < 2; i++)
-        if (parts[i].pid > 0 && waitpid(parts[i].pid, &parts[i].status, WNOHANG) == parts[i].pid)
-            parts[i].pid = 0;
 }
 
 static void signal_part(struct part *part, int number)
@@ -91,34 +114,86 @@ static void signal_part(struct part *part, int number)
     }
 }
 
-/*
- * Wait until both have gone. The orchestrator ends the switch; when one goes without the other, the other is told to,
- * and made to after a while.
- */
-static void wait_for_both(struct part parts[2], const sigset_t *signals)
+/* A part has gone: whether it is to be started again, and when. */
+static void look_at_end(struct run *run, struct part *part)
 {
-    struct part *sw = &parts[0], *orchestrator = &parts[1];
-    unsigned left = 0; /* ticks since the first went */
+    bool killed = WIFSIGNALED(part->status) && WTERMSIG(part->status) != SIGTERM;
+    bool orchestrator = part == &run->parts[1];
+    part->pid = 0;
+    if (!orchestrator || part->told || (!killed && (!WIFEXITED(part->status) || WEXITSTATUS(part->status) != EXIT_AGAIN)))
+        return;
+    uint64_t now = monotonic();
+    if (now - part->born >= SHORT_NS)
+        part->in_row = 0, part->delay = 0;
+    if (killed)
+        fprintf(stderr, "smctl: %s was killed by signal %d: it is started again\n", part->name,
+                WTERMSIG(part->status));
+    part->due = now + part->delay;
+    if (++part->in_row >= AGAIN_AT_ONCE)
+        part->delay = part->delay ? 2 * part->delay : AGAIN_FIRST_NS;
+    if (part->delay > AGAIN_MOST_NS)
+        part->delay = AGAIN_MOST_NS;
+}
+
+static void collect(struct run *run)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (run->parts[i].pid > 0 && waitpid(run->parts[i].pid, &run->parts[i].status, WNOHANG) == run->parts[i].pid)
+            look_at_end(run, &run->parts[i]);
+}
+
+static bool gone(const struct part *part)
+{
+    return part->pid == 0 && part->due == 0;
+}
+
+/* Start again who is due. Where the other part has gone for good there is nothing to go on with. */
+static void start_again(struct run *run)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct part *part = &run->parts[i];
+        if (gone(&run->parts[1 - i]))
+            part->due = 0;
+        else if (part->due && (run->stopping || monotonic() >= part->due))
+            start(run, part);
+    }
+}
+
+/* One has gone for good: the other is told to end, and made to. */
+static void see_off(struct run *run)
+{
+    run->left++;
+    if (run->left == 1)
+        signal_part(&run->parts[1], SIGTERM);
+    if (run->left == LEAVE_TICKS / 2)
+        signal_part(&run->parts[0], SIGTERM);
+    if (run->left == LEAVE_TICKS) {
+        signal_part(&run->parts[0], SIGKILL);
+        signal_part(&run->parts[1], SIGKILL);
+    }
+}
+
+/* Wait until both have gone. The orchestrator ends the switch. */
+static void wait_for_both(struct run *run)
+{
+    struct part *sw = &run->parts[0], *orchestrator = &run->parts[1];
+    const struct timespec tick = {.tv_nsec = TICK_NS};
     for (;;) {
-        const struct timespec tick = {.tv_nsec = TICK_NS};
-        collect(parts);
-        if (sw->pid == 0 && orchestrator->pid == 0)
+        collect(run);
+        start_again(run);
+        if (gone(sw) && gone(orchestrator))
             return;
-        bool one_left = sw->pid == 0 || orchestrator->pid == 0;
-        int number = sigtimedwait(signals, NULL, one_left ? &tick : NULL);
+        bool one_left = gone(sw) || gone(orchestrator), waits = sw->due || orchestrator->due;
+        int number = sigtimedwait(&run->signals, NULL, one_left || waits || run->stopping ? &tick : NULL);
         if (number == SIGINT || number == SIGTERM)
-            signal_part(orchestrator->pid ? orchestrator : sw, SIGTERM);
-        if (!one_left || number > 0)
-            continue;
-        left++;
-        if (left == 1)
+            run->stopping = true;
+        else if (one_left && number <= 0)
+            see_off(run);
+        /* One that was just started again may not listen yet. */
+        if (run->stopping && orchestrator->pid && !orchestrator->told && monotonic() - orchestrator->born > TICK_NS)
             signal_part(orchestrator, SIGTERM);
-        if (left == LEAVE_TICKS / 2)
+        else if (run->stopping && gone(orchestrator) && !sw->told)
             signal_part(sw, SIGTERM);
-        if (left == LEAVE_TICKS) {
-            signal_part(sw, SIGKILL);
-            signal_part(orchestrator, SIGKILL);
-        }
     }
 }
 
@@ -137,11 +212,11 @@ static int verdict(const struct options *options, const struct part parts[2])
 static int run_parts(const struct options *options, const char *file, const char *const events[2],
                      const char *const report[2], const char *const seed[2])
 {
-    struct part parts[2] = {{.name = "sm-switch", .build = "../runtime/switch"},
-                            {.name = "sm-orchestrator", .build = "../orchestrator"}};
-    const char *sw[5] = {NULL}, *orchestrator[9] = {NULL};
+    const char *sw[5] = {"sm-switch"}, *orchestrator[9] = {"sm-orchestrator"};
+    struct run run = {.options = options,
+                      .parts = {{.name = sw[0], .build = "../runtime/switch", .argv = sw},
+                                {.name = orchestrator[0], .build = "../orchestrator", .argv = orchestrator}}};
     unsigned s = 1, o = 1;
-    sigset_t signals, old;
     for (unsigned i = 0; i < 2 && seed[0]; i++)
         sw[s++] = orchestrator[o++] = seed[i];
     for (unsigned i = 0; i < 2 && events[0]; i++)
@@ -149,20 +224,20 @@ static int run_parts(const struct options *options, const char *file, const char
     for (unsigned i = 0; i < 2 && report[0]; i++)
         orchestrator[o++] = report[i];
     sw[s] = orchestrator[o] = file;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &signals, &old);
-    if (start(options, &parts[0], sw, &old) != 0)
+    sigemptyset(&run.signals);
+    sigaddset(&run.signals, SIGINT);
+    sigaddset(&run.signals, SIGTERM);
+    sigaddset(&run.signals, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &run.signals, &run.before);
+    if (start(&run, &run.parts[0]) != 0)
         return RPC_FAILED;
-    if (start(options, &parts[1], orchestrator, &old) != 0) {
-        signal_part(&parts[0], SIGKILL);
-        waitpid(parts[0].pid, NULL, 0);
+    if (start(&run, &run.parts[1]) != 0) {
+        signal_part(&run.parts[0], SIGKILL);
+        waitpid(run.parts[0].pid, NULL, 0);
         return RPC_FAILED;
     }
-    wait_for_both(parts, &signals);
-    return verdict(options, parts);
+    wait_for_both(&run);
+    return verdict(options, run.parts);
 }
 
 int cmd_run(struct options *options)

@@ -24,6 +24,7 @@
 
 #include "arena/channel.h"
 #include "arena/export.h"
+#include "arena/kept.h"
 #include "arena/pool.h"
 #include "state/coherent.h"
 #include "state/state.h"
@@ -108,6 +109,9 @@ struct arena {
     /* What the replicas of each slot have contributed to shared objects (coherent.h); rows beyond these are empty. */
     _Alignas(64) _Atomic uint32_t row_count;
     _Alignas(4096) uint8_t rows[ARENA_SLOTS][COHERENT_ROW_BYTES];
+
+    _Atomic uint32_t last_id; /* the highest number that a replica was ever named by. Written by the switch. */
+    struct kept kept;         /* by the orchestrator */
 };
 
 struct arena_options {

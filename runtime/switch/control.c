@@ -377,10 +377,12 @@ static void end_input(struct control *control, struct rpc_call *call)
 {
     enum switch_state state;
 
-    if (control->finish_call) {
+    if (control->finish_call && rpc_call_peer(control->finish_call)) {
         rpc_refuse(call, RPC_BUSY, "the end is under way");
         return;
     }
+    if (control->finish_call) /* who asked has gone meanwhile */
+        rpc_refuse(control->finish_call, RPC_BUSY, "somebody else asks");
     control->finish_call = call;
     worker_call(&control->worker, state_job, &state);
     if (state == SWITCH_ENDED || state == SWITCH_FINISHED)
@@ -400,6 +402,41 @@ static void shut_down(struct control *control, struct rpc_call *call, const stru
     (void)params;
     control->shutting_down = true;
     end_input(control, call);
+}
+
+/* ---- what the orchestrator wants kept ---- */
+
+static void keep(struct control *control, struct rpc_call *call, const struct wire_value *params)
+{
+    size_t bytes;
+    const uint8_t *data = wire_get_bin(params, "text", &bytes);
+
+    if (kept_write(&control->arena->kept, data, bytes))
+        rpc_reply(call, NULL);
+    else
+        rpc_refuse(call, RPC_USAGE, "text: expected at most %u bytes, got %zu", KEPT_BYTES, bytes);
+}
+
+static void moving_job(struct sm_switch *sw, void *arg)
+{
+    *(uint32_t *)arg = sw->operation.active ? sw->operation.id : 0;
+}
+
+static void kept(struct control *control, struct rpc_call *call, const struct wire_value *params)
+{
+    uint32_t moving;
+    size_t bytes;
+    const uint8_t *data = kept_read(&control->arena->kept, &bytes);
+    struct wire_out *out = wire_new();
+
+    (void)params;
+    on_notice(&control->worker.async); /* what has happened until now is told before */
+    worker_call(&control->worker, moving_job, &moving);
+    if (data)
+        wire_put_bin(out, "text", data, bytes);
+    wire_put_uint(out, "last_id", atomic_load_explicit(&control->arena->last_id, memory_order_relaxed));
+    wire_put_uint(out, "moving", moving);
+    rpc_reply(call, out);
 }
 
 /*
@@ -582,7 +619,7 @@ static const struct {
 } methods[] = {
     {"hello", hello},   {"status", status}, {"shards", shards},      {"classes", classes},     {"assign", assign},
     {"start", start},   {"gate", gate},     {"move", move},          {"open_gate", open_gate}, {"flows", flows},
-    {"retire", retire}, {"finish", finish}, {"shutdown", shut_down},
+    {"retire", retire}, {"finish", finish}, {"shutdown", shut_down},       {"keep", keep},           {"kept", kept},
 };
 
 static void request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)

@@ -174,6 +174,8 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
         slot->bind_mask = slot->channel->bind_mask;
         if (i >= sw->slot_count)
             sw->slot_count = i + 1;
+        if (id > atomic_load_explicit(&sw->arena->last_id, memory_order_relaxed))
+            atomic_store_explicit(&sw->arena->last_id, id, memory_order_relaxed);
         return (int)i;
     }
     return SM_E_LIMIT;

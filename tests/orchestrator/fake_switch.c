@@ -37,7 +37,7 @@ static struct replica {
 } replicas[REPLICAS];
 static unsigned replica_count;
 static uint64_t entered, gate_at, moved_shards;
-static bool gated;
+static bool started, gated;
 static uv_timer_t move_timer, flow_timer;
 
 static bool fake(const char *what)
@@ -68,7 +68,7 @@ static void flow_on(void)
 
 static void put_status(struct wire_out *out)
 {
-    wire_put_str(out, "state", gated ? "gated" : "running");
+    wire_put_str(out, "state", !started ? "waiting" : gated ? "gated" : "running");
     wire_map_begin(out, "packets");
     wire_put_uint(out, "in", entered);
     wire_put_uint(out, "generated", 0);
@@ -219,6 +219,7 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
         raise(SIGKILL);
     if (strcmp(method, "start") == 0 || strcmp(method, "open_gate") == 0 ||
         (strcmp(method, "move") == 0 && wire_get_bool(params, "open_gate", false))) {
+        started = true;
         if (gated)
             gate_at = 0;
         flow_on();
