@@ -400,7 +400,7 @@ static void on_ready(struct orchestrator *o, const struct wire_value *params)
     uint32_t id = (uint32_t)wire_get_uint(params, "id", 0);
     struct child *child = child_of(o, id);
     if (o->phase != PHASE_STARTING && o->phase != PHASE_RUNNING)
-        return; /* the switch's status will say it again */
+        return;                      /* the switch's status will say it again */
     if (!ops_replica(&o->ops, id)) { /* the last orchestrator had just started it */
         child_adopt(o, id, (pid_t)wire_get_int(params, "pid", 0));
         ops_take_in(&o->ops, id);

@@ -114,7 +114,7 @@ struct orchestrator {
     uint32_t kept_moving;
 
     /* The end. */
-    bool again; /* the switch has died: others of us will go on */
+    bool again;     /* the switch has died: others of us will go on */
     json_t *status; /* the switch's last */
     bool failed;
     char error[300];

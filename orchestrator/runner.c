@@ -117,8 +117,8 @@ static void run_event(struct orchestrator *o, struct event *event)
 
 void runner_go_on(struct orchestrator *o)
 {
-    while (o->phase == PHASE_RUNNING && !o->event_running && o->ops.stage == OPS_IDLE && o->missing + o->surplus == 0 && !o->victim &&
-           current(o) && (o->gated || (o->ended && !runner_done(o))))
+    while (o->phase == PHASE_RUNNING && !o->event_running && o->ops.stage == OPS_IDLE && o->missing + o->surplus == 0 &&
+           !o->victim && current(o) && (o->gated || (o->ended && !runner_done(o))))
         run_event(o, current(o));
 }
 

@@ -38,21 +38,21 @@ struct part {
     const char *name;
     const char *build; /* its folder in a build tree, from ours */
     const char **argv;
-    pid_t pid;        /* 0: not running */
-    int status;       /* of waitpid() */
-    bool told;        /* to end, by us */
-    uint64_t born;    /* monotonic, ns */
-    unsigned in_row;  /* lives that were short */
-    uint64_t delay;   /* before its next start */
-    uint64_t due;     /* when it is to be started again; 0: it is not */
+    pid_t pid;       /* 0: not running */
+    int status;      /* of waitpid() */
+    bool told;       /* to end, by us */
+    uint64_t born;   /* monotonic, ns */
+    unsigned in_row; /* lives that were short */
+    uint64_t delay;  /* before its next start */
+    uint64_t due;    /* when it is to be started again; 0: it is not */
 };
 
 struct run {
     const struct options *options;
     struct part parts[2]; /* the switch, the orchestrator */
     sigset_t signals, before;
-    bool stopping;   /* we were asked to */
-    unsigned left;   /* ticks since the first part went for good */
+    bool stopping; /* we were asked to */
+    unsigned left; /* ticks since the first part went for good */
 };
 
 static uint64_t monotonic(void)
@@ -120,14 +120,14 @@ static void look_at_end(struct run *run, struct part *part)
     bool killed = WIFSIGNALED(part->status) && WTERMSIG(part->status) != SIGTERM;
     bool orchestrator = part == &run->parts[1];
     part->pid = 0;
-    if (!orchestrator || part->told || (!killed && (!WIFEXITED(part->status) || WEXITSTATUS(part->status) != EXIT_AGAIN)))
+    if (!orchestrator || part->told ||
+        (!killed && (!WIFEXITED(part->status) || WEXITSTATUS(part->status) != EXIT_AGAIN)))
         return;
     uint64_t now = monotonic();
     if (now - part->born >= SHORT_NS)
         part->in_row = 0, part->delay = 0;
     if (killed)
-        fprintf(stderr, "smctl: %s was killed by signal %d: it is started again\n", part->name,
-                WTERMSIG(part->status));
+        fprintf(stderr, "smctl: %s was killed by signal %d: it is started again\n", part->name, WTERMSIG(part->status));
     part->due = now + part->delay;
     if (++part->in_row >= AGAIN_AT_ONCE)
         part->delay = part->delay ? 2 * part->delay : AGAIN_FIRST_NS;

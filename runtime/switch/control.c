@@ -619,7 +619,7 @@ static const struct {
 } methods[] = {
     {"hello", hello},   {"status", status}, {"shards", shards},      {"classes", classes},     {"assign", assign},
     {"start", start},   {"gate", gate},     {"move", move},          {"open_gate", open_gate}, {"flows", flows},
-    {"retire", retire}, {"finish", finish}, {"shutdown", shut_down},       {"keep", keep},           {"kept", kept},
+    {"retire", retire}, {"finish", finish}, {"shutdown", shut_down}, {"keep", keep},           {"kept", kept},
 };
 
 static void request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)

@@ -58,7 +58,8 @@ static void leaves_world(uint32_t id)
 static void carry_out(size_t from, size_t to)
 {
     for (size_t i = from; i < to; i++)
-        for (uint32_t shard = world.moving[i].first; shard <= world.moving[i].last && in_world(world.moving[i].to); shard++)
+        for (uint32_t shard = world.moving[i].first; shard <= world.moving[i].last && in_world(world.moving[i].to);
+             shard++)
             world.owners[shard] = world.moving[i].to;
 }
 
@@ -188,7 +189,8 @@ static void judge(struct ops *ops, int missing, unsigned row, unsigned step)
     cr_assert_eq(ops->stage, OPS_IDLE, "row %u, step %u: stage %d", row, step, ops->stage);
     if (missing != 0) { /* as the orchestrator makes up for it */
         int count = (int)ops->count + missing;
-        cr_assert_eq(ops_begin(ops, &(struct ops_request){.verb = OPS_SCALE, .count = (uint32_t)count}, &refusal), OPS_OK);
+        cr_assert_eq(ops_begin(ops, &(struct ops_request){.verb = OPS_SCALE, .count = (uint32_t)count}, &refusal),
+                     OPS_OK);
         finish(ops);
     }
     cr_expect_eq(ops->count, world.count, "row %u, step %u: %u known, %u there", row, step, ops->count, world.count);
@@ -225,8 +227,8 @@ static bool crash(unsigned row, unsigned step, enum fate fate, uint32_t victim)
     unsigned total = (unsigned)((int)next.count + missing);
     if (!victim) {
         cr_expect_eq(next.result.code, OPS_OK, "row %u, step %u, fate %d: %s", row, step, fate, next.result.message);
-        cr_expect_eq(total, wanted(&next, &requests[row]), "row %u, step %u, fate %d: %u replicas, missing %d", row, step,
-                     fate, next.count, missing);
+        cr_expect_eq(total, wanted(&next, &requests[row]), "row %u, step %u, fate %d: %u replicas, missing %d", row,
+                     step, fate, next.count, missing);
     }
     judge(&next, missing, row, step);
     world.moving_count = 0;
