@@ -147,6 +147,7 @@ static enum lane_status import_part(struct sm_replica *replica, uint32_t shard, 
         if (result)
             return result == SM_E_LIMIT ? LANE_NO_ROOM : LANE_BAD_RECORD;
         at += used;
+        STEP();
         next_flow(replica);
     }
     bool whole = area->more || state_shard_flows(replica->state, copy) == state_shard_flows(replica->state, shard);

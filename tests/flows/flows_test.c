@@ -81,6 +81,8 @@ static const char *run(const struct subject *subject, const char *input, const c
     copied += result.copied;
     if (result.broken[0])
         return result.broken;
+    if (strstr(result.abandoned_for, "a flow could not"))
+        return result.abandoned_for;
     if (mistakes)
         return "the middlebox met what should not be";
     for (uint32_t i = 0; expected && i < PACKETS; i++)
