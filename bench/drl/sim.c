@@ -193,25 +193,35 @@ static void post(struct sim *sim, uint32_t to, const struct drl_update *update)
     at(sim, sim->now + sim->setup->control_delay_ns, UPDATE, to, place);
 }
 
+static void dispatch(struct sim *sim, uint32_t from, uint32_t to, const struct drl_update *update)
+{
+    sim->result->updates++;
+    if (!parted(sim, from, to) && uniform(sim) >= sim->setup->control_loss)
+        post(sim, to, update);
+}
+
 static void interval(struct sim *sim, uint32_t who)
 {
     uint32_t to[DRL_MAX_FANOUT];
     struct drl_update update[DRL_MAX_FANOUT];
     unsigned count = drl_interval(sim->limiters[who], sim->now, to, update);
 
-    for (unsigned i = 0; i < count; i++) {
-        sim->result->updates++;
-        if (!parted(sim, who, to[i]) && uniform(sim) >= sim->setup->control_loss)
-            post(sim, to[i], &update[i]);
-    }
+    for (unsigned i = 0; i < count; i++)
+        dispatch(sim, who, to[i], &update[i]);
     at(sim, sim->now + sim->setup->interval_ns, INTERVAL, who, 0);
 }
 
 static void update(struct sim *sim, const struct event *event)
 {
-    drl_receive(sim->limiters[event->who], &sim->mail[event->number]);
+    struct drl_update reply;
+    unsigned replies;
+    uint32_t from = sim->mail[event->number].from;
+
+    drl_receive(sim->limiters[event->who], sim->now, &sim->mail[event->number], &reply, &replies);
     sim->mail[event->number].from = sim->mail_free;
     sim->mail_free = event->number;
+    if (replies > 0)
+        dispatch(sim, event->who, from, &reply);
 }
 
 static void handle(struct sim *sim, const struct event *event)

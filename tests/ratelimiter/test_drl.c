@@ -51,6 +51,20 @@ static void destroy(struct net *net)
         drl_destroy(net->limiter[i]);
 }
 
+static void deliver(struct net *net, uint32_t to, const struct drl_update *update)
+{
+    struct drl_update reply, ignored;
+    unsigned replies, none;
+
+    if (chance(net) < net->lost)
+        return;
+    cr_assert(drl_receive(net->limiter[to], net->now, update, &reply, &replies));
+    if (chance(net) < net->repeated)
+        cr_assert(!drl_receive(net->limiter[to], net->now, update, &ignored, &none), "a repeated update was taken");
+    if (replies > 0)
+        deliver(net, update->from, &reply);
+}
+
 static void exchange(struct net *net)
 {
     uint32_t to[DRL_MAX_FANOUT];
@@ -58,13 +72,8 @@ static void exchange(struct net *net)
 
     for (unsigned i = 0; i < net->count; i++) {
         unsigned told = drl_interval(net->limiter[i], net->now, to, update);
-        for (unsigned k = 0; k < told; k++) {
-            if (chance(net) < net->lost)
-                continue;
-            cr_assert(drl_receive(net->limiter[to[k]], &update[k]));
-            if (chance(net) < net->repeated)
-                cr_assert(!drl_receive(net->limiter[to[k]], &update[k]), "a repeated update was taken");
-        }
+        for (unsigned k = 0; k < told; k++)
+            deliver(net, to[k], &update[k]);
     }
 }
 
@@ -213,6 +222,65 @@ Test(drl, gossip_stands_losses)
     gossip_finds_the_sum(2000, 0.05, 0.1, 0.1);
 }
 
+Test(drl, pool_shares_by_flows)
+{
+    struct net net;
+
+    build(&net, DRL_POOL, 2, 0);
+    net.lost = 0.05;
+    net.repeated = 0.1;
+    intervals(&net, 60, (unsigned[]){3, 7}, 200000);
+    forget(&net);
+    intervals(&net, 200, (unsigned[]){3, 7}, 200000);
+    cr_assert_lt(near(net.passed[0] + net.passed[1], RATE * 10), 0.01, "%f", net.passed[0] + net.passed[1]);
+    cr_assert_lt(near(net.passed[0], RATE * 3), 0.05, "%f", net.passed[0]);
+    destroy(&net);
+}
+
+/* Max-min: who wants less than a flow's share gets it all, and the others get the rest. */
+Test(drl, pool_gives_what_is_wanted)
+{
+    struct net net;
+
+    build(&net, DRL_POOL, 3, 0);
+    intervals(&net, 60, (unsigned[]){10, 1, 0}, 100000);
+    for (unsigned i = 0; i < 400; i++) {
+        if (i == 200)
+            forget(&net);
+        net.passed[2] += drl_packet(net.limiter[2], net.now, 1, PACKET) ? PACKET : 0;
+        intervals(&net, 1, (unsigned[]){10, 10, 0}, 100000);
+    }
+    cr_assert_lt(near(net.passed[2], 20000 * 10), 0.02, "%f", net.passed[2]);
+    cr_assert_lt(near(net.passed[0], 490000 * 10), 0.03, "%f", net.passed[0]);
+    cr_assert_lt(near(net.passed[1], 490000 * 10), 0.03, "%f", net.passed[1]);
+    destroy(&net);
+}
+
+/* Nobody hears anybody any more: all together stay within the limit, but for what was under way. */
+Test(drl, pool_is_safe_when_cut_off)
+{
+    struct net net;
+    double sum = 0;
+
+    build(&net, DRL_POOL, 10, 0);
+    intervals(&net, 60, (unsigned[]){1, 1, 1, 1, 0, 0, 0, 0, 0, 0}, 300000);
+    net.lost = 1;
+    forget(&net);
+    intervals(&net, 200, (unsigned[]){9, 9, 9, 9, 9, 9, 9, 9, 9, 9}, 100000);
+    for (unsigned i = 0; i < 10; i++)
+        sum += net.passed[i];
+    /* The depth of the buckets of those that were idle, and the home's rate until it knows that it is alone. */
+    cr_assert_lt(sum, RATE * 10 + 10 * 20000 + RATE * 2, "%f", sum);
+    forget(&net);
+    intervals(&net, 200, (unsigned[]){9, 9, 9, 9, 9, 9, 9, 9, 9, 9}, 100000);
+    sum = 0;
+    for (unsigned i = 0; i < 10; i++)
+        sum += net.passed[i];
+    cr_assert_leq(sum, RATE * 10 * 1.001, "%f", sum);
+    cr_assert_gt(sum, RATE * 10 * 0.9, "%f", sum);
+    destroy(&net);
+}
+
 Test(drl, refuses_what_cannot_be)
 {
     struct drl_options options = {
@@ -220,12 +288,23 @@ Test(drl, refuses_what_cannot_be)
     struct drl *drl = drl_create(&options, 0);
 
     cr_assert(drl);
-    cr_assert(drl_receive(drl, &(struct drl_update){.from = 1, .sequence = 5, .value = 1, .weight = 1}));
-    cr_assert(!drl_receive(drl, &(struct drl_update){.from = 1, .sequence = 4, .value = 1, .weight = 1}), "old");
-    cr_assert(!drl_receive(drl, &(struct drl_update){.from = 0, .sequence = 6, .value = 1, .weight = 1}), "itself");
-    cr_assert(!drl_receive(drl, &(struct drl_update){.from = 2, .sequence = 6, .value = 1, .weight = 1}), "nobody");
-    cr_assert(!drl_receive(drl, &(struct drl_update){.from = 1, .sequence = 6, .value = NAN, .weight = 1}));
-    cr_assert(!drl_receive(drl, &(struct drl_update){.from = 1, .sequence = 6, .value = 1, .weight = 0}));
+    struct drl_update reply;
+    unsigned replies;
+    const struct {
+        struct drl_update update;
+        bool taken;
+    } cases[] = {
+        {{.from = 1, .sequence = 5, .value = {1, 1}}, true},
+        {{.from = 1, .sequence = 4, .value = {1, 1}}, false}, /* old */
+        {{.from = 1, .sequence = 5, .value = {1, 1}}, false}, /* repeated */
+        {{.from = 0, .sequence = 6, .value = {1, 1}}, false}, /* from itself */
+        {{.from = 2, .sequence = 6, .value = {1, 1}}, false}, /* from nobody */
+        {{.from = 1, .sequence = 6, .value = {NAN, 1}}, false},
+        {{.from = 1, .sequence = 6, .value = {1, 0}}, false},
+        {{.from = 1, .sequence = 6, .kind = DRL_GRANT, .value = {1, 1}}, false}, /* another mode's */
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
+        cr_assert_eq(drl_receive(drl, 0, &cases[i].update, &reply, &replies), cases[i].taken, "case %u", i);
     drl_destroy(drl);
     drl_destroy(NULL);
     options.limiters = 0;

@@ -9,10 +9,10 @@
 #define OLD_AFTER_A_SECOND 0.1
 
 const char *const drl_mode_names[DRL_MODES] = {
-    [DRL_SPLIT] = "split", [DRL_GTB] = "gtb", [DRL_GRD] = "grd", [DRL_FPS] = "fps"};
+    [DRL_SPLIT] = "split", [DRL_GTB] = "gtb", [DRL_GRD] = "grd", [DRL_FPS] = "fps", [DRL_POOL] = "pool"};
 
 static const struct drl_ops *const modes[DRL_MODES] = {
-    [DRL_SPLIT] = &drl_split, [DRL_GTB] = &drl_gtb, [DRL_GRD] = &drl_grd, [DRL_FPS] = &drl_fps};
+    [DRL_SPLIT] = &drl_split, [DRL_GTB] = &drl_gtb, [DRL_GRD] = &drl_grd, [DRL_FPS] = &drl_fps, [DRL_POOL] = &drl_pool};
 
 struct drl *drl_create(const struct drl_options *options, uint64_t now)
 {
@@ -28,7 +28,10 @@ struct drl *drl_create(const struct drl_options *options, uint64_t now)
     drl->bucket.level = options->burst;
     drl->random = options->seed;
     drl->local = options->rate / options->limiters;
-    if (!gossip_init(&drl->gossip, options->limiters, options->self, options->fanout)) {
+    bool made = options->mode == DRL_POOL
+                    ? (drl->pool = pool_create(drl, now)) != NULL
+                    : gossip_init(&drl->gossip, options->limiters, options->self, options->fanout);
+    if (!made) {
         free(drl);
         return NULL;
     }
@@ -40,6 +43,7 @@ void drl_destroy(struct drl *drl)
     if (!drl)
         return;
     gossip_free(&drl->gossip);
+    pool_destroy(drl->pool);
     free(drl);
 }
 
@@ -62,17 +66,26 @@ unsigned drl_interval(struct drl *drl, uint64_t now, uint32_t *to, struct drl_up
     drl->last = now;
     drl_rate_estimate(&drl->arrived, seconds);
     drl_rate_estimate(&drl->passed, seconds);
+    if (drl->options.mode == DRL_POOL)
+        return pool_interval(drl, now, seconds, to, update);
     drl->remote = gossip_remote(&drl->gossip);
     double own = modes[drl->options.mode]->interval(drl, seconds);
     return drl->options.mode == DRL_SPLIT ? 0 : gossip_tell(&drl->gossip, own, &drl->random, to, update);
 }
 
-bool drl_receive(struct drl *drl, const struct drl_update *update)
+bool drl_receive(struct drl *drl, uint64_t now, const struct drl_update *update, struct drl_update *reply,
+                 unsigned *replies)
 {
-    /* Mass may be below nothing: the value has shrunk while most of it was elsewhere. */
-    bool sound = isfinite(update->value) && isfinite(update->weight) && update->weight > 0;
+    bool sound = update->from < drl->options.limiters && update->from != drl->options.self;
 
-    return sound && gossip_hear(&drl->gossip, update);
+    *replies = 0;
+    for (unsigned i = 0; i < sizeof update->value / sizeof *update->value; i++)
+        sound &= isfinite(update->value[i]) != 0;
+    if (!sound || (drl->options.mode == DRL_POOL) != (update->kind != DRL_SUM))
+        return false;
+    if (drl->options.mode == DRL_POOL)
+        return pool_receive(drl, now, update, reply, replies);
+    return gossip_hear(&drl->gossip, update);
 }
 
 double drl_allowed(const struct drl *drl)

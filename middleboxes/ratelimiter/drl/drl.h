@@ -20,13 +20,14 @@ enum drl_mode {
     DRL_GTB,   /* global token bucket: drained by own packets, and by the others' last reported rates */
     DRL_GRD,   /* global random drop: as much as demand exceeds the limit */
     DRL_FPS,   /* flow proportional share: a local bucket, its rate by the flows that are not limited elsewhere */
+    DRL_POOL,  /* ours: limiter 0, the limit's home, grants every limiter its rate; pool.c */
     DRL_MODES
 };
 
 extern const char *const drl_mode_names[DRL_MODES];
 
 #define DRL_MAX_LIMITERS 4096u
-#define DRL_MAX_FANOUT 64u
+#define DRL_MAX_FANOUT 64u /* and the most updates that come of one interval */
 
 struct drl_options {
     enum drl_mode mode;
@@ -39,12 +40,14 @@ struct drl_options {
     uint64_t seed;        /* not 0 */
 };
 
-/* What a limiter tells a peer. Of a full mesh, `value` is its own and `weight` 1; of gossip, the mass given in all. */
+enum drl_kind { DRL_SUM, DRL_REPORT, DRL_PRESSED, DRL_GRANT };
+
+/* What a limiter tells a peer: which values, its mode says (gossip.h, pool.c). */
 struct drl_update {
     uint32_t from;
     uint32_t sequence; /* of the updates between these two, from 1 */
-    double value;
-    double weight;
+    uint32_t kind;     /* enum drl_kind */
+    double value[3];
 };
 
 struct drl;
@@ -62,8 +65,12 @@ bool drl_packet(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes);
  */
 unsigned drl_interval(struct drl *drl, uint64_t now, uint32_t *to, struct drl_update *update);
 
-/* An update has come. Old and repeated ones, and those from nobody, are ignored: false. */
-bool drl_receive(struct drl *drl, const struct drl_update *update);
+/*
+ * An update has come. False: it is old, repeated, from nobody or makes no sense, and has been ignored. *replies is 1
+ * when there is something to be sent back to where it came from, 0 else.
+ */
+bool drl_receive(struct drl *drl, uint64_t now, const struct drl_update *update, struct drl_update *reply,
+                 unsigned *replies);
 
 /* For people: what this limiter would let through now, a second; what it believes that the others have. */
 double drl_allowed(const struct drl *drl);

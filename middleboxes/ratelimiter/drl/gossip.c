@@ -70,7 +70,7 @@ static unsigned tell_everybody(struct gossip *gossip, uint32_t *to, struct drl_u
             continue;
         to[count] = peer;
         update[count++] = (struct drl_update){
-            .from = gossip->self, .sequence = ++gossip->peers[peer].sent, .value = gossip->own, .weight = 1};
+            .from = gossip->self, .sequence = ++gossip->peers[peer].sent, .kind = DRL_SUM, .value = {gossip->own, 1}};
     }
     return count;
 }
@@ -89,8 +89,10 @@ unsigned gossip_tell(struct gossip *gossip, double own, uint64_t *random, uint32
         struct gossip_peer *peer = &gossip->peers[to[i]];
         peer->given_value += gossip->value * share;
         peer->given_weight += gossip->weight * share;
-        update[i] = (struct drl_update){
-            .from = gossip->self, .sequence = ++peer->sent, .value = peer->given_value, .weight = peer->given_weight};
+        update[i] = (struct drl_update){.from = gossip->self,
+                                        .sequence = ++peer->sent,
+                                        .kind = DRL_SUM,
+                                        .value = {peer->given_value, peer->given_weight}};
     }
     gossip->value *= share;
     gossip->weight *= share;
@@ -99,19 +101,17 @@ unsigned gossip_tell(struct gossip *gossip, double own, uint64_t *random, uint32
 
 bool gossip_hear(struct gossip *gossip, const struct drl_update *update)
 {
-    if (update->from >= gossip->limiters || update->from == gossip->self)
-        return false;
     struct gossip_peer *peer = &gossip->peers[update->from];
     uint32_t ahead = update->sequence - peer->heard;
 
-    if (ahead == 0 || ahead > UINT32_MAX / 2)
+    if (ahead == 0 || ahead > UINT32_MAX / 2 || !(update->value[1] > 0))
         return false;
     if (!gossip->mesh) {
-        gossip->value += update->value - peer->value;
-        gossip->weight += update->weight - peer->weight;
+        gossip->value += update->value[0] - peer->value;
+        gossip->weight += update->value[1] - peer->weight;
     }
     peer->heard = update->sequence;
-    peer->value = update->value;
-    peer->weight = update->weight;
+    peer->value = update->value[0];
+    peer->weight = update->value[1];
     return true;
 }

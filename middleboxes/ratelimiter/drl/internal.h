@@ -4,6 +4,7 @@
 
 #include "drl/drl.h"
 #include "drl/gossip.h"
+#include "drl/pool.h"
 
 #define DRL_SAMPLED_FLOWS 16u /* FPS looks for the fastest flow among so many */
 
@@ -28,7 +29,8 @@ struct drl_sample {
 struct drl {
     struct drl_options options;
     struct gossip gossip;
-    uint64_t last; /* the last interval's end */
+    struct pool *pool; /* of DRL_POOL alone, which does not gossip */
+    uint64_t last;     /* the last interval's end */
     uint64_t random;
     struct drl_rate arrived, passed;
     struct drl_bucket bucket;
@@ -47,7 +49,7 @@ struct drl_ops {
     double (*interval)(struct drl *drl, double seconds);
 };
 
-extern const struct drl_ops drl_split, drl_gtb, drl_grd, drl_fps;
+extern const struct drl_ops drl_split, drl_gtb, drl_grd, drl_fps, drl_pool;
 
 /* Fill by `rate`, then take if it is there. */
 bool drl_bucket_take(struct drl_bucket *bucket, double rate, double burst, uint64_t now, uint32_t bytes);

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef RATELIMITER_DRL_POOL_H
+#define RATELIMITER_DRL_POOL_H
+
+/* DRL_POOL: see pool.c. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct drl;
+struct drl_update;
+struct pool;
+
+struct pool *pool_create(const struct drl *drl, uint64_t now);
+void pool_destroy(struct pool *pool);
+unsigned pool_interval(struct drl *drl, uint64_t now, double seconds, uint32_t *to, struct drl_update *update);
+bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update, struct drl_update *reply,
+                  unsigned *replies);
+
+#endif
