@@ -58,17 +58,20 @@ enum out_kind {
     OUT_LANE,      /* answer to the steps of copying: lane `buffer`, ticket `length` */
 };
 
-enum verdict { VERDICT_PASS, VERDICT_DROP };
+/* Flags of an OUT_PACKET. */
+enum {
+    ANSWER_DROP = 1 << 0,
+    ANSWER_WRITTEN = 1 << 1, /* the middlebox asked to write the packet */
+};
 
 /* Replica to switch; 16 bytes. The switch trusts no field. */
 struct out_entry {
     uint32_t buffer; /* OUT_RELEASED: the move's generation */
-    uint32_t length;
+    uint32_t length; /* OUT_GENERATED */
     uint32_t bound;  /* bind entries up to here are final with this answer */
     uint16_t reason; /* of a drop; OUT_RELEASED: the shard; OUT_LANE: an enum lane_status */
     uint8_t kind;
-    uint8_t verdict : 1;
-    uint8_t written : 1; /* the middlebox asked to write the packet */
+    uint8_t flags;
 };
 
 /*

@@ -155,27 +155,42 @@ static void finish(struct sm_parser *parser, struct ip_packet *ip, sm_time now, 
     count_protocol(&parser->counters, ip->ends.family, ip->ends.protocol);
 }
 
+static inline void put64(void *to, uint64_t word)
+{
+    memcpy(to, &word, sizeof word);
+}
+
 /*
  * What nearly all packets are: IPv4 without options, whole, TCP or UDP with nothing odd about it. Says exactly what the
  * general way says of such a packet, in a third of its time; any doubt goes the general way. (A test compares the two.)
  */
-bool sm_ip4_plain(struct sm_parser *parser, const struct sm_span *span, uint32_t l3, struct sm_parsed *parsed)
+static inline __attribute__((always_inline)) bool read_plain(struct sm_parser *parser, const uint8_t *data,
+                                                             uint32_t captured, uint32_t wire, uint32_t l3,
+                                                             struct sm_parsed *parsed)
 {
     enum { SIZE = SM_IPV4_SIZE, TCP_SIZE = 20, UDP_SIZE = 8 };
-    if ((uint64_t)l3 + SIZE + TCP_SIZE > span->captured)
+    if ((uint64_t)l3 + SIZE + TCP_SIZE > captured)
         return false;
-    const uint8_t *ip = span->data + l3, *transport = ip + SIZE;
-    if (ip[0] != 0x45 || (sm_read16(ip + 6) & 0x3fff) != 0)
+    const uint8_t *ip = data + l3, *transport = ip + SIZE;
+    uint16_t fragment;
+    memcpy(&fragment, ip + 6, sizeof fragment);
+    if (ip[0] != 0x45 || (fragment & __builtin_bswap16(0x3fff)) != 0)
         return false;
 
-    uint32_t total = sm_read16(ip + 2);
-    uint8_t protocol = ip[9];
-    if (total < SIZE || total > span->wire - l3)
+    uint32_t total = sm_read16(ip + 2), claimed, least;
+    uint64_t protocol = ip[9], *counter;
+    if (protocol == SM_IP_UDP) {
+        claimed = sm_read16(transport + 4);
+        least = UDP_SIZE;
+        counter = &parser->counters.udp;
+    } else if (protocol == SM_IP_TCP) {
+        claimed = (transport[12] >> 4) * 4u;
+        least = TCP_SIZE;
+        counter = &parser->counters.tcp;
+    } else {
         return false;
-    uint32_t room = total - SIZE;
-    uint32_t claimed = protocol == SM_IP_TCP ? (transport[12] >> 4) * 4u : sm_read16(transport + 4);
-    uint32_t least = protocol == SM_IP_TCP ? TCP_SIZE : UDP_SIZE;
-    if ((protocol != SM_IP_TCP && protocol != SM_IP_UDP) || claimed < least || claimed > room)
+    }
+    if (total > wire - l3 || claimed < least || (uint64_t)claimed + SIZE > total)
         return false;
 
     uint32_t source, destination, ports;
@@ -188,18 +203,29 @@ bool sm_ip4_plain(struct sm_parser *parser, const struct sm_span *span, uint32_t
     ports = reverse ? ports : ports << 16 | ports >> 16; /* a's in the lower half */
 
     /* Stored in the words that it will be read in again: a load waits for narrower stores to reach the cache. */
-    const uint64_t key[] = {a, 0, b, 0, ports | 4ull << 32 | (uint64_t)protocol << 40};
-    _Static_assert(sizeof key == sizeof parsed->key && offsetof(struct sm_key, protocol) == 37, "the words of a key");
-    memcpy(&parsed->key, key, sizeof key);
-    parsed->headers = (struct sm_headers){.l3 = (uint16_t)l3,
-                                          .l4 = (uint16_t)(l3 + SIZE),
-                                          .family = 4,
-                                          .protocol = protocol,
-                                          .flags = reverse ? SM_HDR_REVERSE : 0};
+    put64(parsed->key.a, a);
+    put64(parsed->key.a + 8, 0);
+    put64(parsed->key.b, b);
+    put64(parsed->key.b + 8, 0);
+    put64(&parsed->key.a_port, ports | 4ull << 32 | protocol << 40);
+    put64(&parsed->headers, l3 | (uint64_t)(l3 + SIZE) << 16 | 4ull << 32 | protocol << 40 |
+                                (reverse ? (uint64_t)SM_HDR_REVERSE << 48 : 0));
     parser->counters.ipv4++;
-    parser->counters.tcp += protocol == SM_IP_TCP;
-    parser->counters.udp += protocol == SM_IP_UDP;
+    ++*counter;
     return true;
+}
+
+_Static_assert(offsetof(struct sm_key, a_port) == 32 && offsetof(struct sm_key, b_port) == 34 &&
+                   offsetof(struct sm_key, family) == 36 && offsetof(struct sm_key, protocol) == 37,
+               "the last word of a key");
+_Static_assert(sizeof(struct sm_headers) == 8 && offsetof(struct sm_headers, l4) == 2 &&
+                   offsetof(struct sm_headers, family) == 4 && offsetof(struct sm_headers, protocol) == 5 &&
+                   offsetof(struct sm_headers, flags) == 6,
+               "the word of the headers");
+
+bool sm_ip4_plain(struct sm_parser *parser, const struct sm_span *span, uint32_t l3, struct sm_parsed *parsed)
+{
+    return read_plain(parser, span->data, span->captured, span->wire, l3, parsed);
 }
 
 bool sm_ip4_general(struct sm_parser *parser, const struct sm_span *span, uint32_t l3, sm_time now,
@@ -270,28 +296,17 @@ static bool parse_ip6(struct sm_parser *parser, const struct sm_span *span, uint
     return true;
 }
 
-/* The link layer of nearly all packets, before all others are tried. */
-static inline bool is_ip4_in_ethernet(int linktype, const struct sm_span *span)
-{
-    enum { ETHERNET = 1, ETHERNET_SIZE = 14 };
-    return linktype == ETHERNET && span->captured >= ETHERNET_SIZE && sm_read16(span->data + 12) == 0x0800;
-}
-
-void sm_parse(struct sm_parser *parser, int linktype, const uint8_t *data, uint32_t caplen, uint32_t len, sm_time now,
-              struct sm_parsed *parsed)
+static __attribute__((noinline)) void parse_any(struct sm_parser *parser, int linktype, const uint8_t *data,
+                                                uint32_t caplen, uint32_t len, sm_time now, struct sm_parsed *parsed)
 {
     struct sm_parse_counters *counters = &parser->counters;
     struct sm_span span = {.data = data, .captured = caplen, .wire = len > caplen ? len : caplen};
-    uint32_t l3 = 14;
-    uint8_t family = 4, flags = 0;
+    uint32_t l3;
+    uint8_t flags = 0, family = sm_link_find_ip(linktype, &span, counters, &l3, &flags);
     bool is_ip = false;
 
-    counters->packets++;
-    if (!is_ip4_in_ethernet(linktype, &span))
-        family = sm_link_find_ip(linktype, &span, counters, &l3, &flags);
     if (family == 4 && sm_ip4_plain(parser, &span, l3, parsed))
         return;
-
     memset(parsed, 0, sizeof *parsed);
     parsed->headers.flags = flags;
     if (family == 4)
@@ -305,4 +320,17 @@ void sm_parse(struct sm_parser *parser, int linktype, const uint8_t *data, uint3
     counters->truncated += (parsed->headers.flags & SM_HDR_TRUNCATED) != 0;
     counters->malformed += (parsed->headers.flags & SM_HDR_MALFORMED) != 0;
     assert(parsed->headers.l4 == 0 || parsed->headers.l4 > parsed->headers.l3);
+}
+
+void sm_parse(struct sm_parser *parser, int linktype, const uint8_t *data, uint32_t caplen, uint32_t len, sm_time now,
+              struct sm_parsed *parsed)
+{
+    enum { ETHERNET = 1, ETHERNET_SIZE = 14, TYPE_IPV4 = 0x0800 };
+
+    parser->counters.packets++;
+    /* What nearly all packets are, before all else is tried. */
+    if (linktype == ETHERNET && caplen >= ETHERNET_SIZE && sm_read16(data + 12) == TYPE_IPV4 &&
+        read_plain(parser, data, caplen, len > caplen ? len : caplen, ETHERNET_SIZE, parsed))
+        return;
+    parse_any(parser, linktype, data, caplen, len, now, parsed);
 }

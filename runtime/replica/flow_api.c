@@ -12,6 +12,7 @@
 
 #include "packet/packet.h"
 #include "replica/replica.h"
+#include "state/lookup.h"
 
 /* Where a packet's flow of a class is. */
 struct place {
@@ -21,8 +22,8 @@ struct place {
     uint32_t shard;
 };
 
-static void locate(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
-                   struct place *place)
+static inline __attribute__((always_inline)) void
+locate(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, struct place *place)
 {
     enum sm_granularity granularity = replica->classes[cls.id].granularity;
 
@@ -74,10 +75,11 @@ static uint64_t after(uint64_t time, uint64_t duration)
 }
 
 /* The flow by its own key or, where there is none of it, by a bound one. */
-static struct flow *find(const struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
-                         const struct place *place)
+static inline __attribute__((always_inline)) struct flow *find(const struct sm_replica *replica, sm_class cls,
+                                                               const struct sm_packet *packet, uint16_t tag,
+                                                               const struct place *place)
 {
-    struct flow *flow = state_find(replica->state, place->shard, cls.id, place->key, place->hash);
+    struct flow *flow = lookup_flow(replica->state, place->shard, cls.id, place->key, place->hash);
 
     if (flow || tag != 0 || !replica->classes[cls.id].binds)
         return flow;
@@ -87,17 +89,18 @@ static struct flow *find(const struct sm_replica *replica, sm_class cls, const s
 
 /* The flow's record, to be written: its old bytes are kept. A use of the flow, so its idle timeout starts anew: one
  * store. */
-static sm_flow hand_out(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, struct flow *flow)
+static inline __attribute__((always_inline)) sm_flow hand_out(struct sm_replica *replica, sm_class cls,
+                                                              const struct sm_packet *packet, struct flow *flow)
 {
     uint64_t idle = replica->classes[cls.id].idle_ns;
     uint32_t bytes = replica->classes[cls.id].record_size;
-    void *from = idle ? flow_extent(flow, bytes, &bytes) : flow_record(flow);
+    void *from = idle ? flow_extent(flow, bytes, &bytes) : flow + 1;
 
     journal_image(&replica->journal, from, bytes);
     if (idle)
         state_timer_set(replica->actor, packet->shard, flow, replica->classes[cls.id].timers,
                         (sm_time){after(packet->time, idle)});
-    return (sm_flow){flow_record(flow)};
+    return (sm_flow){flow + 1};
 }
 
 /* A new flow's timeouts. */
@@ -169,6 +172,25 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
     return hand_out(replica, cls, packet, flow);
 }
 
+/* A flow where there was none. */
+static __attribute__((noinline)) int make(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet,
+                                          const struct place *place, sm_flow *out)
+{
+    struct flow *flow;
+
+    *out = (sm_flow){NULL};
+    if (replica->classes[cls.id].evict)
+        evict(replica, cls, packet);
+    int result = state_insert(replica->actor, place->shard, cls.id, place->key, place->hash, &flow);
+    if (result) {
+        give_back(replica);
+        return result;
+    }
+    arm_timeouts(replica, cls, packet->time, flow);
+    *out = (sm_flow){flow_record(flow)};
+    return 0;
+}
+
 int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, sm_flow *out,
                    bool *created)
 {
@@ -177,21 +199,15 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
     locate(replica, cls, packet, tag, &place);
     hold(replica, place.shard);
     struct flow *flow = find(replica, cls, packet, tag, &place);
-    bool fresh = flow == NULL;
-    if (fresh) {
-        if (replica->classes[cls.id].evict)
-            evict(replica, cls, packet);
-        int result = state_insert(replica->actor, place.shard, cls.id, place.key, place.hash, &flow);
-        if (result) {
-            give_back(replica);
-            *out = (sm_flow){NULL};
-            return result;
-        }
-        arm_timeouts(replica, cls, packet->time, flow);
+    if (!flow) {
+        int result = make(replica, cls, packet, &place, out);
+        if (result == 0 && created)
+            *created = true;
+        return result;
     }
     if (created)
-        *created = fresh;
-    *out = fresh ? (sm_flow){flow_record(flow)} : hand_out(replica, cls, packet, flow);
+        *created = false;
+    *out = hand_out(replica, cls, packet, flow);
     return 0;
 }
 

@@ -55,18 +55,18 @@ uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset, uint32_t 
     if (!journal_image(&packet->replica->journal, packet->data + offset, length))
         return NULL;
     packet->replica->reads_data = true;
-    packet->written = 1;
+    packet->flags |= ANSWER_WRITTEN;
     return packet->data + offset;
 }
 
 void sm_packet_pass(struct sm_packet *packet)
 {
-    packet->verdict = VERDICT_PASS;
+    packet->flags &= (uint8_t)~ANSWER_DROP;
 }
 
 void sm_packet_drop(struct sm_packet *packet, uint16_t reason)
 {
-    packet->verdict = VERDICT_DROP;
+    packet->flags |= ANSWER_DROP;
     packet->reason = reason;
 }
 
@@ -80,8 +80,8 @@ int sm_packet_send(struct sm_replica *replica, struct sm_packet *cause, const vo
         return SM_E_LIMIT;
     uint32_t buffer = cause->meta->reserve[cause->sent++];
     memcpy(pool_data(&replica->arena->pool, buffer), data, length);
-    replica->out[replica->produced++ & channel->ring_mask] = (struct out_entry){
-        .buffer = buffer, .length = length, .kind = OUT_GENERATED, .verdict = VERDICT_PASS, .bound = replica->bound};
+    replica->out[replica->produced++ & channel->ring_mask] =
+        (struct out_entry){.buffer = buffer, .length = length, .kind = OUT_GENERATED, .bound = replica->bound};
     replica_count(&channel->counters.generated, 1);
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "arena/query.h"
 #include "packet/packet.h"
+#include "state/lookup.h"
 
 _Static_assert(offsetof(struct packet_meta, key) == 0 && offsetof(struct packet_meta, headers) == sizeof(struct sm_key),
                "the first part of the meta data is a struct sm_parsed");
@@ -21,6 +22,7 @@ int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot)
     if (result)
         return result;
     replica->arena = arena;
+    replica->pool = arena->pool;
     replica->state = arena->state;
     replica->slot = slot;
     replica->channel = arena_channel(arena, 0, slot);
@@ -151,15 +153,14 @@ static bool timer_due(const struct sm_replica *replica, const struct in_entry *e
 static void process_packet(struct sm_replica *replica, const struct in_entry *entry)
 {
     struct channel *channel = replica->channel;
-    struct packet_meta *meta = pool_meta(&replica->arena->pool, entry->buffer);
+    struct packet_meta *meta = pool_meta(&replica->pool, entry->buffer);
     struct sm_packet packet = {
         .meta = meta,
-        .data = pool_data(&replica->arena->pool, entry->buffer),
+        .data = (uint8_t *)meta + POOL_DATA_OFFSET,
         .replica = replica,
         .time = entry->time,
         .buffer = entry->buffer,
         .shard = entry->shard,
-        .verdict = VERDICT_PASS,
     };
 
     atomic_store_explicit(&channel->low, entry->time, memory_order_release);
@@ -182,12 +183,10 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
 
     replica->out[place] = (struct out_entry){
         .buffer = entry->buffer,
-        .length = meta->caplen,
+        .bound = replica->bound,
         .reason = packet.reason,
         .kind = OUT_PACKET,
-        .verdict = packet.verdict,
-        .written = packet.written,
-        .bound = replica->bound,
+        .flags = packet.flags,
     };
     replica_count(&channel->counters.packets, 1);
     replica_count(&channel->counters.bytes, meta->len);
@@ -245,11 +244,10 @@ static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
     *replica_answer(replica) = (struct out_entry){.kind = OUT_QUERIED, .bound = replica->bound};
 }
 
-static void process(struct sm_replica *replica, const struct in_entry *entry)
+static void process_marker(struct sm_replica *replica, const struct in_entry *entry)
 {
     switch ((enum in_kind)entry->kind) {
     case IN_PACKET:
-        process_packet(replica, entry);
         break;
     case IN_RELEASE:
         release(replica, entry);
@@ -281,19 +279,19 @@ static void process(struct sm_replica *replica, const struct in_entry *entry)
 
 static void fetch(const struct sm_replica *replica, const struct in_entry *entry, unsigned step)
 {
-    const struct pool_layout *pool = &replica->arena->pool;
+    const struct pool_layout *pool = &replica->pool;
 
     if (entry->kind != IN_PACKET)
         return;
     if (step == 0) {
         __builtin_prefetch(pool_meta(pool, entry->buffer));
-        state_prefetch_shard(replica->state, entry->shard);
+        lookup_fetch_shard(replica->state, entry->shard);
     } else if (step == 1) {
-        state_prefetch_group(replica->state, entry->shard, pool_meta(pool, entry->buffer)->hash);
+        lookup_fetch_group(replica->state, entry->shard, pool_meta(pool, entry->buffer)->hash);
         if (replica->reads_data)
             __builtin_prefetch(pool_data(pool, entry->buffer));
     } else {
-        state_prefetch_record(replica->state, entry->shard, pool_meta(pool, entry->buffer)->hash);
+        lookup_fetch_flow(replica->state, entry->shard, pool_meta(pool, entry->buffer)->hash);
     }
     if (timer_due(replica, entry))
         state_prefetch_timer(replica->state, entry->shard, step);
@@ -335,7 +333,11 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
         atomic_store_explicit(&replica->channel->at, replica->consumed, memory_order_relaxed);
         journal_packet(&replica->journal);
         replica->entry_unit = replica->journal.unit;
-        process(replica, &replica->in[replica->consumed & replica->channel->ring_mask]);
+        const struct in_entry *entry = &replica->in[replica->consumed & replica->channel->ring_mask];
+        if (entry->kind == IN_PACKET)
+            process_packet(replica, entry);
+        else
+            process_marker(replica, entry);
         replica->consumed++;
         replica->complete = replica->produced;
         done++;

@@ -33,8 +33,7 @@ struct sm_packet {
     uint32_t buffer;
     uint16_t shard;
     uint16_t reason;
-    uint8_t verdict;
-    uint8_t written;
+    uint8_t flags; /* of its answer: ANSWER_* */
     uint8_t sent;
     uint8_t binds; /* keys that were bound for it */
 };
@@ -43,6 +42,7 @@ struct sm_packet {
 
 struct sm_replica {
     struct arena *arena;
+    struct pool_layout pool; /* as in the arena */
     struct state *state;
     struct state_actor *actor;
     struct channel *channel;

@@ -232,17 +232,11 @@ static inline uint8_t hash_tag(uint64_t hash)
     return (uint8_t)(0x80u | (hash >> GROUP_LOG_MAX & 0x7f));
 }
 
-/* The high bits of the bytes that equal `byte`; a byte above a true match may be there by mistake. */
-static inline uint64_t bytes_match(uint64_t bytes, uint8_t byte)
-{
-    uint64_t difference = bytes ^ (GROUP_LOW * byte);
-    return (difference - GROUP_LOW) & ~difference & GROUP_HIGH;
-}
-
-/* The high bits of the slots that may hold a flow of this hash. */
+/* The high bits of the slots that may hold a flow of this hash; one above a true match may be there by mistake. */
 static inline uint64_t group_match(const struct group *group, uint64_t hash)
 {
-    return bytes_match(group->tags, hash_tag(hash)) & bytes_match(group->low, (uint8_t)hash);
+    uint64_t difference = (group->tags ^ GROUP_LOW * hash_tag(hash)) | (group->low ^ GROUP_LOW * (uint8_t)hash);
+    return (difference - GROUP_LOW) & ~difference & GROUP_HIGH;
 }
 
 /* The high bits of the tag bytes that are empty; that are empty or tombstones; that hold a flow. All exact. */

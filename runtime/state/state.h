@@ -130,19 +130,12 @@ static inline uint32_t state_copy(unsigned number)
     return SM_SHARDS + STATE_STRIPES + number;
 }
 
-/*
- * Look-up, in steps so that a burst can overlap its cache misses: prefetch the shard, then its table's group, then
- * the record; each is optional. `hash` is state_hash(key) (the shard need not be state_shard_of() it).
- */
-void state_prefetch_shard(const struct state *state, uint32_t shard);
-void state_prefetch_group(const struct state *state, uint32_t shard, uint64_t hash);
-void state_prefetch_record(const struct state *state, uint32_t shard, uint64_t hash);
-
-/* Likewise for state_timer_expire(), where a timer of the shard seems to be due: step 0, 1, 2 before the call. */
-void state_prefetch_timer(const struct state *state, uint32_t shard, unsigned step);
-
+/* The flow of a key, NULL: there is none. `hash` is state_hash(key). lookup.h has it inline, with steps that fetch. */
 struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls, const struct sm_key *key,
                         uint64_t hash);
+
+/* Fetch what state_timer_expire() reads, where a timer of the shard seems to be due: step 0, 1, 2 before the call. */
+void state_prefetch_timer(const struct state *state, uint32_t shard, unsigned step);
 
 /* The key must not be there. The record is zeroed. SM_E_LIMIT: a limit of memory or flows; nothing has changed. */
 int state_insert(struct state_actor *actor, uint32_t shard, unsigned cls, const struct sm_key *key, uint64_t hash,

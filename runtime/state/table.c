@@ -19,7 +19,7 @@
  * one fail that just had room.
  */
 
-#include "state/internal.h"
+#include "state/lookup.h"
 
 #include <xxhash.h>
 
@@ -28,49 +28,10 @@ uint64_t state_hash(const struct state *state, const struct sm_key *key)
     return XXH3_64bits_withSecret(key, sizeof *key, state->secret, sizeof state->secret);
 }
 
-void state_prefetch_shard(const struct state *state, uint32_t shard)
-{
-    __builtin_prefetch(shard_at(state, shard));
-}
-
-void state_prefetch_group(const struct state *state, uint32_t shard, uint64_t hash)
-{
-    uint32_t mask;
-    struct group *groups = shard_groups(shard_at(state, shard), &mask);
-    __builtin_prefetch(group_at(groups, hash_group(hash) & mask));
-}
-
-void state_prefetch_record(const struct state *state, uint32_t shard, uint64_t hash)
-{
-    uint32_t mask;
-    struct group *groups = shard_groups(shard_at(state, shard), &mask);
-    const struct group *group = group_at(groups, hash_group(hash) & mask);
-    for (uint64_t match = group_match(group, hash); match != 0; match &= match - 1) {
-        const char *flow = (const char *)flow_at(state, group->refs[group_slot(match)]);
-        __builtin_prefetch(flow);
-        __builtin_prefetch(flow + STATE_LINE);
-    }
-}
-
 struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls, const struct sm_key *key,
                         uint64_t hash)
 {
-    uint32_t mask;
-    struct group *groups = shard_groups(shard_at(state, shard), &mask);
-    uint32_t at = hash_group(hash) & mask;
-    for (uint32_t i = 0; i <= mask; i++, at = (at + 1) & mask) {
-        const struct group *group = group_at(groups, at);
-        for (uint64_t match = group_match(group, hash); match != 0; match &= match - 1) {
-            struct flow *flow = flow_at(state, group->refs[group_slot(match)]);
-            if (flow->hash == (uint32_t)hash && flow->cls == cls && memcmp(&flow->key, key, sizeof *key) == 0) {
-                return flow;
-            }
-        }
-        if (group_empty(group->tags) != 0) {
-            return NULL;
-        }
-    }
-    return NULL;
+    return lookup_flow(state, shard, cls, key, hash);
 }
 
 /* The slot that refers to the flow. */

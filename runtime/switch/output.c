@@ -30,7 +30,8 @@ static struct sm_port *way_out(const struct sm_switch *sw, unsigned from)
     return from == 0 ? sw->ports[1] : sw->ports[0];
 }
 
-static void send(struct sm_switch *sw, uint32_t buffer, uint32_t caplen, uint32_t len)
+static inline __attribute__((always_inline)) void send(struct sm_switch *sw, uint32_t buffer, uint32_t caplen,
+                                                       uint32_t len)
 {
     struct switch_packet *packet = &sw->packets[buffer];
     struct sm_port *port = way_out(sw, packet->from);
@@ -56,7 +57,7 @@ static void send(struct sm_switch *sw, uint32_t buffer, uint32_t caplen, uint32_
 }
 
 /* A packet that entered leaves, one way or the other. */
-static void leave(struct sm_switch *sw, uint32_t buffer, bool drop, bool written)
+static inline __attribute__((always_inline)) void leave(struct sm_switch *sw, uint32_t buffer, bool drop, bool written)
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
@@ -69,7 +70,7 @@ static void leave(struct sm_switch *sw, uint32_t buffer, bool drop, bool written
     switch_buffer_free(sw, buffer);
 }
 
-static void leave_generated(struct sm_switch *sw, uint32_t buffer)
+static __attribute__((noinline)) void leave_generated(struct sm_switch *sw, uint32_t buffer)
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
@@ -78,7 +79,7 @@ static void leave_generated(struct sm_switch *sw, uint32_t buffer)
 }
 
 /* The packet's fate is known: leave now, or take the place in the window. */
-static void settle(struct sm_switch *sw, uint32_t buffer, bool drop, bool written)
+static inline __attribute__((always_inline)) void settle(struct sm_switch *sw, uint32_t buffer, bool drop, bool written)
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
@@ -128,10 +129,10 @@ static void take_packet(struct sm_switch *sw, struct switch_slot *slot, const st
     }
     if (packet->late)
         switch_late_back(sw, packet->slot, entry->buffer);
-    bool drop = entry->verdict == VERDICT_DROP && !is_tap(sw);
+    bool drop = (entry->flags & ANSWER_DROP) && !is_tap(sw);
     if (drop)
         sw->dropped[entry->reason < sw->reason_count ? SWITCH_DROP_COUNT + entry->reason : DROP_UNKNOWN]++;
-    settle(sw, entry->buffer, drop, entry->written);
+    settle(sw, entry->buffer, drop, entry->flags & ANSWER_WRITTEN);
 }
 
 /* A packet that was sent because of the last one. False: it is not of that one's reserve, or of no possible length. */

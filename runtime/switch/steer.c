@@ -16,27 +16,6 @@
 
 #define BUFFERS_AHEAD 8u /* free buffers whose lines are fetched before they are written */
 
-void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time)
-{
-    struct switch_slot *s = &sw->slots[slot];
-
-    s->in[s->in_head++ & s->ring_mask] = (struct in_entry){
-        .time = time,
-        .buffer = buffer,
-        .shard = (uint16_t)shard,
-        .kind = (uint8_t)kind,
-    };
-}
-
-void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t ticket, uint32_t shard,
-                      unsigned lane)
-{
-    struct switch_slot *s = &sw->slots[slot];
-
-    s->in[s->in_head++ & s->ring_mask] = (struct in_entry){
-        .time = sw->clock, .buffer = ticket, .shard = (uint16_t)shard, .kind = (uint8_t)kind, .lane = (uint8_t)lane};
-}
-
 /*
  * Packets that were held reach their replica behind later ones. Until they are back, their time bounds how far shared
  * token buckets may refill; the word must be set before packets of later times are published. It is exact: replicas
@@ -96,7 +75,7 @@ void switch_late_change(struct sm_switch *sw, unsigned from, unsigned to, uint32
     tell_late(sw, from);
 }
 
-static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buffer)
+static __attribute__((noinline)) void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buffer)
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
@@ -125,8 +104,18 @@ static void hold(struct sm_switch *sw, struct switch_shard *shard, uint32_t buff
         switch_move_abandon(sw, packet->shard, "limits.hold.bytes");
 }
 
+static inline void push(struct switch_slot *slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time)
+{
+    slot->in[slot->in_head++ & slot->ring_mask] = (struct in_entry){
+        .time = time,
+        .buffer = buffer,
+        .shard = (uint16_t)shard,
+        .kind = (uint8_t)kind,
+    };
+}
+
 /* Put a packet that has a shard in its owner's ring, or in the shard's hold. */
-void switch_steer(struct sm_switch *sw, uint32_t buffer)
+static inline void steer(struct sm_switch *sw, uint32_t buffer)
 {
     struct switch_packet *packet = &sw->packets[buffer];
     struct switch_shard *shard = &sw->shards[packet->shard];
@@ -143,7 +132,26 @@ void switch_steer(struct sm_switch *sw, uint32_t buffer)
     packet->place = PLACE_RING;
     packet->slot = shard->owner;
     sw->slots[shard->owner].in_flight++;
-    switch_push(sw, shard->owner, IN_PACKET, buffer, packet->shard, packet->time);
+    push(&sw->slots[shard->owner], IN_PACKET, buffer, packet->shard, packet->time);
+}
+
+void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time)
+{
+    push(&sw->slots[slot], kind, buffer, shard, time);
+}
+
+void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t ticket, uint32_t shard,
+                      unsigned lane)
+{
+    struct switch_slot *s = &sw->slots[slot];
+
+    s->in[s->in_head++ & s->ring_mask] = (struct in_entry){
+        .time = sw->clock, .buffer = ticket, .shard = (uint16_t)shard, .kind = (uint8_t)kind, .lane = (uint8_t)lane};
+}
+
+void switch_steer(struct sm_switch *sw, uint32_t buffer)
+{
+    steer(sw, buffer);
 }
 
 /* Give the received packet its buffer, place in order, key and shard. Returns whether it is to be steered. */
@@ -308,7 +316,7 @@ unsigned switch_input(struct sm_switch *sw)
     }
     for (unsigned i = 0; i < count; i++) {
         sw->shards[sw->packets[admitted[i]].shard].packets++;
-        switch_steer(sw, admitted[i]);
+        steer(sw, admitted[i]);
     }
     if (gated)
         gate_reached(sw);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Flow tables: sizes, limits, look-up, iteration. */
 
+#include "state/lookup.h"
 #include "support.h"
 
 #include <criterion/criterion.h>
@@ -175,8 +176,8 @@ Test(state_table, prefetching_is_harmless)
     for (uint32_t i = 0; i < 10000; i++) {
         uint32_t shard = i % 2 ? 2 : random_below(&random, SM_SHARDS + STATE_STRIPES);
         uint64_t hash = random_next(&random);
-        state_prefetch_shard(f.state, shard);
-        state_prefetch_group(f.state, shard, hash);
-        state_prefetch_record(f.state, shard, hash);
+        lookup_fetch_shard(f.state, shard);
+        lookup_fetch_group(f.state, shard, hash);
+        lookup_fetch_flow(f.state, shard, hash);
     }
 }
