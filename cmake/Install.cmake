@@ -46,12 +46,12 @@ install_pc(splitmerge-testing "The splitmerge runtime as a test kit for middlebo
 
 # The commands find one another in the folder that they are in, and the library from there.
 if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR} OR IS_ABSOLUTE ${CMAKE_INSTALL_BINDIR})
-  set_target_properties(sm-ratelimiter PROPERTIES INSTALL_RPATH ${CMAKE_INSTALL_FULL_LIBDIR})
+  set_target_properties(sm-ratelimiter sm-nat PROPERTIES INSTALL_RPATH ${CMAKE_INSTALL_FULL_LIBDIR})
 else()
   file(RELATIVE_PATH up /${CMAKE_INSTALL_BINDIR} /${CMAKE_INSTALL_LIBDIR})
-  set_target_properties(sm-ratelimiter PROPERTIES INSTALL_RPATH "$ORIGIN/${up}")
+  set_target_properties(sm-ratelimiter sm-nat PROPERTIES INSTALL_RPATH "$ORIGIN/${up}")
 endif()
-install(TARGETS sm-switch sm-orchestrator smctl sm-ratelimiter sm-bench RUNTIME COMPONENT tools)
+install(TARGETS sm-switch sm-orchestrator smctl sm-ratelimiter sm-nat sm-bench RUNTIME COMPONENT tools)
 install(FILES tools/completion/smctl DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT tools)
 
 # A page is in the section that its name ends with.
@@ -66,6 +66,7 @@ install(FILES README.md docs/architecture.md docs/control-protocol.md docs/freef
   DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT doc)
 install(DIRECTORY middleboxes/ratelimiter/examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/ratelimiter
   COMPONENT doc FILES_MATCHING PATTERN "*.yaml")
+install(FILES middleboxes/nat/examples/nat.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/nat COMPONENT doc)
 install(DIRECTORY middleboxes/counter DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples
   COMPONENT doc FILES_MATCHING PATTERN "*.c" PATTERN "*.md")
 install(FILES tests/samples/flows.pcap DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc)

@@ -309,7 +309,7 @@ class Service:
         atexit.register(shutil.rmtree, own, ignore_errors=True)
         self.folder = folder or own
         self.process = None
-        parts = ("orchestrator", "runtime/switch", "middleboxes/ratelimiter")
+        parts = ("orchestrator", "runtime/switch", "middleboxes/ratelimiter", "middleboxes/nat")
         self.environment = dict(os.environ, SPLITMERGE_RUN=os.path.join(own, "run"))
         self.environment["PATH"] = ":".join([os.path.join(build, part) for part in parts] + [os.environ["PATH"]])
 
@@ -322,7 +322,7 @@ class Service:
         return self.path(name)
 
     def program(self, name, *arguments):
-        for part in ("orchestrator", "runtime/switch", "middleboxes/ratelimiter", "bin"):
+        for part in ("orchestrator", "runtime/switch", "middleboxes/ratelimiter", "middleboxes/nat", "bin"):
             path = os.path.join(self.build, part, name)
             if os.access(path, os.X_OK) and os.path.isfile(path):
                 return [path, *map(str, arguments)]

@@ -210,7 +210,8 @@ SM_EXPORT const struct sm_key *sm_flow_key(sm_flow flow);
  * Bind a key to a flow: from the next commit on, packets of that key (SM_BY_FLOW, tag 0: sm_key_make()) come to the
  * flow's shard, in whose order they are processed, and sm_flow_get() and sm_flow_create() with tag 0 find the flow by
  * them, unless the class has a flow of that very key there. What else is kept by that key lives in this shard too. The
- * binding moves with the flow and ends with it. In the packet handler, for a flow of the packet's shard.
+ * binding moves with the flow and ends with it. In the packet handler, for a flow of the packet's shard, before the
+ * packet is written.
  *
  * 0, also when the key is bound to this flow already. SM_E_CONFLICT: it is bound to another flow of this shard; choose
  * another key. SM_E_LIMIT: SM_MAX_BINDS by this packet, SM_MAX_BINDINGS of this flow, or limits.bindings in all, which

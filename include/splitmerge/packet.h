@@ -64,6 +64,13 @@ SM_EXPORT void sm_key_make(struct sm_key *key, uint8_t family, uint8_t protocol,
                            uint16_t source_port, const uint8_t *destination, uint16_t destination_port);
 
 /*
+ * The shard that the packet's state is in, below SM_PACKET_SHARDS. It stays with a flow for the flow's life, and at any
+ * time one replica has a shard to itself: what is shared out by shard (ports of an address, say) needs no agreement.
+ */
+#define SM_PACKET_SHARDS 16384
+SM_EXPORT uint32_t sm_packet_shard(const struct sm_packet *packet);
+
+/*
  * Ask to write bytes [offset, offset + length) of the packet: returns where they are. NULL when the range is not
  * within the captured bytes. Checksums are the caller's business (RFC 1624).
  */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checksum.h"
+
 /* RFC 2474, 2597, 3246, 5865, 8622. */
 static const struct {
     char name[8];
@@ -46,34 +48,13 @@ uint8_t mark_apply(uint8_t traffic_class, const struct mark *mark)
     return mark->ce ? traffic_class | 3 : (uint8_t)(mark->dscp << 2 | (traffic_class & 3));
 }
 
-static uint16_t load16(const uint8_t *at)
-{
-    return (uint16_t)(at[0] << 8 | at[1]);
-}
-
-static void store16(uint8_t *at, uint16_t value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-/* RFC 1624, equation 3: HC' = ~(~HC + ~m + m'). */
-static uint16_t amend(uint16_t checksum, uint16_t before, uint16_t after)
-{
-    uint32_t sum = (uint16_t)~checksum + (uint32_t)(uint16_t)~before + after;
-
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    return (uint16_t)~sum;
-}
-
 void mark_write(uint8_t *ip, unsigned family, uint8_t traffic_class)
 {
     if (family == 4) {
         uint16_t before = load16(ip);
 
         ip[1] = traffic_class;
-        store16(ip + 10, amend(load16(ip + 10), before, load16(ip)));
+        store16(ip + 10, checksum_amend(load16(ip + 10), before, load16(ip)));
     } else {
         ip[0] = (uint8_t)((ip[0] & 0xf0) | traffic_class >> 4);
         ip[1] = (uint8_t)(traffic_class << 4 | (ip[1] & 0x0f));

@@ -7,6 +7,7 @@
 #include "packet/packet.h"
 #include "replica/replica.h"
 
+_Static_assert(SM_PACKET_SHARDS == SM_SHARDS, "one and the same");
 _Static_assert(SM_MAX_SEND_BYTES == POOL_SMALL_BYTES - POOL_DATA_OFFSET, "a reserve is of small buffers");
 
 const uint8_t *sm_packet_data(const struct sm_packet *packet)
@@ -46,6 +47,11 @@ void sm_packet_key(const struct sm_packet *packet, enum sm_granularity granulari
         packet->replica->reads_data = true;
     sm_parsed_key((const struct sm_parsed *)(const void *)packet->meta, packet->data, packet->meta->caplen, granularity,
                   key);
+}
+
+uint32_t sm_packet_shard(const struct sm_packet *packet)
+{
+    return packet->shard;
 }
 
 uint8_t *sm_packet_writable(struct sm_packet *packet, uint32_t offset, uint32_t length)

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 
-COMMANDS = ["sm-bench", "sm-orchestrator", "sm-ratelimiter", "sm-switch", "smctl"]
+COMMANDS = ["sm-bench", "sm-nat", "sm-orchestrator", "sm-ratelimiter", "sm-switch", "smctl"]
 PACKETS = 2300  # in tests/samples/flows.pcap
 
 parser = argparse.ArgumentParser()

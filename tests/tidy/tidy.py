@@ -48,6 +48,8 @@ LAYERS = (
     ("runtime/switch/*", ("arena", "conf", "packet", "ports", "replica", "state", "wire")),
     ("orchestrator/*", ("conf", "wire")),
     ("middleboxes/ratelimiter/*", ("conf",)),
+    ("middleboxes/nat/*", ("conf",)),
+    ("middleboxes/program.c", ("conf",)),
     ("middleboxes/*", ()),
 )
 

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conf/units.h"
+#include "program.h"
+
+enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
+
+#define DLT_ETHERNET 1 /* libpcap's DLT_EN10MB, what --check compiles filters for */
+
+struct arguments {
+    const struct program *program;
+    const char *config;
+    bool check;
+    struct sm_options options;
+};
+
+static int fail(const struct program *program, int status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static int fail(const struct program *program, int status, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    fprintf(stderr, "%s: ", program->name);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    return status;
+}
+
+static bool parse_flows(const char *text, uint32_t *flows)
+{
+    uint64_t value;
+
+    if (!unit_count(text, &value) || value < 1 || value > UINT32_MAX)
+        return false;
+    *flows = (uint32_t)value;
+    return true;
+}
+
+/* Returns a negative value to go on, or an exit status. */
+static int parse_option(struct arguments *arguments, int option)
+{
+    const struct program *program = arguments->program;
+    struct sm_options *options = &arguments->options;
+
+    switch (option) {
+    case 'p':
+        arguments->config = optarg;
+        return -1;
+    case 'i':
+        options->input = optarg;
+        return -1;
+    case 'o':
+        options->output = optarg;
+        return -1;
+    case 'r':
+        options->report = optarg;
+        return -1;
+    case 'c':
+        arguments->check = true;
+        return -1;
+    case 'f':
+        return parse_flows(optarg, &options->max_flows)
+                   ? -1
+                   : fail(program, EXIT_USAGE, "--flows: expected a number such as 100000 or 4M, got '%s'", optarg);
+    case 'm':
+        return unit_size(optarg, &options->memory) && options->memory > 0
+                   ? -1
+                   : fail(program, EXIT_USAGE, "--memory: expected a size such as 512MiB, got '%s'", optarg);
+    case 'h':
+        fputs(program->usage, stdout);
+        return EXIT_DONE;
+    case 'v':
+        printf("%s " SPLITMERGE_VERSION "\n", program->name);
+        return EXIT_DONE;
+    default:
+        return EXIT_USAGE; /* getopt has said why */
+    }
+}
+
+static int parse_arguments(struct arguments *arguments, int argc, char **argv)
+{
+    const struct program *program = arguments->program;
+    const struct option names[] = {
+        {program->config, required_argument, NULL, 'p'},
+        {"in", required_argument, NULL, 'i'},
+        {"out", required_argument, NULL, 'o'},
+        {"report", required_argument, NULL, 'r'},
+        {"flows", required_argument, NULL, 'f'},
+        {"memory", required_argument, NULL, 'm'},
+        {"check", no_argument, NULL, 'c'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
+        {0},
+    };
+    bool attached = getenv("SPLITMERGE_ATTACH") != NULL;
+    int option, status;
+
+    char name[32];
+    snprintf(name, sizeof name, "%s", program->name);
+    argv[0] = name; /* what getopt begins its messages with */
+    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        status = parse_option(arguments, option);
+        if (status >= 0)
+            return status;
+    }
+    if (optind < argc)
+        return fail(program, EXIT_USAGE, "unexpected argument '%s' (see --help)", argv[optind]);
+    if (!arguments->config)
+        return fail(program, EXIT_USAGE, "--%s is needed (see --help)", program->config);
+    if (!arguments->check && !arguments->options.input && !attached)
+        return fail(program, EXIT_USAGE, "--in is needed, unless a service starts this program (see --help)");
+    return -1;
+}
+
+/* Whom SIGINT and SIGTERM end: only an interface is ended by them, what was read of a file would not be whole. */
+static struct sm_replica *stoppable;
+
+static void on_signal(int number)
+{
+    (void)number;
+    sm_stop(stoppable);
+}
+
+static void stop_on_signals(struct sm_replica *replica, const char *input)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+
+    if (!sm_standalone(replica) || strncmp(input, "interface:", strlen("interface:")) != 0)
+        return;
+    stoppable = replica;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* From an open replica to the end of its packets. */
+static int run(const struct program *program, struct sm_replica *replica, void *config, void *middlebox)
+{
+    struct sm_errbuf error = {{0}};
+    int status;
+
+    if (program->check && !program->check(config, sm_linktype(replica), &error))
+        return fail(program, EXIT_USAGE, "%s", error.text);
+    status = program->setup(middlebox, replica);
+    if (status < 0)
+        return fail(program, EXIT_FAILED, "cannot register: %s", sm_strerror(status));
+    status = sm_start(replica, &error);
+    if (status == 0 && program->started)
+        status = program->started(middlebox, replica, &error);
+    if (status < 0)
+        return fail(program, EXIT_FAILED, "%s", error.text[0] ? error.text : sm_strerror(status));
+    status = sm_run(replica);
+    if (status < 0)
+        return fail(program, EXIT_FAILED, "%s", sm_last_error(replica));
+    return EXIT_DONE;
+}
+
+static int open_and_run(const struct arguments *arguments, void *config)
+{
+    const struct program *program = arguments->program;
+    struct sm_options options = arguments->options;
+    struct sm_errbuf error = {{0}};
+    struct sm_replica *replica = NULL;
+    void *middlebox = program->create(config);
+    int status;
+
+    if (!middlebox)
+        return fail(program, EXIT_FAILED, "%s", sm_strerror(SM_E_NO_MEMORY));
+    options.user = middlebox;
+    status = sm_open(&replica, &options, &error);
+    if (status < 0)
+        status = fail(program, EXIT_FAILED, "%s", error.text[0] ? error.text : sm_strerror(status));
+    else {
+        stop_on_signals(replica, options.input);
+        status = run(program, replica, config, middlebox);
+    }
+    if (stoppable) { /* there is nothing left to end well */
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+    }
+    sm_close(replica);
+    program->destroy(middlebox);
+    return status;
+}
+
+int program_main(const struct program *program, int argc, char **argv)
+{
+    struct arguments arguments = {.program = program,
+                                  .options = {.size = sizeof(struct sm_options),
+                                              .name = program->name,
+                                              .on_packet = program->on_packet,
+                                              .max_sends = program->max_sends}};
+    struct sm_errbuf error = {{0}};
+    int status = parse_arguments(&arguments, argc, argv);
+
+    if (status >= 0)
+        return status;
+    void *config = program->load(arguments.config, &error);
+    if (!config)
+        return fail(program, EXIT_USAGE, "%s", error.text);
+    if (!arguments.check)
+        status = open_and_run(&arguments, config);
+    else if (program->check && !program->check(config, DLT_ETHERNET, &error))
+        status = fail(program, EXIT_USAGE, "%s", error.text);
+    else
+        status = EXIT_DONE;
+    program->unload(config);
+    return status;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef MIDDLEBOXES_PROGRAM_H
+#define MIDDLEBOXES_PROGRAM_H
+
+/* The command line that our middleboxes have in common, and their way from it to the end of their packets. */
+
+#include <splitmerge/splitmerge.h>
+
+struct program {
+    const char *name;   /* of the program, without a folder */
+    const char *config; /* the option that names its configuration, without dashes */
+    const char *usage;  /* for --help */
+    sm_packet_fn *on_packet;
+    unsigned max_sends;
+    /* Read the configuration; NULL: *error says why. */
+    void *(*load)(const char *file, struct sm_errbuf *error);
+    void (*unload)(void *config);
+    /* Whether it holds for a link type (DLT_*); may be NULL. */
+    bool (*check)(void *config, int linktype, struct sm_errbuf *error);
+    /* What is handed to on_packet; NULL: out of memory. */
+    void *(*create)(void *config);
+    void (*destroy)(void *middlebox);
+    /* Before sm_start(); after it (may be NULL). */
+    int (*setup)(void *middlebox, struct sm_replica *replica);
+    int (*started)(void *middlebox, struct sm_replica *replica, struct sm_errbuf *error);
+};
+
+/* All of main(): returns the exit status. 0: done; 1: failed, a line on stderr says why; 2: usage or configuration. */
+int program_main(const struct program *program, int argc, char **argv);
+
+#endif
