@@ -9,7 +9,7 @@
  * in its shard: they are flows of the control connection's key under other tags, with both directions bound.
  *
  * Limits.  Sessions: the service's flows. Ports of a shard: SM_E_CONFLICT of session_map(). Data connections of a
- * control connection: DATA_TAGS; the oldest that has ended makes room. What finds no room is dropped under the reasons
+ * control connection: DATA_TAGS. What finds no room is dropped under the reasons
  * below.
  */
 
@@ -171,7 +171,8 @@ static void bind_forward(const struct nat *nat, struct packet *p, sm_flow flow)
     sm_flow_bind(p->replica, nat->sessions, flow, &key);
 }
 
-/* The session of the data connection to this end of the client: the one it has, or a new one. */
+/* The session of the data connection to this end of the client: the one it has, or a new one. Those that have ended
+ * or were never used end. */
 static struct session *expect(const struct nat *nat, struct packet *p, const struct end *inside)
 {
     uint16_t room = 0;
@@ -180,8 +181,9 @@ static struct session *expect(const struct nat *nat, struct packet *p, const str
     for (uint16_t tag = 1; tag <= DATA_TAGS; tag++) {
         flow = sm_flow_get(p->replica, nat->sessions, p->packet, tag);
         struct session *data = flow.state;
-        bool over = data && session_is_closing(data);
-        if (data && !over && data->inside.port == inside->port)
+        bool same = data && data->inside.port == inside->port && !session_is_closing(data);
+        bool over = data && (session_is_closing(data) || data->seen == 0); /* a new command takes the place of one */
+        if (same)
             return data;
         if (over)
             sm_flow_close(p->replica, nat->sessions, flow);

@@ -136,7 +136,7 @@ class Maker:
         port = {"tcp": 80, "ftp": 21, "udp": 53, "echo": 0}[kind]
         talk = {"kind": kind, "host": self.random.choice(self.hosts), "remote": self.random.choice(self.remotes),
                 "port": self.random.randint(1024, 65535), "to": port, "seq": self.random.getrandbits(32),
-                "left": self.random.randint(1, 12), "first": True}
+                "left": self.random.randint(1, 6 if kind == "ftp" else 12), "first": True}
         self.talks.append(talk)
 
     def ftp_text(self, talk):
@@ -264,7 +264,8 @@ class Model:
         return session
 
     def end(self, session):
-        self.by_outside.pop(session["outside_key"], None)
+        if self.by_outside.get(session["outside_key"]) is session:
+            del self.by_outside[session["outside_key"]]
         for key in session["inside_keys"]:
             if self.by_inside.get(key) is session:
                 del self.by_inside[key]
@@ -276,7 +277,7 @@ class Model:
         expect(self.find(self.by_outside, back, now) is None, "two live sessions have", back)
         expect(outside[0] in map(address, OUTSIDE) and 1024 <= outside[1], "not an outside end:", outside)
         session = {"protocol": protocol, "inside": (inside, iport), "outside": outside, "seen": 0, "until": 0,
-                   "outside_key": back, "inside_keys": [key], "shifts": []}
+                   "outside_key": back, "inside_keys": [key], "shifts": [], "data": []}
         self.by_inside[key] = self.by_outside[back] = session
         self.opened += 1
         return session
@@ -349,8 +350,13 @@ class Model:
                    int(said[2]) << 8 | int(said[3]) if named[1] else int(said[2]))
         key = (TCP, p.source, port, p.destination, 20)
         data = self.find(self.by_inside, key, now)
-        if data is None or data["outside"] != outside:
+        closing = lambda one: one["seen"] & 16 or one["seen"] & 12 == 12  # noqa: E731
+        if data is None or closing(data):
+            for one in session["data"]:
+                if one["seen"] == 0 or closing(one):
+                    self.end(one)
             data = self.open(now, key, outside)
+            session["data"].append(data)
             self.data_connections += 1
             self.touch(data, now, 0, True)
         more = len(q.text()) - len(p.text())
