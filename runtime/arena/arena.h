@@ -97,6 +97,9 @@ struct arena {
     /* Shards that a replica is to take over at the IN_INHERIT of that number: arena_heir(). Written by the switch. */
     _Atomic uint32_t heir[SM_SHARDS];
 
+    /* Shards that the checkpoint under way has, a bit each. Written by the switch. */
+    _Atomic uint64_t snapshot_covered[SM_SHARDS / 64];
+
     /* Packet time up to which everything has been put in the replicas' rings. Written by the switch. */
     _Alignas(64) _Atomic uint64_t pushed_time;
     /* The earliest packet time among packets held for, or handed late to, a slot; UINT64_MAX: none. Written by the

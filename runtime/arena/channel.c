@@ -3,6 +3,7 @@
 
 #include <splitmerge/flow.h>
 
+#include "arena/snapshot.h"
 #include "state/journal.h"
 
 #include <string.h>
@@ -33,7 +34,7 @@ static uint64_t pages(uint64_t bytes)
 uint64_t channel_bytes(uint32_t buffers, uint32_t bindings)
 {
     return pages(sizeof(struct channel)) + 2 * pages(16ull * ring_entries(buffers)) + CHANNEL_QUERY_BYTES +
-           CHANNEL_JOURNAL_BYTES + pages((uint64_t)bind_entries(buffers, bindings) * sizeof(struct bind_entry));
+           SNAPSHOT_BYTES + CHANNEL_JOURNAL_BYTES + pages((uint64_t)bind_entries(buffers, bindings) * sizeof(struct bind_entry));
 }
 
 /* Where it is so already nothing is written. */
@@ -52,7 +53,8 @@ static void lay_out(struct channel *channel, uint32_t buffers, uint32_t bindings
     put(&channel->in_offset, pages(sizeof *channel));
     put(&channel->out_offset, channel->in_offset + ring);
     put(&channel->query_offset, channel->out_offset + ring);
-    put(&channel->journal_offset, channel->query_offset + CHANNEL_QUERY_BYTES);
+    put(&channel->snapshot_offset, channel->query_offset + CHANNEL_QUERY_BYTES);
+    put(&channel->journal_offset, channel->snapshot_offset + SNAPSHOT_BYTES);
     put(&channel->bind_offset, channel->journal_offset + CHANNEL_JOURNAL_BYTES);
 }
 

@@ -32,6 +32,8 @@ enum in_kind {
     IN_TICK,    /* packet time has reached `time` for all shards */
     IN_QUERY,   /* write the flows of owned shards, from `shard` and cursor `buffer` on, to the query area */
     IN_RETIRE,  /* nothing more will come */
+    IN_RESTORE,  /* make flows of a checkpoint from the area, as `buffer` says (arena/snapshot.h) */
+    IN_SNAPSHOT, /* write the next part of a snapshot, to area `buffer` (arena/snapshot.h) */
     /* Steps of copying `shard` by way of lane `lane` (arena/export.h); `buffer`: the ticket, to be given back. */
     IN_EXPORT,  /* encode its flows, as many as there is room for; it is frozen: released, and not yet adopted */
     IN_IMPORT,  /* decode what was encoded into the lane's copy */
@@ -54,6 +56,8 @@ enum out_kind {
     OUT_RELEASED,  /* answer to IN_RELEASE */
     OUT_TICKED,    /* answer to IN_TICK */
     OUT_QUERIED,   /* the query area is filled: struct query_header */
+    OUT_SNAPSHOT,  /* a part of a snapshot is written */
+    OUT_RESTORED,  /* answer to IN_RESTORE; `length` is the result's negative */
     OUT_PROGRESS,  /* nothing to take back: part of what an entry asks for is done, and that is final */
     OUT_LANE,      /* answer to the steps of copying: lane `buffer`, ticket `length` */
 };
@@ -66,8 +70,8 @@ enum {
 
 /* Replica to switch; 16 bytes. The switch trusts no field. */
 struct out_entry {
-    uint32_t buffer; /* OUT_RELEASED: the move's generation */
-    uint32_t length; /* OUT_GENERATED */
+    uint32_t buffer; /* OUT_RELEASED: the move's generation; OUT_SNAPSHOT, OUT_RESTORED: the request */
+    uint32_t length; /* OUT_GENERATED; OUT_RESTORED: the result's negative */
     uint32_t bound;  /* bind entries up to here are final with this answer */
     uint16_t reason; /* of a drop; OUT_RELEASED: the shard; OUT_LANE: an enum lane_status */
     uint8_t kind;
@@ -130,7 +134,7 @@ struct channel {
 
     uint32_t ring_mask;                                           /* entries of each ring, less one */
     uint32_t bind_mask;                                           /* entries of the ring of bindings, less one */
-    uint64_t in_offset, out_offset, query_offset, journal_offset; /* from this struct's address */
+    uint64_t in_offset, out_offset, query_offset, snapshot_offset, journal_offset; /* from this struct's address */
     uint64_t bind_offset;
 };
 
@@ -152,6 +156,11 @@ static inline uint8_t *channel_query(struct channel *channel)
 static inline struct bind_entry *channel_bind(struct channel *channel)
 {
     return (struct bind_entry *)(void *)((uint8_t *)channel + channel->bind_offset);
+}
+
+static inline uint8_t *channel_snapshot(struct channel *channel)
+{
+    return (uint8_t *)channel + channel->snapshot_offset;
 }
 
 static inline struct journal_region *channel_journal(struct channel *channel)

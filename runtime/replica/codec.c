@@ -11,7 +11,11 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are carried a
 _Static_assert(1 + 1 + 2 + sizeof(struct sm_key) + 1 + STATE_TIMERS * 9 + 5 <= CODEC_FLOW_BYTES, "of a flow's header");
 _Static_assert(SM_MAX_CLASSES <= 128 && STATE_TIMERS <= 15, "one byte says which class, and how many timers");
 
-#define FLOW_HEAD 0x94 /* an array of four */
+#define FLOW_HEAD 0x94       /* an array of four */
+#define BINDS_HEAD 0x95      /* of five: of a class that binds */
+#define BOUND_HEAD 0xdc      /* an array; two bytes of count follow */
+#define BOUND_HEAD_BYTES 3u
+#define BOUND_KEY_BYTES (2u + (unsigned)sizeof(struct sm_key))
 #define KEY_HEAD 0xc4
 #define TIMERS_HEAD 0x90
 #define DEADLINE_HEAD 0xcf
@@ -48,6 +52,7 @@ static void put_class(struct sm_writer *writer, const struct state_class *cls)
     sm_write_uint(writer, "timers", cls->timers);
     sm_write_bool(writer, "idle", cls->idle_ns > 0);
     sm_write_bool(writer, "hard", cls->hard_ns > 0);
+    sm_write_bool(writer, "binds", cls->binds[0] != '\0');
     sm_write_list(writer, "fields");
     for (unsigned i = 0; i < cls->field_count; i++) {
         sm_write_map(writer, NULL);
@@ -138,6 +143,7 @@ static bool get_class(struct state_class *cls, sm_value map)
     cls->copy = strcmp(by, "callbacks") == 0 ? CLASS_BY_CALLBACKS : CLASS_BY_FIELDS;
     cls->idle_ns = sm_value_bool(sm_value_get(map, "idle"), false);
     cls->hard_ns = sm_value_bool(sm_value_get(map, "hard"), false);
+    cls->binds[0] = (char)sm_value_bool(sm_value_get(map, "binds"), false); /* all that is asked here */
     if (cls->idle_ns + cls->hard_ns > timers)
         return false;
     while (sm_value_next(fields, &field))
@@ -252,7 +258,28 @@ static int encode_callbacks(const struct codec *codec, uint32_t shard, struct fl
     return result ? result : ended;
 }
 
-int codec_encode(const struct codec *codec, uint32_t shard, struct flow *flow, struct codec_buffer *out)
+/* Key by key; the latest comes first. */
+static int encode_bound(const struct codec *codec, const struct flow *flow, struct codec_buffer *out)
+{
+    uint8_t *head = out->bytes + out->used, *to = head + BOUND_HEAD_BYTES;
+    const struct sm_key *key;
+    uint32_t count = 0;
+
+    if (out->size - out->used < CODEC_BOUND_BYTES)
+        return SM_E_LIMIT;
+    for (uint32_t cursor = 0; (key = state_binding(codec->state, flow, &cursor)) != NULL; count++) {
+        to += record_put_bin(to, sizeof *key);
+        memcpy(to, key, sizeof *key);
+        to += sizeof *key;
+    }
+    head[0] = BOUND_HEAD;
+    head[1] = (uint8_t)(count >> 8);
+    head[2] = (uint8_t)count;
+    out->used = (size_t)(to - out->bytes);
+    return 0;
+}
+
+static int encode_flow(const struct codec *codec, uint32_t shard, struct flow *flow, struct codec_buffer *out)
 {
     const unsigned id = flow_class(flow);
     const struct state_class *cls = state_class(codec->state, id);
@@ -263,7 +290,7 @@ int codec_encode(const struct codec *codec, uint32_t shard, struct flow *flow, s
         return SM_E_CONFLICT;
     if (out->size - before < CODEC_FLOW_BYTES + (cls->copy == CLASS_BY_FIELDS ? cls->record_size : 0))
         return SM_E_LIMIT;
-    to[0] = FLOW_HEAD;
+    to[0] = cls->binds[0] ? BINDS_HEAD : FLOW_HEAD;
     to[1] = (uint8_t)id;
     to[2] = KEY_HEAD;
     to[3] = sizeof(struct sm_key);
@@ -274,10 +301,7 @@ int codec_encode(const struct codec *codec, uint32_t shard, struct flow *flow, s
         record_put_u64(to, state_timer_get(codec->state, flow, slot).ns);
     if (cls->copy == CLASS_BY_CALLBACKS) {
         out->used = (size_t)(to - out->bytes);
-        int result = encode_callbacks(codec, shard, flow, out);
-        if (result)
-            out->used = before;
-        return result;
+        return encode_callbacks(codec, shard, flow, out);
     }
     to += record_put_bin(to, cls->record_size);
     memcpy(to, flow_record(flow), cls->record_size);
@@ -285,6 +309,18 @@ int codec_encode(const struct codec *codec, uint32_t shard, struct flow *flow, s
         memset(to + codec->classes[id].gaps[i].offset, 0, codec->classes[id].gaps[i].length);
     out->used = (size_t)(to + cls->record_size - out->bytes);
     return 0;
+}
+
+int codec_encode(const struct codec *codec, uint32_t shard, struct flow *flow, struct codec_buffer *out)
+{
+    const size_t before = out->used;
+    int result = encode_flow(codec, shard, flow, out);
+
+    if (result == 0 && state_class(codec->state, flow_class(flow))->binds[0])
+        result = encode_bound(codec, flow, out);
+    if (result)
+        out->used = before;
+    return result;
 }
 
 /* A flow as it lies in a stream: found whole, looked at no further. */
@@ -295,6 +331,9 @@ struct encoded {
     enum codec_way way;
     const uint8_t *deadlines;
     const uint8_t *record; /* its bytes; by callbacks: the map */
+    size_t record_used;    /* all bytes that it takes */
+    const uint8_t *bound;
+    unsigned bound_count;
     size_t used;
 };
 
@@ -305,14 +344,29 @@ static bool find_record(struct encoded *flow, const uint8_t *at, const uint8_t *
     if (flow->cls->copy == CLASS_BY_CALLBACKS) {
         sm_value map = record_value(at, end);
         flow->record = at;
-        flow->used = (size_t)(map.end - at);
+        flow->record_used = (size_t)(map.end - at);
         return record_is_map(map);
     }
     unsigned bytes = record_put_bin(head, flow->cls->record_size);
     if ((size_t)(end - at) < bytes + flow->cls->record_size || memcmp(at, head, bytes) != 0)
         return false;
     flow->record = at + bytes;
-    flow->used = bytes + flow->cls->record_size;
+    flow->record_used = bytes + flow->cls->record_size;
+    return true;
+}
+
+static bool find_bound(struct encoded *flow, const uint8_t *at, const uint8_t *end)
+{
+    if ((size_t)(end - at) < BOUND_HEAD_BYTES || at[0] != BOUND_HEAD)
+        return false;
+    flow->bound_count = at[1] * 256u + at[2];
+    flow->bound = at + BOUND_HEAD_BYTES;
+    if ((size_t)(end - flow->bound) < flow->bound_count * BOUND_KEY_BYTES)
+        return false;
+    for (unsigned i = 0; i < flow->bound_count; i++)
+        if (flow->bound[i * BOUND_KEY_BYTES] != KEY_HEAD || flow->bound[i * BOUND_KEY_BYTES + 1] != sizeof flow->key)
+            return false;
+    flow->used += BOUND_HEAD_BYTES + flow->bound_count * BOUND_KEY_BYTES;
     return true;
 }
 
@@ -321,7 +375,7 @@ static bool find(const struct codec *codec, const struct codec_source *source, c
 {
     const uint8_t *at = bytes + HEAD_BYTES;
 
-    if (length < HEAD_BYTES || bytes[0] != FLOW_HEAD || bytes[2] != KEY_HEAD || bytes[3] != sizeof flow->key)
+    if (length < HEAD_BYTES || (bytes[0] != FLOW_HEAD && bytes[0] != BINDS_HEAD) || bytes[2] != KEY_HEAD || bytes[3] != sizeof flow->key)
         return false;
     if (bytes[1] >= (source ? source->count : state_class_count(codec->state)))
         return false;
@@ -338,11 +392,12 @@ static bool find(const struct codec *codec, const struct codec_source *source, c
         if (*at != DEADLINE_HEAD)
             return false;
     memcpy(&flow->key, bytes + 4, sizeof flow->key);
-    size_t before = (size_t)(at - bytes);
-    if (!find_record(flow, at, bytes + length))
+    if ((bytes[0] == BINDS_HEAD) != (flow->cls->binds[0] != '\0') || !find_record(flow, at, bytes + length))
         return false;
-    flow->used += before;
-    return true;
+    at += flow->record_used;
+    flow->used = (size_t)(at - bytes);
+    flow->bound_count = 0;
+    return bytes[0] == FLOW_HEAD || find_bound(flow, at, bytes + length);
 }
 
 /* The slot of the source's class that a slot of ours continues; -1: none. Timeouts come behind the middlebox's own. */
@@ -392,7 +447,7 @@ static int call_back(const struct codec *codec, uint32_t shard, const struct enc
                                                   replica->classes[cls.id].user);
     } else {
         result = replica->classes[cls.id].decode(replica, cls, made, from->cls->version,
-                                                 record_value(from->record, from->record + from->used),
+                                                 record_value(from->record, from->record + from->record_used),
                                                  replica->classes[cls.id].user);
     }
     replica->current_shard = current;
@@ -427,6 +482,25 @@ static int make_record(const struct codec *codec, uint32_t shard, const struct e
     return result;
 }
 
+/* In the other order: each becomes the first of the flow's. */
+static int bind_keys(const struct codec *codec, uint32_t shard, const struct encoded *from, struct flow *flow,
+                     struct sm_errbuf *error)
+{
+    int result = 0;
+
+    if (state_class(codec->state, from->own)->binds[0] == '\0')
+        return 0;
+    for (unsigned i = from->bound_count; result == 0 && i-- > 0;) {
+        struct sm_key key;
+        memcpy(&key, from->bound + i * BOUND_KEY_BYTES + 2, sizeof key);
+        result = state_bind(codec->actor, shard, flow, &key, state_hash(codec->state, &key));
+    }
+    if (result)
+        snprintf(error->text, sizeof error->text, "a key cannot be bound to a flow of class '%s' again: %s",
+                 state_class(codec->state, from->own)->name, sm_strerror(result));
+    return result;
+}
+
 int codec_decode(const struct codec *codec, const struct codec_source *source, uint32_t shard, uint64_t now,
                  const uint8_t *bytes, size_t length, size_t *used, struct sm_errbuf *error)
 {
@@ -437,6 +511,7 @@ int codec_decode(const struct codec *codec, const struct codec_source *source, u
         snprintf(error->text, sizeof error->text, "a flow is damaged");
         return SM_E_DAMAGED;
     }
+    *used = from.used;
     const struct state_class *cls = state_class(codec->state, from.own);
     if (cls->copy == CLASS_NOT_COPIED) {
         layout_why_not(cls, error);
@@ -449,7 +524,7 @@ int codec_decode(const struct codec *codec, const struct codec_source *source, u
     uint64_t hash = state_hash(codec->state, &from.key);
     if (state_find(codec->state, shard, from.own, &from.key, hash)) {
         snprintf(error->text, sizeof error->text, "a flow of class '%s' is there already", cls->name);
-        return SM_E_CONFLICT;
+        return SM_E_STATE;
     }
     int result = state_insert(codec->actor, shard, from.own, &from.key, hash, &flow);
     if (result) {
@@ -457,12 +532,13 @@ int codec_decode(const struct codec *codec, const struct codec_source *source, u
         return result;
     }
     result = make_record(codec, shard, &from, flow, error);
+    if (result == 0)
+        result = bind_keys(codec, shard, &from, flow, error);
     if (result) {
         state_remove(codec->actor, shard, flow);
         return result;
     }
     arm(codec, shard, now, &from, flow);
-    *used = from.used;
     return 0;
 }
 

@@ -8,6 +8,7 @@
  * Overview.  A stream is a header, which describes each class once (codec_header()), and flows. A flow is
  *
  *     [class, key, [deadline, ...], record]
+ *     [class, key, [deadline, ...], record, [bound key, ...]]     of a class that binds keys
  *
  * with the class's place in the header, the key's 40 bytes, the deadline of each timer slot (0: disarmed; the timeouts'
  * come last), and the record: of a class with fields its bytes as they lie in memory, as the header describes them, so
@@ -25,7 +26,8 @@
 
 struct sm_replica;
 
-#define CODEC_FLOW_BYTES 128u /* most that a flow takes besides its record */
+#define CODEC_FLOW_BYTES 128u /* most that a flow takes besides its record and the keys bound to it */
+#define CODEC_BOUND_BYTES (3u + SM_MAX_BINDINGS * (2u + (unsigned)sizeof(struct sm_key))) /* most that these take */
 
 /* One end of streams: the classes of a state, and who encodes or decodes. */
 struct codec {
@@ -63,11 +65,11 @@ int codec_source_open(struct codec_source **source, const struct codec *codec, c
 void codec_source_close(struct codec_source *source);
 
 /*
- * Make the first flow of `bytes` in a shard, and say how long it was. `source` NULL: the stream is of our own classes.
+ * Make the first flow of `bytes` in a shard, and say how long it is, once it was found whole. `source` NULL: the stream is of our own classes.
  * In the journal and by the limits as for any new flow; whoever calls does so between packets, or in a packet of its
  * own (journal_packet()). `now` is for timeouts that the flow had none of. The shard's timers are known to the state,
  * not to the replica's heap of shards. Nothing was made unless the result is 0. SM_E_DAMAGED: no flow is at `bytes`.
- * SM_E_CONFLICT: the flow is there already, or it is of a class that cannot be copied. SM_E_LIMIT: a limit, memory, or
+ * SM_E_STATE: the flow is there already. SM_E_CONFLICT: it is of a class that cannot be copied. SM_E_LIMIT: a limit, memory, or
  * a value that does not fit its field. Others are the callbacks' own. *error says which.
  */
 int codec_decode(const struct codec *codec, const struct codec_source *source, uint32_t shard, uint64_t now,

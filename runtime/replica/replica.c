@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "arena/query.h"
+#include "arena/snapshot.h"
 #include "packet/packet.h"
 #include "state/lookup.h"
 
@@ -40,6 +41,8 @@ void replica_unbind(struct sm_replica *replica)
     if (replica->actor)
         state_actor_leave(replica->actor);
     replica->actor = NULL;
+    snapshot_end(&replica->snapshot);
+    replica_restore_end(replica);
 }
 
 void replica_learn_classes(struct sm_replica *replica)
@@ -114,6 +117,14 @@ void replica_progress(struct sm_replica *replica)
     replica->entry_unit = replica->journal.unit;
 }
 
+void replica_piece(struct sm_replica *replica)
+{
+    if (journal_has_room(&replica->journal))
+        journal_packet(&replica->journal);
+    else
+        replica_progress(replica);
+}
+
 /* Fire the timers of a shard that are due at `now`, in the order (deadline, flow key, slot). */
 static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now)
 {
@@ -134,10 +145,7 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
         else
             flow_expire(replica, flow, timer, deadline);
         fired++;
-        if (!journal_has_room(&replica->journal))
-            replica_progress(replica);
-        else
-            journal_packet(&replica->journal); /* each timer is complete in itself, though final only with the burst */
+        replica_piece(replica);
     }
     replica->current = packet;
     shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
@@ -244,6 +252,26 @@ static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
     *replica_answer(replica) = (struct out_entry){.kind = OUT_QUERIED, .bound = replica->bound};
 }
 
+/* Shared flows are locked for it, so nothing else may be: what has been done is committed first. */
+static void snapshot(struct sm_replica *replica, uint32_t request)
+{
+    const bool stripes = request & SNAPSHOT_STRIPES;
+    const struct snapshot_scope scope = {
+        .owned = replica->owned,
+        .covered = replica->arena->snapshot_covered,
+        .end = stripes ? SM_SHARDS + STATE_STRIPES : SM_SHARDS,
+        .slot = replica->slot,
+    };
+
+    replica_commit(replica, true);
+    if (request & SNAPSHOT_BEGIN)
+        snapshot_begin(&replica->snapshot, stripes ? SM_SHARDS : 0);
+    snapshot_fill(&replica->snapshot, &replica->codec, &scope,
+                  channel_snapshot(replica->channel) + request % SNAPSHOT_PARTS * SNAPSHOT_PART_BYTES);
+    *replica_answer(replica) =
+        (struct out_entry){.kind = OUT_SNAPSHOT, .buffer = request, .bound = replica->bound};
+}
+
 static void process_marker(struct sm_replica *replica, const struct in_entry *entry)
 {
     switch ((enum in_kind)entry->kind) {
@@ -270,6 +298,12 @@ static void process_marker(struct sm_replica *replica, const struct in_entry *en
     case IN_INSTALL:
     case IN_CLEAR:
         replica_lane(replica, entry);
+        break;
+    case IN_SNAPSHOT:
+        snapshot(replica, entry->buffer);
+        break;
+    case IN_RESTORE:
+        replica_restore(replica, entry->buffer, entry->time);
         break;
     case IN_RETIRE:
         replica->retired = true;

@@ -22,6 +22,7 @@
 #include "arena/arena.h"
 #include "replica/codec.h"
 #include "replica/shard_heap.h"
+#include "replica/snapshot.h"
 #include "state/journal.h"
 
 /* One packet in the hands of the middlebox. */
@@ -82,6 +83,9 @@ struct sm_replica {
     } classes[SM_MAX_CLASSES];
     struct registration *registration; /* until sm_start() */
     struct codec codec;
+    struct snapshot snapshot;
+    struct codec_source *source; /* of the checkpoint that is being restored */
+    struct codec_buffer rest;    /* of it: a flow that is larger than a part, as far as it has come */
     enum sm_granularity steering;
 
     struct sm_packet *current; /* the packet or, in a timer, NULL */
@@ -116,6 +120,7 @@ struct sm_replica {
 /* Bind an opened replica to its channel. SM_E_NO_MEMORY. */
 int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot);
 void replica_unbind(struct sm_replica *replica);
+
 
 /* Take a shared object into the registration, under a place in the row. Returns its number; errors as the public calls.
  */
@@ -155,6 +160,10 @@ void replica_commit(struct sm_replica *replica, bool all);
 /* Commit inside an entry that is not complete, but may become final in pieces. */
 void replica_progress(struct sm_replica *replica);
 
+/* A piece of an entry (a timer, a flow) is complete in itself, though final only with the burst or when room is wanted.
+ */
+void replica_piece(struct sm_replica *replica);
+
 /* Room for an answer. */
 struct out_entry *replica_answer(struct sm_replica *replica);
 
@@ -163,6 +172,10 @@ void replica_adopt(struct sm_replica *replica, uint32_t shard);
 
 /* export.c: a step of copying a shard. */
 void replica_lane(struct sm_replica *replica, const struct in_entry *entry);
+
+/* restore.c: a step of restoring a checkpoint, answered; nothing of it is left. */
+void replica_restore(struct sm_replica *replica, uint32_t request, uint64_t now);
+void replica_restore_end(struct sm_replica *replica);
 
 /* Whether entries wait. */
 bool replica_has_input(const struct sm_replica *replica);

@@ -59,6 +59,16 @@ int state_format(struct state **result, void *memory, size_t bytes, const struct
     return 0;
 }
 
+const uint8_t *state_secret(const struct state *state)
+{
+    return state->secret;
+}
+
+void state_secret_set(struct state *state, const uint8_t *secret)
+{
+    memcpy(state->secret, secret, sizeof state->secret);
+}
+
 int state_class_add(struct state *state, const struct state_class *cls)
 {
     if (cls->record_size == 0 || cls->record_size > SM_MAX_RECORD || cls->timers > STATE_TIMERS ||

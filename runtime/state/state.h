@@ -89,6 +89,10 @@ struct state_usage {
 size_t state_bytes(const struct state_config *config);
 int state_format(struct state **state, void *memory, size_t bytes, const struct state_config *config);
 
+/* What keys the hash, STATE_SECRET_BYTES. Host: another one, while there are no flows and nobody hashes. */
+const uint8_t *state_secret(const struct state *state);
+void state_secret_set(struct state *state, const uint8_t *secret);
+
 /*
  * Host: add a class before any replica uses it. Returns its id (>= 0), SM_E_LIMIT, or SM_E_INVALID (sizes, timers,
  * granularity out of range). state_class(): NULL beyond the last; `limit` and `partitioned` may be changed through it.

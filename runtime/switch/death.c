@@ -220,6 +220,8 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
         sw->query.active = false;
         switch_notify(sw, NOTICE_QUERIED);
     }
+    switch_snapshot_forsaken(sw, slot);
+    switch_restore_forsaken(sw, slot);
 }
 
 /* A replica has come where there was none. */

@@ -197,6 +197,10 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
         sw->query.active = false;
         switch_notify(sw, NOTICE_QUERIED);
         return true;
+    case OUT_RESTORED:
+        return switch_restore_answered(sw, slot, entry);
+    case OUT_SNAPSHOT:
+        return switch_snapshot_answered(sw, slot, entry->buffer);
     default:
         return false;
     }

@@ -280,7 +280,8 @@ unsigned switch_input(struct sm_switch *sw)
         fetch_buffer(sw, i);
 
     sw->paused = sw->paused && sw->in_flight > 0;
-    while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended && !sw->paused) {
+    while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended && !sw->paused &&
+           !sw->input_held) {
         if (sw->gate_packet && sw->entered >= sw->gate_packet) {
             gated = true;
             break;
@@ -305,8 +306,8 @@ unsigned switch_input(struct sm_switch *sw)
         }
         if (buffer == POOL_NONE && !no_room(sw, port))
             break;
-        if (sw->clock == 0)
-            sw->first_time = time;
+        if (sw->first_time == 0)
+            sw->first_time = time; /* the clock may go on from a checkpoint's */
         sw->clock = time;
         sw->has_pending = false;
         done++;

@@ -105,6 +105,8 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
     }
     for (unsigned i = 0; i < ARENA_SLOTS; i++)
         sw->slots[i].wake_fd = -1;
+    sw->restore.slot = SWITCH_NONE;
+    sw->snapshot.slot = SWITCH_NONE;
     *out = sw;
     return 0;
 }
@@ -346,6 +348,8 @@ static bool anybody_ticking(const struct sm_switch *sw)
 /* Tell replicas the time now and then; and once at the end, so that every timer up to the last packet has fired. */
 static void keep_time(struct sm_switch *sw, unsigned done)
 {
+    if (sw->input_held)
+        return;
     if (sw->cannot_wait && !sw->options.clock && sw->state == SWITCH_RUNNING && done == 0 && sw->clock != 0) {
         /* No traffic: the clock follows the wall, behind packets that are captured but not yet read. */
         uint64_t wall = clock_ns(sw, CLOCK_REALTIME) - SWITCH_TICK_NS / 2;
@@ -355,7 +359,7 @@ static void keep_time(struct sm_switch *sw, unsigned done)
     if (sw->state == SWITCH_RUNNING && sw->clock - sw->last_tick >= SWITCH_TICK_NS)
         send_ticks(sw);
     if (!sw->input_ended || sw->state != SWITCH_RUNNING || sw->in_flight > 0 || sw->operation.active ||
-        switch_lanes_busy(sw) || anybody_ticking(sw))
+        switch_lanes_busy(sw) || sw->snapshot.active || anybody_ticking(sw))
         return;
     if (!sw->final_tick) {
         sw->final_tick = true;

@@ -27,6 +27,7 @@
 #include "arena/arena.h"
 #include "packet/packet.h"
 #include "ports/port.h"
+#include "replica/snapshot.h"
 #include "switch/audit.h"
 #include "switch/histogram.h"
 #include "switch/move.h"
@@ -173,7 +174,32 @@ struct switch_query {
     uint32_t shard, cursor;
 };
 
-enum switch_notice { NOTICE_GATED, NOTICE_MOVED, NOTICE_ENDED, NOTICE_FAILED, NOTICE_QUERIED, NOTICE_CONDEMNED };
+/* The flows of all shards, on their way to a checkpoint (snapshot.c). */
+struct switch_snapshot {
+    bool active;
+    bool stripes;  /* all shards are covered, and it is the stripes' turn */
+    bool done;     /* so are these */
+    uint8_t slot;  /* that is asked; SWITCH_NONE: nobody */
+    bool last;     /* its last part has been taken */
+    bool forsaken; /* its replica is dead */
+    uint32_t asked, answered, taken;  /* parts of the slot */
+    uint32_t ticket;                  /* of the last part that any snapshot asked for */
+    uint64_t covered[SM_SHARDS / 64]; /* a bit for each shard that was taken */
+    struct codec codec;               /* for the shards that nobody owns: these, and where they are written */
+    struct snapshot writer;
+    uint8_t nobodys[SM_SHARDS];
+    uint8_t *area; /* SNAPSHOT_PART_BYTES */
+};
+
+/* A step of restoring a checkpoint that a replica was asked for (restore.c). */
+struct switch_restore {
+    uint8_t slot; /* SWITCH_NONE: nobody is asked */
+    bool answered, forsaken;
+    uint32_t ticket;
+    int result;
+};
+
+enum switch_notice { NOTICE_GATED, NOTICE_MOVED, NOTICE_ENDED, NOTICE_FAILED, NOTICE_QUERIED, NOTICE_CONDEMNED, NOTICE_SNAPSHOT, NOTICE_RESTORED };
 
 struct switch_options {
     struct arena *arena;
@@ -272,6 +298,9 @@ struct sm_switch {
     uint64_t finished_wall;
     uint64_t owner_violations; /* of replicas whose slots are used again */
     struct switch_query query;
+    struct switch_snapshot snapshot;
+    struct switch_restore restore;
+    bool input_held; /* a checkpoint is being restored: nothing is received, and time stands still */
     char error[256]; /* why the run cannot end well; empty: it can */
 };
 
@@ -315,6 +344,23 @@ int switch_move_copy(struct sm_switch *sw, struct sm_errbuf *error);
 /* Ask a slot for its flows from (shard, cursor) on; NOTICE_QUERIED when its query area holds them. SM_E_STATE: a query
  * is under way. */
 int switch_query_start(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t cursor);
+
+/*
+ * A snapshot of all flows, each shard's of one instant, a part at a time (arena/snapshot.h). start: SM_E_STATE: there is
+ * one; SM_E_CONFLICT: a class cannot be copied; SM_E_NO_MEMORY. next: PART: *part may be read until
+ * switch_snapshot_taken(), by any thread; a replica may scribble on it. WAIT: call again after NOTICE_SNAPSHOT, or in a
+ * while: shards may be between owners. DONE: all was taken. taken: whether the part was the slot's last, and which
+ * shards have been taken whole (a bit each). end: also before it is done.
+ */
+enum switch_snapshot_step { SNAPSHOT_PART, SNAPSHOT_WAIT, SNAPSHOT_DONE };
+int switch_snapshot_start(struct sm_switch *sw, struct sm_errbuf *error);
+enum switch_snapshot_step switch_snapshot_next(struct sm_switch *sw, const uint8_t **part);
+void switch_snapshot_taken(struct sm_switch *sw, bool last, const uint64_t *covered);
+void switch_snapshot_end(struct sm_switch *sw);
+bool switch_snapshot_answered(struct sm_switch *sw, unsigned slot, uint32_t request);
+void switch_snapshot_forsaken(struct sm_switch *sw, unsigned slot);
+bool switch_restore_answered(struct sm_switch *sw, unsigned slot, const struct out_entry *entry); /* restore.c */
+void switch_restore_forsaken(struct sm_switch *sw, unsigned slot);
 
 /* One turn: take back, move, send, receive, publish. Returns how much was done; 0: nothing to do now. */
 unsigned switch_poll(struct sm_switch *sw);

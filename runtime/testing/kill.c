@@ -41,6 +41,8 @@ static void bury(struct sm_test *test, unsigned slot)
     if (test->options.ended)
         test->options.ended(member->replica, member->replica->user);
     bind_forget(member->replica);
+    snapshot_end(&member->replica->snapshot);
+    replica_restore_end(member->replica);
     free(member->replica);
     *member = (struct member){0};
     switch_slot_died(test->sw, slot);

@@ -258,7 +258,7 @@ static const char *there_and_back(struct end *from)
     for (size_t i = 0; !wrong && i < flows; i++)
         if (bytes.bytes[i] != back.bytes[i])
             wrong = "the header is not encoded as before";
-    if (!wrong && end_decode(&to, source, bytes.bytes + flows, bytes.used - flows, &error) != SM_E_CONFLICT)
+    if (!wrong && end_decode(&to, source, bytes.bytes + flows, bytes.used - flows, &error) != SM_E_STATE)
         wrong = "flows were made that are there already";
     if (!wrong)
         wrong = checked(&to);

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_SWITCH_CHECKPOINT_H
+#define SM_SWITCH_CHECKPOINT_H
+
+/*
+ * Checkpoints: the parts of a snapshot become a file (archive.h), and a file the state of a service again.
+ *
+ * Writing.  checkpoint_open(), then checkpoint_part() for every part that switch_snapshot_next() gives, then
+ * checkpoint_finish(); or checkpoint_abandon() at any time. None of these touches the switch, and all but the first do
+ * I/O: they belong on a thread that may wait.
+ */
+
+#include "switch/switch.h"
+
+struct checkpoint;
+
+/* Begin a file. SM_E_IO and others of archive_create(): *error. `arena`: what is written of. */
+int checkpoint_open(struct checkpoint **checkpoint, struct arena *arena, const char *path, struct sm_errbuf *error);
+
+/*
+ * Take a part. *last: it is the last of whoever wrote it. SM_E_DAMAGED: it contradicts itself; others: it could not be
+ * encoded or written. checkpoint_covered() is for switch_snapshot_taken().
+ */
+int checkpoint_part(struct checkpoint *checkpoint, const uint8_t *part, bool *last, struct sm_errbuf *error);
+const uint64_t *checkpoint_covered(const struct checkpoint *checkpoint);
+
+/* What has been written. */
+struct checkpoint_size {
+    uint64_t flows, bytes;
+};
+
+/* End the file well, and free; free without it. */
+int checkpoint_finish(struct checkpoint *checkpoint, struct checkpoint_size *size, struct sm_errbuf *error);
+void checkpoint_abandon(struct checkpoint *checkpoint);
+
+#endif

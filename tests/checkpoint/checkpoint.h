@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_TESTS_CHECKPOINT_H
+#define SM_TESTS_CHECKPOINT_H
+
+/*
+ * A middlebox whose output depends on all of its state: a record for each flow, one with memory for each pair of hosts,
+ * a shared flow, timers, shared objects. Each packet has its number in its payload; the middlebox writes what it knows
+ * behind it.
+ */
+
+#include "switch/checkpoint.h"
+#include "switch/restore.h"
+#include "testing/test.h"
+
+#define HOSTS 24u
+#define FLOWS_OF_PAIR 6u
+#define PACKETS 3000u
+
+/* The records, as far as the tests look into them. `last` is the number of the newest packet. */
+struct flow_record {
+    uint64_t packets;
+    uint32_t last;
+    uint8_t expired; /* of the flows before it under its key */
+};
+
+struct pair_record {
+    struct note *notes;
+    uint64_t packets;
+    uint32_t last, count;
+};
+
+enum { FLOWS, PAIRS, EVERYTHING };
+
+/* PACKETS packets whose times and flows follow the seed; the pair and the flow of a packet. */
+struct sm_trace *trace_make(uint64_t seed, uint32_t from, uint32_t to);
+uint32_t packet_pair(uint64_t seed, uint32_t number);
+uint32_t packet_flow(uint64_t seed, uint32_t number); /* over all pairs */
+uint32_t record_pair(const struct sm_key *key);
+uint32_t record_flow(const struct sm_key *key);
+
+struct sm_test_options middlebox(uint64_t seed, const struct sm_trace *input, unsigned replicas);
+
+/* What a counter and the shared objects came to in the last run. */
+extern int64_t counted;
+extern uint64_t tokens_left, seen;
+
+/* Write a checkpoint while the test goes on: `steps` says whether packets do. 0, or an error. */
+int checkpoint_take(struct sm_test *test, const char *file, bool steps, struct sm_errbuf *error);
+
+/* Restore one in a service that has not begun. */
+int checkpoint_restore(struct sm_test *test, const char *file, struct sm_errbuf *error);
+
+/* damage.c: NULL, or what is wrong. */
+const char *damage_test(uint64_t seed, const char *file);
+const char *refusal_test(uint64_t seed, const char *file);
+
+#endif

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* Files that are not as they were written, and services that a checkpoint does not fit: nothing changes, with a reason. */
+
+#include "checkpoint.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SMALL 12u /* packets, so that every bit can be tried */
+
+static struct sm_errbuf error;
+
+static size_t read_file(const char *name, uint8_t *bytes, size_t size)
+{
+    FILE *file = fopen(name, "rb");
+    size_t length = file ? fread(bytes, 1, size, file) : 0;
+
+    if (file)
+        fclose(file);
+    return length;
+}
+
+static void write_file(const char *name, const uint8_t *bytes, size_t length)
+{
+    FILE *file = fopen(name, "wb");
+
+    if (!file || fwrite(bytes, 1, length, file) != length || fclose(file) != 0)
+        abort();
+}
+
+static uint64_t flows_of(struct sm_test *test)
+{
+    return sm_test_result(test)->flows_live;
+}
+
+/* A service that has a few flows, and a checkpoint of it. */
+static struct sm_test *with_flows(uint64_t seed, const char *file, struct sm_trace **input)
+{
+    struct sm_test *test;
+
+    *input = trace_make(seed, 0, SMALL);
+    const struct sm_test_options options = middlebox(seed, *input, 1);
+    if (sm_test_create(&test, &options, &error) != 0)
+        abort();
+    while (sm_test_step(test) == 0) {
+    }
+    if (checkpoint_take(test, file, false, &error) != 0) {
+        printf("%s\n", error.text);
+        abort();
+    }
+    return test;
+}
+
+static bool is_refused(struct sm_test *test, const char *file)
+{
+    error.text[0] = '\0';
+    return checkpoint_restore(test, file, &error) < 0 && error.text[0] != '\0' && !strchr(error.text, '\n') &&
+           flows_of(test) == 0;
+}
+
+const char *damage_test(uint64_t seed, const char *file)
+{
+    static uint8_t bytes[65536];
+    struct sm_trace *input, *nothing = trace_make(seed, 0, 1);
+    struct sm_test *test = with_flows(seed, file, &input);
+    const struct sm_test_options options = middlebox(seed, nothing, 1);
+    size_t length = read_file(file, bytes, sizeof bytes);
+    const char *wrong = NULL;
+
+    sm_test_destroy(test, NULL);
+    if (sm_test_create(&test, &options, &error) != 0)
+        abort();
+    printf("a checkpoint of %zu bytes: each beginning, each bit\n", length);
+    for (size_t cut = 0; !wrong && cut < length; cut++) {
+        write_file(file, bytes, cut);
+        if (!is_refused(test, file))
+            wrong = "a checkpoint that was cut short was restored";
+    }
+    for (size_t bit = 0; !wrong && bit < length * 8; bit++) {
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        write_file(file, bytes, length);
+        if (!is_refused(test, file))
+            wrong = "a checkpoint that was altered was restored";
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    bytes[length] = 0;
+    write_file(file, bytes, length + 1);
+    if (!wrong && !is_refused(test, file))
+        wrong = "a checkpoint with more behind it was restored";
+    write_file(file, bytes, length);
+    if (!wrong && checkpoint_restore(test, file, &error) != 0)
+        wrong = error.text;
+    if (!wrong && flows_of(test) == 0)
+        wrong = "no flows were restored";
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(input);
+    sm_trace_destroy(nothing);
+    return wrong;
+}
+
+static int no_fields(struct sm_replica *replica, void **user)
+{
+    const struct sm_class_options options = {.size = sizeof options, .name = "opaque", .record_size = 8, .granularity = SM_BY_HOST_PAIR};
+    sm_class cls;
+
+    (void)user;
+    return sm_class_register(replica, &options, &cls);
+}
+
+static void pass(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    (void)replica, (void)packet, (void)user;
+}
+
+static const char *refused_as(struct sm_test_options options, const char *file, const char *words)
+{
+    struct sm_test *test;
+
+    if (sm_test_create(&test, &options, &error) != 0)
+        abort();
+    bool refused = is_refused(test, file);
+    sm_test_destroy(test, NULL);
+    if (refused && strstr(error.text, words))
+        return NULL;
+    printf("%s; expected: %s\n", error.text, words);
+    return "a checkpoint that does not fit was not refused as it should";
+}
+
+const char *refusal_test(uint64_t seed, const char *file)
+{
+    struct sm_trace *input, *nothing = trace_make(seed, 0, 1);
+    struct sm_test *test = with_flows(seed, file, &input);
+    struct sm_test_options options = middlebox(seed, nothing, 3);
+    const char *wrong = NULL;
+
+    if (checkpoint_restore(test, file, &error) != SM_E_STATE || !strstr(error.text, "where there are none"))
+        wrong = "a checkpoint was restored where there are flows";
+    sm_test_destroy(test, NULL);
+    options.max_flows = 2;
+    if (!wrong)
+        wrong = refused_as(options, file, "no room for a flow of class");
+    options.max_flows = 0;
+    options.setup = no_fields;
+    options.replicas = 1;
+    options.on_packet = pass;
+    options.ended = NULL;
+    if (!wrong)
+        wrong = refused_as(options, file, "not one of this middlebox's");
+    if (!wrong && (sm_test_create(&test, &options, &error) != 0 ||
+                   checkpoint_take(test, file, false, &error) != SM_E_CONFLICT || !strstr(error.text, "'opaque'")))
+        wrong = "a class that cannot be copied was not refused by its name";
+    sm_test_destroy(test, NULL);
+    if (!wrong)
+        wrong = refused_as(middlebox(seed, nothing, 1), "/nonexistent/checkpoint", "No such file");
+    sm_trace_destroy(input);
+    sm_trace_destroy(nothing);
+    return wrong;
+}
