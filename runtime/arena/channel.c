@@ -34,7 +34,8 @@ static uint64_t pages(uint64_t bytes)
 uint64_t channel_bytes(uint32_t buffers, uint32_t bindings)
 {
     return pages(sizeof(struct channel)) + 2 * pages(16ull * ring_entries(buffers)) + CHANNEL_QUERY_BYTES +
-           SNAPSHOT_BYTES + CHANNEL_JOURNAL_BYTES + pages((uint64_t)bind_entries(buffers, bindings) * sizeof(struct bind_entry));
+           SNAPSHOT_BYTES + CHANNEL_JOURNAL_BYTES +
+           pages((uint64_t)bind_entries(buffers, bindings) * sizeof(struct bind_entry));
 }
 
 /* Where it is so already nothing is written. */

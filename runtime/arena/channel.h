@@ -25,13 +25,13 @@
 #define CHANNEL_JOURNAL_BYTES (4u << 20) /* undo journal of the uncommitted burst; untouched memory costs nothing */
 
 enum in_kind {
-    IN_PACKET,  /* process `buffer` */
-    IN_RELEASE, /* give up `shard` */
-    IN_ADOPT,   /* take over the shards `shard` to `buffer`, both included */
-    IN_INHERIT, /* take over the shards that the arena's `heir` names for inheritance `buffer`: their owner has died */
-    IN_TICK,    /* packet time has reached `time` for all shards */
-    IN_QUERY,   /* write the flows of owned shards, from `shard` and cursor `buffer` on, to the query area */
-    IN_RETIRE,  /* nothing more will come */
+    IN_PACKET,   /* process `buffer` */
+    IN_RELEASE,  /* give up `shard` */
+    IN_ADOPT,    /* take over the shards `shard` to `buffer`, both included */
+    IN_INHERIT,  /* take over the shards that the arena's `heir` names for inheritance `buffer`: their owner has died */
+    IN_TICK,     /* packet time has reached `time` for all shards */
+    IN_QUERY,    /* write the flows of owned shards, from `shard` and cursor `buffer` on, to the query area */
+    IN_RETIRE,   /* nothing more will come */
     IN_RESTORE,  /* make flows of a checkpoint from the area, as `buffer` says (arena/snapshot.h) */
     IN_SNAPSHOT, /* write the next part of a snapshot, to area `buffer` (arena/snapshot.h) */
     /* Steps of copying `shard` by way of lane `lane` (arena/export.h); `buffer`: the ticket, to be given back. */
@@ -132,8 +132,8 @@ struct channel {
     /* Written by the switch: it wants its eventfd written when commit moves. */
     _Alignas(64) _Atomic uint32_t switch_sleeps;
 
-    uint32_t ring_mask;                                           /* entries of each ring, less one */
-    uint32_t bind_mask;                                           /* entries of the ring of bindings, less one */
+    uint32_t ring_mask; /* entries of each ring, less one */
+    uint32_t bind_mask; /* entries of the ring of bindings, less one */
     uint64_t in_offset, out_offset, query_offset, snapshot_offset, journal_offset; /* from this struct's address */
     uint64_t bind_offset;
 };

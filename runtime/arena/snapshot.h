@@ -24,9 +24,9 @@
 /* Of IN_SNAPSHOT's `buffer`, beside the part's number. */
 #define SNAPSHOT_BEGIN 0x10u   /* from the first shard on; what was left of an earlier one is forgotten */
 #define SNAPSHOT_STRIPES 0x20u /* the stripes, instead of the shards */
-#define RESTORE_HEADER 0x10u /* of IN_RESTORE: the part is the description of the classes, for what follows */
-#define RESTORE_CLEAR 0x20u  /* of IN_RESTORE: end all flows of the shards that the replica owns, or of the stripes */
-#define RESTORE_STRIPES 0x40u /* of IN_RESTORE, with RESTORE_CLEAR: the stripes */
+#define RESTORE_HEADER 0x10u   /* of IN_RESTORE: the part is the description of the classes, for what follows */
+#define RESTORE_CLEAR 0x20u    /* of IN_RESTORE: end all flows of the shards that the replica owns, or of the stripes */
+#define RESTORE_STRIPES 0x40u  /* of IN_RESTORE, with RESTORE_CLEAR: the stripes */
 #define SNAPSHOT_TICKET_SHIFT 8 /* above it: a number that tells requests apart; the answer gives all of it back */
 
 struct snapshot_part {

@@ -11,9 +11,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are carried a
 _Static_assert(1 + 1 + 2 + sizeof(struct sm_key) + 1 + STATE_TIMERS * 9 + 5 <= CODEC_FLOW_BYTES, "of a flow's header");
 _Static_assert(SM_MAX_CLASSES <= 128 && STATE_TIMERS <= 15, "one byte says which class, and how many timers");
 
-#define FLOW_HEAD 0x94       /* an array of four */
-#define BINDS_HEAD 0x95      /* of five: of a class that binds */
-#define BOUND_HEAD 0xdc      /* an array; two bytes of count follow */
+#define FLOW_HEAD 0x94  /* an array of four */
+#define BINDS_HEAD 0x95 /* of five: of a class that binds */
+#define BOUND_HEAD 0xdc /* an array; two bytes of count follow */
 #define BOUND_HEAD_BYTES 3u
 #define BOUND_KEY_BYTES (2u + (unsigned)sizeof(struct sm_key))
 #define KEY_HEAD 0xc4
@@ -375,7 +375,8 @@ static bool find(const struct codec *codec, const struct codec_source *source, c
 {
     const uint8_t *at = bytes + HEAD_BYTES;
 
-    if (length < HEAD_BYTES || (bytes[0] != FLOW_HEAD && bytes[0] != BINDS_HEAD) || bytes[2] != KEY_HEAD || bytes[3] != sizeof flow->key)
+    if (length < HEAD_BYTES || (bytes[0] != FLOW_HEAD && bytes[0] != BINDS_HEAD) || bytes[2] != KEY_HEAD ||
+        bytes[3] != sizeof flow->key)
         return false;
     if (bytes[1] >= (source ? source->count : state_class_count(codec->state)))
         return false;

@@ -65,12 +65,13 @@ int codec_source_open(struct codec_source **source, const struct codec *codec, c
 void codec_source_close(struct codec_source *source);
 
 /*
- * Make the first flow of `bytes` in a shard, and say how long it is, once it was found whole. `source` NULL: the stream is of our own classes.
- * In the journal and by the limits as for any new flow; whoever calls does so between packets, or in a packet of its
- * own (journal_packet()). `now` is for timeouts that the flow had none of. The shard's timers are known to the state,
- * not to the replica's heap of shards. Nothing was made unless the result is 0. SM_E_DAMAGED: no flow is at `bytes`.
- * SM_E_STATE: the flow is there already. SM_E_CONFLICT: it is of a class that cannot be copied. SM_E_LIMIT: a limit, memory, or
- * a value that does not fit its field. Others are the callbacks' own. *error says which.
+ * Make the first flow of `bytes` in a shard, and say how long it is, once it was found whole. `source` NULL: the stream
+ * is of our own classes. In the journal and by the limits as for any new flow; whoever calls does so between packets,
+ * or in a packet of its own (journal_packet()). `now` is for timeouts that the flow had none of. The shard's timers are
+ * known to the state, not to the replica's heap of shards. Nothing was made unless the result is 0. SM_E_DAMAGED: no
+ * flow is at `bytes`. SM_E_STATE: the flow is there already. SM_E_CONFLICT: it is of a class that cannot be copied.
+ * SM_E_LIMIT: a limit, memory, or a value that does not fit its field. Others are the callbacks' own. *error says
+ * which.
  */
 int codec_decode(const struct codec *codec, const struct codec_source *source, uint32_t shard, uint64_t now,
                  const uint8_t *bytes, size_t length, size_t *used, struct sm_errbuf *error);

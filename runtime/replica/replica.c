@@ -268,8 +268,7 @@ static void snapshot(struct sm_replica *replica, uint32_t request)
         snapshot_begin(&replica->snapshot, stripes ? SM_SHARDS : 0);
     snapshot_fill(&replica->snapshot, &replica->codec, &scope,
                   channel_snapshot(replica->channel) + request % SNAPSHOT_PARTS * SNAPSHOT_PART_BYTES);
-    *replica_answer(replica) =
-        (struct out_entry){.kind = OUT_SNAPSHOT, .buffer = request, .bound = replica->bound};
+    *replica_answer(replica) = (struct out_entry){.kind = OUT_SNAPSHOT, .buffer = request, .bound = replica->bound};
 }
 
 static void process_marker(struct sm_replica *replica, const struct in_entry *entry)

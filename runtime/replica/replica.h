@@ -121,7 +121,6 @@ struct sm_replica {
 int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot);
 void replica_unbind(struct sm_replica *replica);
 
-
 /* Take a shared object into the registration, under a place in the row. Returns its number; errors as the public calls.
  */
 int replica_register_shared(struct sm_replica *replica, const char *name, struct shared_object wanted,

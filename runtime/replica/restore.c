@@ -147,6 +147,6 @@ void replica_restore(struct sm_replica *replica, uint32_t request, uint64_t now)
     } else {
         result = make_part(replica, now, error);
     }
-    *replica_answer(replica) =
-        (struct out_entry){.kind = OUT_RESTORED, .buffer = request, .length = (uint32_t)-result, .bound = replica->bound};
+    *replica_answer(replica) = (struct out_entry){
+        .kind = OUT_RESTORED, .buffer = request, .length = (uint32_t)-result, .bound = replica->bound};
 }

@@ -77,7 +77,8 @@ static uint32_t room_in(const struct snapshot_part *part)
     return used < SNAPSHOT_PART_BYTES ? SNAPSHOT_PART_BYTES - used : 0;
 }
 
-static void put_block(struct snapshot_part *part, uint32_t shard, uint32_t flows, uint32_t bytes, bool begins, bool ends)
+static void put_block(struct snapshot_part *part, uint32_t shard, uint32_t flows, uint32_t bytes, bool begins,
+                      bool ends)
 {
     *block_at(part) =
         (struct snapshot_block){.shard = shard, .flows = flows, .bytes = bytes, .begins = begins, .ends = ends};

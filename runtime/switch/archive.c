@@ -243,8 +243,8 @@ int archive_open(struct archive **out, const char *path, struct sm_errbuf *error
         snprintf(error->text, sizeof error->text, "%.200s: not a checkpoint", path);
         result = SM_E_DAMAGED;
     } else if (!is_whole(archive)) {
-        snprintf(error->text, sizeof error->text, "%.160s: the checkpoint was cut short or altered: nothing was restored",
-                 path);
+        snprintf(error->text, sizeof error->text,
+                 "%.160s: the checkpoint was cut short or altered: nothing was restored", path);
         result = SM_E_DAMAGED;
     }
     if (fd >= 0)

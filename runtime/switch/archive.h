@@ -13,7 +13,7 @@
 #define ARCHIVE_VERSION 1u
 #define ARCHIVE_BODY_MAX (1u << 30) /* bytes of a section's body */
 
-#define ARCHIVE_SHARD_BYTES 8u         /* cd shard, ce count: in front of a shard's flows */
+#define ARCHIVE_SHARD_BYTES 8u /* cd shard, ce count: in front of a shard's flows */
 
 /* The numbers stand in files: they stay. */
 enum archive_kind { ARCHIVE_HEADER, ARCHIVE_CLASSES, ARCHIVE_FLOWS, ARCHIVE_SHARED, ARCHIVE_END };

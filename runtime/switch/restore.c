@@ -29,7 +29,7 @@ struct restore {
     uint64_t time;
     const uint8_t *secret;
     uint8_t old_secret[STATE_SECRET_BYTES]; /* the service's own, should it fail */
-    struct encoded_flow *flows; /* by unit */
+    struct encoded_flow *flows;             /* by unit */
     uint64_t count, room;
 
     enum restore_phase phase;

@@ -182,8 +182,9 @@ int shared_check(const struct arena *arena, sm_value shared, struct sm_errbuf *e
         int id = object_of(arena, item);
         if (id >= 0 && value_fits(&arena->registration.shared[id], item))
             continue;
-        snprintf(error->text, sizeof error->text, "shared object '%.*s' is %s", name ? (int)(length < 32 ? length : 32) : 0,
-                 name ? name : "", id < 0 ? "not one of this middlebox's" : "of another kind or size here");
+        snprintf(error->text, sizeof error->text, "shared object '%.*s' is %s",
+                 name ? (int)(length < 32 ? length : 32) : 0, name ? name : "",
+                 id < 0 ? "not one of this middlebox's" : "of another kind or size here");
         return SM_E_CONFLICT;
     }
     return 0;

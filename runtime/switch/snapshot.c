@@ -4,9 +4,9 @@
  * The flows of all shards, for a checkpoint, while packets go on.
  *
  * Overview.  Owners are asked in-band, one after the other: each encodes the shards that it owns when it meets the
- * marker and that are not covered yet (arena/snapshot.h). What nobody owns the switch encodes itself, if fields say how.
- * Shards that are between owners, or whose owner dies, are found again in a later pass; a shard that was given twice is
- * taken once. The stripes come last.
+ * marker and that are not covered yet (arena/snapshot.h). What nobody owns the switch encodes itself, if fields say
+ * how. Shards that are between owners, or whose owner dies, are found again in a later pass; a shard that was given
+ * twice is taken once. The stripes come last.
  *
  * Life-cycle.  active from start to end. A slot's parts: asked -> answered -> taken; two may be under way. It is left
  * when its last part has been taken, or its replica is dead.

@@ -177,11 +177,11 @@ struct switch_query {
 /* The flows of all shards, on their way to a checkpoint (snapshot.c). */
 struct switch_snapshot {
     bool active;
-    bool stripes;  /* all shards are covered, and it is the stripes' turn */
-    bool done;     /* so are these */
-    uint8_t slot;  /* that is asked; SWITCH_NONE: nobody */
-    bool last;     /* its last part has been taken */
-    bool forsaken; /* its replica is dead */
+    bool stripes;                     /* all shards are covered, and it is the stripes' turn */
+    bool done;                        /* so are these */
+    uint8_t slot;                     /* that is asked; SWITCH_NONE: nobody */
+    bool last;                        /* its last part has been taken */
+    bool forsaken;                    /* its replica is dead */
     uint32_t asked, answered, taken;  /* parts of the slot */
     uint32_t ticket;                  /* of the last part that any snapshot asked for */
     uint64_t covered[SM_SHARDS / 64]; /* a bit for each shard that was taken */
@@ -199,7 +199,16 @@ struct switch_restore {
     int result;
 };
 
-enum switch_notice { NOTICE_GATED, NOTICE_MOVED, NOTICE_ENDED, NOTICE_FAILED, NOTICE_QUERIED, NOTICE_CONDEMNED, NOTICE_SNAPSHOT, NOTICE_RESTORED };
+enum switch_notice {
+    NOTICE_GATED,
+    NOTICE_MOVED,
+    NOTICE_ENDED,
+    NOTICE_FAILED,
+    NOTICE_QUERIED,
+    NOTICE_CONDEMNED,
+    NOTICE_SNAPSHOT,
+    NOTICE_RESTORED
+};
 
 struct switch_options {
     struct arena *arena;
@@ -346,8 +355,8 @@ int switch_move_copy(struct sm_switch *sw, struct sm_errbuf *error);
 int switch_query_start(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t cursor);
 
 /*
- * A snapshot of all flows, each shard's of one instant, a part at a time (arena/snapshot.h). start: SM_E_STATE: there is
- * one; SM_E_CONFLICT: a class cannot be copied; SM_E_NO_MEMORY. next: PART: *part may be read until
+ * A snapshot of all flows, each shard's of one instant, a part at a time (arena/snapshot.h). start: SM_E_STATE: there
+ * is one; SM_E_CONFLICT: a class cannot be copied; SM_E_NO_MEMORY. next: PART: *part may be read until
  * switch_snapshot_taken(), by any thread; a replica may scribble on it. WAIT: call again after NOTICE_SNAPSHOT, or in a
  * while: shards may be between owners. DONE: all was taken. taken: whether the part was the slot's last, and which
  * shards have been taken whole (a bit each). end: also before it is done.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
-/* Files that are not as they were written, and services that a checkpoint does not fit: nothing changes, with a reason. */
+/* Files that are not as they were written, and services that a checkpoint does not fit: nothing changes, with a reason.
+ */
 
 #include "checkpoint.h"
 
@@ -103,7 +104,8 @@ const char *damage_test(uint64_t seed, const char *file)
 
 static int no_fields(struct sm_replica *replica, void **user)
 {
-    const struct sm_class_options options = {.size = sizeof options, .name = "opaque", .record_size = 8, .granularity = SM_BY_HOST_PAIR};
+    const struct sm_class_options options = {
+        .size = sizeof options, .name = "opaque", .record_size = 8, .granularity = SM_BY_HOST_PAIR};
     sm_class cls;
 
     (void)user;
