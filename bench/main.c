@@ -18,10 +18,11 @@
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
-    "usage: sm-bench forward | move | library | coherent | all | drl [options]\n"
+    "usage: sm-bench forward | move | failover | library | coherent | all | drl [options]\n"
     "\n"
     "  forward   packets a second through the switch and one replica, against a bare ring\n"
     "  move      moving all flows between two replicas while packets flow, against copying them\n"
+    "  failover  a replica is killed while packets flow: until a survivor serves its flows\n"
     "  library   CPU time of a packet in the rate limiter, against the same limiter over a plain table\n"
     "  coherent  updates of eventual and strong counters, against plain and atomic increments\n"
     "  all       all of these\n"
@@ -42,8 +43,8 @@ static const struct {
     experiment_fn *run;
     bool apart; /* not one of `all` */
 } experiments[] = {
-    {"forward", bench_forward, false},   {"move", bench_move, false}, {"library", bench_library, false},
-    {"coherent", bench_coherent, false}, {"drl", bench_drl, true},
+    {"forward", bench_forward, false}, {"move", bench_move, false},         {"failover", bench_failover, false},
+    {"library", bench_library, false}, {"coherent", bench_coherent, false}, {"drl", bench_drl, true},
 };
 
 #define EXPERIMENTS (sizeof experiments / sizeof experiments[0])
@@ -193,11 +194,11 @@ int main(int argc, char **argv)
             return status;
     }
     if (argc - optind != 1)
-        return usage_error("expected forward, move, library, coherent, all or drl",
+        return usage_error("expected forward, move, failover, library, coherent, all or drl",
                            argc > optind ? argv[optind + 1] : NULL);
     for (unsigned i = 0; i < EXPERIMENTS; i++)
         known |= strcmp(argv[optind], experiments[i].name) == 0;
     if (!known && strcmp(argv[optind], "all") != 0)
-        return usage_error("expected forward, move, library, coherent, all or drl, got", argv[optind]);
+        return usage_error("expected forward, move, failover, library, coherent, all or drl, got", argv[optind]);
     return run_apart(&options, argv[optind]);
 }

@@ -34,14 +34,17 @@ static void wait_for_input(const struct service_replica *self)
         return; /* it had not been written: no wake-up to clear */
 }
 
-static void *run_replica(void *arg)
+void service_work(const struct service_replica *self)
 {
-    const struct service_replica *self = arg;
-
     bench_pin(1);
     while (!self->replica->retired)
         if (replica_burst(self->replica, CHANNEL_BURST) == 0)
             wait_for_input(self);
+}
+
+static void *run_replica(void *arg)
+{
+    service_work(arg);
     return NULL;
 }
 
@@ -82,6 +85,8 @@ static int add_replica(struct service *service, struct sm_errbuf *error)
 
 static int start(struct service *service)
 {
+    if (service->count == 0)
+        return 0; /* they are the caller's */
     switch_assign(service->sw, 0, SM_SHARDS - 1, 0);
     switch_start(service->sw);
     for (unsigned i = 0; service->options.threads && i < service->count; i++)

@@ -19,8 +19,8 @@
 #define SERVICE_REPLICAS 2u
 
 struct service_options {
-    unsigned replicas;
-    bool threads; /* replicas run on threads, pinned to core 1; else service_turn() runs them */
+    unsigned replicas; /* 0: the caller attaches, assigns and starts */
+    bool threads;      /* replicas run on threads, pinned to core 1; else service_turn() runs them */
     bool order_arrival;
     uint32_t buffers; /* of the packet pool */
     uint32_t flows;
@@ -52,6 +52,9 @@ int service_close(struct service *service, struct sm_errbuf *error);
 
 /* Pass `count` packets from the port that service_open() made. */
 int service_warm(struct service *service, uint64_t count, struct sm_errbuf *error);
+
+/* What a replica does until it is told to retire, on the second core. */
+void service_work(const struct service_replica *self);
 
 /* Read from another port from now on; takes it. */
 void service_input(struct service *service, struct sm_port *port);

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * How long it takes from a replica's SIGKILL until a survivor serves its flows, while packets flow: until every packet
+ * has left that had entered when the kernel reported the death, those that the dead one had in its hands too. Replicas
+ * are processes that share one core; the switch has the other. After each death a new replica gets half of the shards.
+ */
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench.h"
+#include "service.h"
+
+#define RATE 500000u /* packets a second */
+#define KILLS 40u    /* in one repetition */
+#define QUICK_KILLS 3u
+#define REPLICAS 2u
+#define REST_NS 10000000ull
+#define PATIENCE_NS 20000000000ull
+
+struct process {
+    pid_t pid;
+    int pidfd, wake_fd;
+    int slot;
+};
+
+struct failover {
+    struct service service;
+    sm_class cls;
+    struct process processes[REPLICAS];
+    uint32_t next_id;
+    double noticed[KILLS], served[KILLS]; /* ms */
+    unsigned count;
+};
+
+/* In the child: map the arena, which a fork does not hand on, and work until killed. */
+static void be_replica(struct failover *f, const struct process *self, uint64_t bytes, int ready)
+{
+    struct sm_errbuf error;
+    struct arena *arena;
+    struct sm_replica *replica = calloc(1, sizeof *replica);
+    uint64_t one = 1;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!replica || arena_map(&arena, f->service.arena_fd, (uintptr_t)f->service.arena, bytes, &error) != 0)
+        _exit(1);
+    replica->registration = calloc(1, sizeof *replica->registration);
+    replica->on_packet = counter_packet;
+    replica->user = &f->cls;
+    if (!replica->registration || replica_bind(replica, arena, (unsigned)self->slot) != 0 ||
+        counter_setup(replica, &f->cls) != 0)
+        _exit(1);
+    replica_learn_classes(replica);
+    if (write(ready, &one, sizeof one) != sizeof one)
+        _exit(1);
+    const struct service_replica work = {.replica = replica, .wake_fd = self->wake_fd};
+    service_work(&work);
+    _exit(0);
+}
+
+static int start_replica(struct failover *f, struct process *process)
+{
+    struct sm_switch *sw = f->service.sw;
+    int ready = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    uint64_t bytes = f->service.arena->bytes, got = 0, deadline = bench_now() + PATIENCE_NS;
+    char name[16];
+
+    process->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    snprintf(name, sizeof name, "r%u", ++f->next_id);
+    process->slot = switch_slot_take(sw, f->next_id, name, 0, process->wake_fd);
+    process->pid = process->slot < 0 ? -1 : fork();
+    if (process->pid == 0)
+        be_replica(f, process, bytes, ready);
+    if (process->pid < 0)
+        return SM_E_NO_MEMORY;
+    process->pidfd = (int)syscall(SYS_pidfd_open, process->pid, 0);
+    while (read(ready, &got, sizeof got) != sizeof got && bench_now() < deadline)
+        service_turn(&f->service);
+    close(ready);
+    if (got == 0)
+        return SM_E_STATE;
+    switch_slot_ready(sw, (unsigned)process->slot);
+    return 0;
+}
+
+static void bury(struct process *process)
+{
+    waitpid(process->pid, NULL, 0);
+    close(process->pidfd);
+    close(process->wake_fd);
+    process->pid = 0;
+}
+
+static void rest(struct failover *f, uint64_t ns)
+{
+    for (uint64_t begin = bench_now(); bench_now() - begin < ns;)
+        service_turn(&f->service);
+}
+
+/* One death, measured. */
+static void kill_one(struct failover *f, struct process *victim)
+{
+    struct sm_switch *sw = f->service.sw;
+    struct pollfd gone = {.fd = victim->pidfd, .events = POLLIN};
+    uint64_t begin = bench_now();
+
+    kill(victim->pid, SIGKILL);
+    while (poll(&gone, 1, 0) == 0)
+        switch_poll(sw);
+    f->noticed[f->count] = (double)(bench_now() - begin) / 1e6;
+    switch_slot_died(sw, (unsigned)victim->slot);
+    for (uint64_t entered = sw->audit.entered; sw->audit.left < entered && !sw->error[0];)
+        switch_poll(sw);
+    f->served[f->count++] = (double)(bench_now() - begin) / 1e6;
+    bury(victim);
+}
+
+/* Half of the shards to a replica that has none. */
+static int give_half(struct failover *f, const struct process *process, struct sm_errbuf *error)
+{
+    struct sm_switch *sw = f->service.sw;
+    int result = switch_move_begin(sw, bench_now() + PATIENCE_NS, false);
+
+    if (result == 0)
+        result = switch_move_add(sw, 0, SM_SHARDS / 2 - 1, (unsigned)process->slot);
+    if (result == 0)
+        switch_move_go(sw);
+    while (result == 0 && sw->operation.active)
+        service_turn(&f->service);
+    if (result == 0 && sw->operation.abandoned == 0)
+        return 0;
+    snprintf(error->text, sizeof error->text, "moves were abandoned: %s", sw->operation.cause);
+    return SM_E_STATE;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+
+    return (*x > *y) - (*x < *y);
+}
+
+static double quantile(double *values, unsigned count, double share)
+{
+    unsigned at = (unsigned)(share * count);
+
+    qsort(values, count, sizeof *values, ascending);
+    return values[at < count ? at : count - 1];
+}
+
+struct findings {
+    struct figure *noticed, *p50, *p99, *max, *rate, *lost, *reordered;
+};
+
+static int repeat(const struct bench_options *options, struct failover *f, struct findings *found,
+                  struct sm_errbuf *error)
+{
+    struct sm_switch *sw = f->service.sw;
+    struct sm_port *generator;
+    unsigned kills = options->quick ? QUICK_KILLS : KILLS;
+    uint64_t random = options->seed;
+
+    int result = sm_port_open_generator(&generator, options->flows, 64, 0, RATE);
+    if (result)
+        return result;
+    service_input(&f->service, generator);
+    rest(f, REST_NS);
+    uint64_t begin = bench_now(), out = sw->out;
+    for (f->count = 0; f->count < kills;) {
+        struct process *victim = &f->processes[bench_random(&random) % REPLICAS];
+        kill_one(f, victim);
+        result = start_replica(f, victim);
+        if (result == 0)
+            result = give_half(f, victim, error);
+        if (result)
+            return result;
+        rest(f, REST_NS);
+    }
+    samples_add(&found->rate->ours, (double)(sw->out - out) * 1e6 / (double)(bench_now() - begin));
+    samples_add(&found->noticed->ours, quantile(f->noticed, f->count, 0.5));
+    samples_add(&found->p50->ours, quantile(f->served, f->count, 0.5));
+    samples_add(&found->p99->ours, quantile(f->served, f->count, 0.99));
+    samples_add(&found->max->ours, quantile(f->served, f->count, 1));
+    samples_add(&found->lost->ours, (double)(sw->audit.entered - sw->audit.left - sw->in_flight));
+    samples_add(&found->reordered->ours, (double)sw->audit.reordered);
+    return 0;
+}
+
+static void name_figures(struct report *report, struct findings *found)
+{
+    *found = (struct findings){
+        .noticed = report_figure(report, "failover: until the kernel reports it, p50", "ms"),
+        .p50 = report_figure(report, "failover: until flows are served, p50", "ms"),
+        .p99 = report_figure(report, "failover: until flows are served, p99", "ms"),
+        .max = report_figure(report, "failover: until flows are served, max", "ms"),
+        .rate = report_figure(report, "failover: packets that flowed", "kpps"),
+        .lost = report_figure(report, "failover: lost", ""),
+        .reordered = report_figure(report, "failover: reordered", ""),
+    };
+    found->p99->target = (struct target){TARGET_AT_MOST, 5};
+    found->lost->target = found->reordered->target = (struct target){TARGET_AT_MOST, 0};
+}
+
+/* What the replicas register, by a process that is none. */
+static int register_counter(struct failover *f, struct sm_errbuf *error)
+{
+    struct sm_replica *nobody = calloc(1, sizeof *nobody);
+    struct registration *registration = calloc(1, sizeof *registration);
+    int result = SM_E_NO_MEMORY;
+
+    if (nobody && registration) {
+        strcpy(registration->middlebox, "sm-bench");
+        nobody->registration = registration;
+        result = counter_setup(nobody, &f->cls);
+        if (result == 0)
+            result = arena_register(f->service.arena, registration, error);
+    }
+    free(registration);
+    free(nobody);
+    return result;
+}
+
+static int open_service(struct failover *f, const struct bench_options *options, struct sm_errbuf *error)
+{
+    const struct service_options wanted = {
+        .replicas = 0, .threads = true, .buffers = 4096, .flows = options->flows, .seed = options->seed};
+    int result = service_open(&f->service, &wanted, error);
+
+    if (result == 0)
+        result = register_counter(f, error);
+    for (unsigned i = 0; result == 0 && i < REPLICAS; i++)
+        result = start_replica(f, &f->processes[i]);
+    for (unsigned i = 0; result == 0 && i < REPLICAS; i++)
+        result = switch_assign(f->service.sw, i * (SM_SHARDS / REPLICAS), (i + 1) * (SM_SHARDS / REPLICAS) - 1,
+                               (unsigned)f->processes[i].slot);
+    if (result == 0) {
+        switch_start(f->service.sw);
+        result = service_warm(&f->service, options->flows, error);
+    }
+    return result;
+}
+
+int bench_failover(const struct bench_options *options, struct report *report, struct sm_errbuf *error)
+{
+    static struct failover f;
+    struct findings found;
+    struct sm_errbuf closing;
+
+    bench_pin(0);
+    int result = open_service(&f, options, error);
+    name_figures(report, &found);
+    for (unsigned i = 0; result == 0 && i < options->repeat; i++)
+        result = repeat(options, &f, &found, error);
+    int closed = service_close(&f.service, &closing);
+    for (unsigned i = 0; i < REPLICAS; i++)
+        if (f.processes[i].pid > 0) {
+            if (result)
+                kill(f.processes[i].pid, SIGKILL);
+            bury(&f.processes[i]);
+        }
+    if (result == 0 && closed != 0) {
+        result = closed;
+        *error = closing;
+    }
+    json_object_set_new(report->parameters, "failover",
+                        json_pack("{s:i, s:i, s:i}", "rate_pps", (int)RATE, "kills",
+                                  (int)(options->quick ? QUICK_KILLS : KILLS), "replicas", (int)REPLICAS));
+    return result;
+}
