@@ -105,6 +105,17 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
     return value ? 0 : SM_E_LIMIT;
 }
 
+int sm_flow_escrow(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t bytes)
+{
+    (void)replica, (void)cls, (void)flow, (void)note, (void)bytes;
+    return 0;
+}
+
+void sm_flow_unescrow(struct sm_replica *replica, sm_class cls, sm_flow flow)
+{
+    (void)replica, (void)cls, (void)flow;
+}
+
 void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow)
 {
     (void)replica, (void)cls, (void)flow;

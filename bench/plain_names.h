@@ -21,10 +21,12 @@
 #define sm_drop_reason plain_drop_reason
 #define sm_flow_close plain_flow_close
 #define sm_flow_create plain_flow_create
+#define sm_flow_escrow plain_flow_escrow
 #define sm_flow_get plain_flow_get
 #define sm_flow_key plain_flow_key
 #define sm_flow_put plain_flow_put
 #define sm_flow_timer_set plain_flow_timer_set
+#define sm_flow_unescrow plain_flow_unescrow
 #define sm_packet_caplen plain_packet_caplen
 #define sm_packet_data plain_packet_data
 #define sm_packet_drop plain_packet_drop

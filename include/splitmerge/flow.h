@@ -112,6 +112,15 @@ typedef int sm_decode_fn(struct sm_replica *replica, sm_class cls, sm_flow flow,
 typedef int sm_upgrade_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, uint32_t version, const void *old,
                           size_t old_size, void *user);
 
+/*
+ * Undo a change of a flow of a shared class, as sm_flow_escrow() noted it: the replica that made it has died before its
+ * burst was committed, and its packet will be processed once more. Called by whichever replica comes first, with the
+ * flow locked, before it processes its next packet; others may have changed the flow since. The record may be written;
+ * no flow is created, got or closed.
+ */
+typedef void sm_undo_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t bytes,
+                        void *user);
+
 /* What sm_flow_create() does when a new flow would exceed a limit of flows. */
 enum sm_at_limit { SM_AT_LIMIT_REFUSE, SM_AT_LIMIT_EVICT };
 
@@ -169,6 +178,8 @@ struct sm_class_options {
      * service with such a class steers by flow.
      */
     const char *binds;
+
+    sm_undo_fn *on_undo; /* for sm_flow_escrow(); may be NULL */
 };
 
 /*
@@ -195,6 +206,29 @@ SM_EXPORT bool sm_class_partitioned(const struct sm_replica *replica, sm_class c
 SM_EXPORT sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag);
 SM_EXPORT int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
                              sm_flow *flow, bool *created);
+
+/*
+ * Flows of shared classes are coherent state, a table of it by key: bounded by the class's limit, a refusal at it
+ * counted. What is done to one between get and put is final at put, before the packet is: should the replica die then,
+ * the packet is processed once more, and would change it twice. Two ways to keep it exact:
+ *
+ * sm_flow_add(): add `amount` to the 8-byte integer at `offset` of the record, creating the flow where there is none;
+ * with no flow held. Undone if the packet is not committed. For partitioned classes too: then it is a plain addition.
+ * SM_E_LIMIT as sm_flow_create(); SM_E_INVALID: not within the record.
+ *
+ * sm_flow_escrow(): say, with the flow held, how to undo what was done to it, in at most SM_MAX_NOTE bytes of the
+ * middlebox's own for the class's on_undo; once between get and put. It counts from put on until the packet is
+ * committed. sm_flow_unescrow(): with the flow held, what this packet has said of it does not count any more: it has
+ * undone it itself. SM_E_INVALID: no on_undo, or too long; SM_E_STATE: it was said already. For flows of partitioned
+ * classes both do nothing, and need not.
+ *
+ * While such changes are not committed the flow must not be closed.
+ */
+#define SM_MAX_NOTE 64
+SM_EXPORT int sm_flow_add(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
+                          size_t offset, int64_t amount);
+SM_EXPORT int sm_flow_escrow(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t bytes);
+SM_EXPORT void sm_flow_unescrow(struct sm_replica *replica, sm_class cls, sm_flow flow);
 
 /* put_flow: give a reference back. Needed for flows of shared classes; for others it does nothing. */
 SM_EXPORT void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow);

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /*
  * Overview.  A limit keeps one bucket for each key: a flow of the class of its granularity, under the limit's number as
@@ -93,6 +94,18 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
         sm_flow_timer_set(replica, cls, flow, slot, (sm_time){full});
 }
 
+/* A replica took this and died: its packet will ask again. */
+static void give_back_debit(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t bytes,
+                            void *user)
+{
+    const struct limiter *limiter = user;
+    struct shared_debit debit;
+
+    (void)replica, (void)cls, (void)bytes;
+    memcpy(&debit, note, sizeof(debit));
+    shared_undo(flow.state, &limiter->policy->limits[sm_flow_key(flow)->tag].rate, &debit);
+}
+
 /* The unit of a class's tokens: limits in bytes and in packets may share it. */
 static const char *token_unit(const struct policy *policy, enum sm_granularity per)
 {
@@ -137,6 +150,7 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, e
         .fields = fields,
         .field_count = spans ? 5 : 2,
         .on_timer = all ? NULL : bucket_is_full,
+        .on_undo = give_back_debit,
         .user = limiter,
     };
 
@@ -203,6 +217,8 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
     if (shared->capacity == 0) /* zeroed: nobody has been here before */
         shared_init(shared, rate, low.ns < now ? low.ns : now, limiter->classes[taking->limit->per].spans);
     verdict = shared_take(shared, rate, low.ns, now, taking->cost, patient, &taking->debit);
+    if (verdict == SHARED_HAS) /* comes back if this replica dies before the packet is committed */
+        sm_flow_escrow(replica, cls, flow, &taking->debit, sizeof(taking->debit));
     sm_flow_put(replica, cls, flow);
     return verdict == SHARED_HAS ? HAS : verdict == SHARED_LACKS ? LACKS : UNCERTAIN;
 }
@@ -232,6 +248,7 @@ static void give_back(struct limiter *limiter, struct sm_replica *replica, const
         flow = sm_flow_get(replica, cls, packet, taking->tag);
         assert(flow.state);
         shared_undo(flow.state, &taking->limit->rate, &taking->debit);
+        sm_flow_unescrow(replica, cls, flow);
         sm_flow_put(replica, cls, flow);
     }
     limiter->taking_count = 0;

@@ -67,6 +67,19 @@ struct strong_object {
     _Alignas(16) uint8_t data[SM_MAX_SHARED_SIZE];
 };
 
+/*
+ * Notes of dead replicas (journal.h): the host puts them in, whichever replica comes first carries them out, one at a
+ * time, holding `holder`. A queue that is full refuses: what was taken then stays taken.
+ */
+#define ARENA_NOTES 4096u
+struct note_queue {
+    _Alignas(64) _Atomic uint32_t tail; /* written by the host */
+    uint64_t refused;
+    _Alignas(64) _Atomic uint32_t head;
+    _Atomic uint32_t holder; /* slot plus one */
+    struct journal_note notes[ARENA_NOTES];
+};
+
 struct arena {
     uint64_t magic;
     uint32_t version;
@@ -109,6 +122,7 @@ struct arena {
     _Alignas(64) _Atomic uint64_t ready_slots;
 
     struct strong_object strong[SM_MAX_SHARED];
+    struct note_queue notes;
     /* What the replicas of each slot have contributed to shared objects (coherent.h); rows beyond these are empty. */
     _Alignas(64) _Atomic uint32_t row_count;
     _Alignas(4096) uint8_t rows[ARENA_SLOTS][COHERENT_ROW_BYTES];

@@ -39,14 +39,15 @@ locate(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet,
     place->shard = replica->classes[cls.id].partitioned ? packet->shard : state_stripe_of(place->hash);
 }
 
-static void hold(struct sm_replica *replica, uint32_t shard)
+/* `noted`: what is done to the flow may be noted, to be undone. */
+static void hold(struct sm_replica *replica, uint32_t shard, bool noted)
 {
     if (shard < SM_SHARDS)
         return;
     assert(replica->held_stripe == 0 && "one shared flow at a time");
     state_lock(replica->state, shard, replica->slot);
     replica->held_stripe = shard;
-    journal_section_begin(&replica->journal);
+    journal_section_begin(&replica->journal, noted);
 }
 
 static void give_back(struct sm_replica *replica)
@@ -163,7 +164,7 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
     struct place place;
 
     locate(replica, cls, packet, tag, &place);
-    hold(replica, place.shard);
+    hold(replica, place.shard, replica->classes[cls.id].on_undo != NULL);
     struct flow *flow = find(replica, cls, packet, tag, &place);
     if (!flow) {
         give_back(replica);
@@ -191,13 +192,13 @@ static __attribute__((noinline)) int make(struct sm_replica *replica, sm_class c
     return 0;
 }
 
-int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, sm_flow *out,
-                   bool *created)
+static inline int create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
+                         bool noted, sm_flow *out, bool *created)
 {
     struct place place;
 
     locate(replica, cls, packet, tag, &place);
-    hold(replica, place.shard);
+    hold(replica, place.shard, noted);
     struct flow *flow = find(replica, cls, packet, tag, &place);
     if (!flow) {
         int result = make(replica, cls, packet, &place, out);
@@ -209,6 +210,12 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
         *created = false;
     *out = hand_out(replica, cls, packet, flow);
     return 0;
+}
+
+int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, sm_flow *out,
+                   bool *created)
+{
+    return create(replica, cls, packet, tag, replica->classes[cls.id].on_undo != NULL, out, created);
 }
 
 void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow)
@@ -251,6 +258,55 @@ sm_time sm_flow_timer_get(struct sm_replica *replica, sm_class cls, sm_flow flow
     if (!replica->classes[cls.id].partitioned)
         return (sm_time){0};
     return state_timer_get(replica->state, flow_of_record(flow.state), slot);
+}
+
+/* ---- escrow ---- */
+
+int sm_flow_escrow(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *data, size_t bytes)
+{
+    struct journal_note note = {.kind = NOTE_OWN, .cls = cls.id, .bytes = (uint16_t)bytes};
+
+    if (bytes > SM_MAX_NOTE || !replica->classes[cls.id].on_undo)
+        return SM_E_INVALID;
+    if (replica->classes[cls.id].partitioned)
+        return 0; /* its old bytes are kept */
+    if (replica->journal.note->kind != NOTE_NONE)
+        return SM_E_STATE;
+    note.key = *sm_flow_key(flow);
+    memcpy(note.data, data, bytes);
+    journal_note(&replica->journal, &note);
+    return 0;
+}
+
+void sm_flow_unescrow(struct sm_replica *replica, sm_class cls, sm_flow flow)
+{
+    if (!replica->classes[cls.id].partitioned)
+        journal_unnote(&replica->journal, cls.id, sm_flow_key(flow));
+}
+
+int sm_flow_add(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, size_t offset,
+                int64_t amount)
+{
+    struct journal_note note = {
+        .kind = NOTE_ADD, .cls = cls.id, .amount = (uint64_t)amount, .offset = (uint32_t)offset};
+    uint32_t size = replica->classes[cls.id].record_size;
+    uint64_t number;
+    sm_flow flow;
+
+    if (offset > size || size - offset < sizeof number)
+        return SM_E_INVALID;
+    int result = create(replica, cls, packet, tag, true, &flow, NULL);
+    if (result)
+        return result;
+    memcpy(&number, (uint8_t *)flow.state + offset, sizeof number);
+    number += (uint64_t)amount;
+    memcpy((uint8_t *)flow.state + offset, &number, sizeof number);
+    if (!replica->classes[cls.id].partitioned) {
+        note.key = *sm_flow_key(flow);
+        journal_note(&replica->journal, &note);
+    }
+    sm_flow_put(replica, cls, flow);
+    return 0;
 }
 
 bool sm_class_partitioned(const struct sm_replica *replica, sm_class cls)

@@ -360,6 +360,10 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
         n = CHANNEL_BURST;
     if (n == 0)
         return 0;
+    struct note_queue *notes = &replica->arena->notes;
+    if (atomic_load_explicit(&notes->tail, memory_order_acquire) !=
+        atomic_load_explicit(&notes->head, memory_order_relaxed))
+        replica_undo_notes(replica);
     while (done < n && (done == 0 || journal_has_room(&replica->journal))) {
         if (done % FETCH_EVERY == 0)
             fetch_ahead(replica, head);

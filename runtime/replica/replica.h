@@ -72,6 +72,7 @@ struct sm_replica {
         sm_encode_fn *encode;
         sm_decode_fn *decode;
         sm_upgrade_fn *upgrade;
+        sm_undo_fn *on_undo;
         void *user;
         uint64_t idle_ns, hard_ns; /* 0: none */
         uint32_t record_size;
@@ -125,6 +126,9 @@ void replica_unbind(struct sm_replica *replica);
  */
 int replica_register_shared(struct sm_replica *replica, const char *name, struct shared_object wanted,
                             struct shared_object **object);
+
+/* Carry out the notes of replicas that have died (escrow.c). */
+void replica_undo_notes(struct sm_replica *replica);
 
 /* Wait for another replica a little, the longer the more often. */
 void replica_back_off(unsigned *turns);

@@ -162,6 +162,7 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     replica->classes[registration->class_count].on_expire = options->on_expire;
     replica->classes[registration->class_count].on_adopt = options->on_adopt;
     replica->classes[registration->class_count].on_release = options->on_release;
+    replica->classes[registration->class_count].on_undo = options->on_undo;
     replica->classes[registration->class_count].timers = options->timers;
     replica->classes[registration->class_count].user = options->user;
     int result = bind_register(replica, registration->class_count, options);

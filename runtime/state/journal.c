@@ -166,19 +166,60 @@ static void finish_frees(struct state *state, struct journal_region *region, uin
     carry_out_frees(NULL, state, region, from, to, announced);
 }
 
-void journal_section_begin(struct journal *journal)
+void journal_section_begin(struct journal *journal, bool noted)
 {
+    journal->note = NULL;
     journal->section = journal->used;
     journal->section_last = journal->last;
     journal->recent = 0;
+    if (!noted) {
+        return;
+    }
+    /* Before the section's images: these are undone first, or dropped at its end. */
+    struct journal_entry *entry = append(journal, 0, sizeof(struct journal_note), JOURNAL_NOTE);
+    assert(entry != NULL && "a packet's notes fit in the room that it is sure of");
+    journal->note = (struct journal_note *)(void *)(entry + 1);
+    journal->note->kind = NOTE_NONE;
+    STEP();
+    store(&journal->region->used, journal->used);
+    STEP();
+}
+
+void journal_note(struct journal *journal, const struct journal_note *note)
+{
+    struct journal_note *to = journal->note;
+    uint32_t kind = note->kind;
+    journal_image(journal, &to->kind, sizeof to->kind);
+    memcpy(&to->cls, &note->cls, sizeof *to - offsetof(struct journal_note, cls));
+    STEP();
+    atomic_thread_fence(memory_order_release);
+    to->kind = kind;
+    STEP();
+}
+
+void journal_unnote(struct journal *journal, unsigned cls, const struct sm_key *key)
+{
+    struct journal_region *region = journal->region;
+    for (uint32_t at = journal->packet_start; at < journal->used; at += entry_bytes(entry_at(region, at)->length)) {
+        struct journal_note *note = (struct journal_note *)(void *)(entry_at(region, at) + 1);
+        if (entry_at(region, at)->kind == JOURNAL_NOTE && note->kind != NOTE_NONE && note->cls == cls &&
+            memcmp(&note->key, key, sizeof *key) == 0) {
+            journal_image(journal, &note->kind, sizeof note->kind);
+            note->kind = NOTE_NONE;
+            STEP();
+        }
+    }
 }
 
 void journal_section_end(struct journal *journal)
 {
     uint32_t end = journal->used;
+    bool noted = journal->note != NULL && journal->note->kind != NOTE_NONE;
     journal->recent = 0;
-    journal->used = journal->section;
-    journal->last = journal->section_last;
+    journal->used = journal->section + (noted ? entry_bytes(sizeof(struct journal_note)) : 0);
+    journal->last = noted ? journal->section : journal->section_last;
+    journal->note = NULL;
+    STEP();
     store(&journal->region->used, journal->used);
     atomic_thread_fence(memory_order_release);
     for (uint32_t at = journal->section; at < end; at += entry_bytes(entry_at(journal->region, at)->length)) {
@@ -240,6 +281,9 @@ static void undo(struct state *state, const struct journal_entry *entry)
 
 static bool entry_is_sound(const struct state *state, const struct journal_entry *entry, uint64_t low, uint64_t high)
 {
+    if (entry->kind == JOURNAL_NOTE) {
+        return entry->address == 0 && entry->length == sizeof(struct journal_note);
+    }
     if (entry->kind == JOURNAL_IMAGE) {
         return entry->address >= low && entry->address <= high && entry->length <= high - entry->address;
     }
@@ -269,7 +313,7 @@ static bool is_sound(const struct state *state, struct journal_region *region, u
 }
 
 int journal_recover(struct state *state, struct journal_region *region, size_t bytes, uint64_t commit, const void *low,
-                    const void *high)
+                    const void *high, journal_note_fn *noted, void *arg)
 {
     uint32_t used = load(&region->used), start = load(&region->start), next = load(&region->next_start);
     bool committed = atomic_load_explicit(&region->base, memory_order_acquire) != commit;
@@ -291,6 +335,15 @@ int journal_recover(struct state *state, struct journal_region *region, size_t b
         count++;
         if (at == from) {
             break;
+        }
+    }
+    for (uint32_t at = from; at < used; at += entry_bytes(entry_at(region, at)->length)) {
+        struct journal_note *note = (struct journal_note *)(void *)(entry_at(region, at) + 1);
+        if (entry_at(region, at)->kind == JOURNAL_NOTE && note->kind != NOTE_NONE) {
+            struct journal_note copy = *note;
+            note->kind =
+                NOTE_NONE; /* first: should the host die as well, what was taken stays so, not given back twice */
+            noted(arg, &copy);
         }
     }
     wipe(region);

@@ -36,6 +36,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <splitmerge/flow.h>
+
 #include "state/steps.h"
 
 #define JOURNAL_PACKET_BYTES (1u << 20) /* room that a packet is sure to find */
@@ -44,7 +46,24 @@
 struct state;
 struct state_actor;
 
-enum journal_kind { JOURNAL_IMAGE, JOURNAL_ALLOC, JOURNAL_FREE };
+enum journal_kind { JOURNAL_IMAGE, JOURNAL_ALLOC, JOURNAL_FREE, JOURNAL_NOTE };
+
+/*
+ * What a section did to a flow, in words that undo it (escrow): what it changed is final before the packet is, and
+ * others may change it before this one is undone. Only what the middlebox understands; so a replica carries it out.
+ */
+enum note_kind { NOTE_NONE, NOTE_OWN, NOTE_ADD };
+
+struct journal_note {
+    uint32_t kind;   /* enum note_kind; NOTE_NONE: nothing is noted */
+    uint16_t cls;    /* of the flow */
+    uint16_t bytes;  /* of data */
+    uint64_t amount; /* NOTE_ADD: added to the integer at `offset` of the record */
+    uint32_t offset;
+    uint32_t unused;
+    struct sm_key key;
+    uint8_t data[SM_MAX_NOTE]; /* NOTE_OWN: the middlebox's */
+};
 
 struct journal_entry {
     uint64_t address;
@@ -77,6 +96,7 @@ struct journal {
     uint32_t frees;                 /* entries of that kind in all */
     uint32_t packet_frees;          /* of the packet in hand */
     uint32_t section, section_last; /* where the entries of the section that is open begin, and the entry before */
+    struct journal_note *note;      /* of the open section; NULL: it has none */
     uint32_t recent;                /* the packet's last images: these need no second one */
     struct {
         uint64_t address;
@@ -136,8 +156,16 @@ void journal_free(struct journal *journal, void *object);
  * held; journal_section_end() makes them final, with one store, before it is given back. Frees in it are carried out
  * then.
  */
-void journal_section_begin(struct journal *journal);
+void journal_section_begin(struct journal *journal, bool noted);
 void journal_section_end(struct journal *journal);
+
+/*
+ * In a section that was begun as `noted`: what it has done is to be undone by `note` if the packet is not committed.
+ * The note takes effect with the section's end, by the same store. journal_unnote(): those of the packet in hand for a
+ * flow do not count any more.
+ */
+void journal_note(struct journal *journal, const struct journal_note *note);
+void journal_unnote(struct journal *journal, unsigned cls, const struct sm_key *key);
 
 /* Around the store of the commit word: `all`: the packet in hand is complete too. */
 void journal_prepare(struct journal *journal, bool all);
@@ -146,9 +174,10 @@ void journal_committed(struct journal *journal, uint64_t commit);
 /*
  * The host, for a dead replica: undo and finish. Returns how many entries were undone, or SM_E_DAMAGED with nothing
  * done: the replica has scribbled on its journal, which leads outside of its own `bytes`, or of the arena ([low,
- * high)).
+ * high)). `noted` is called for each note of what is not committed, in order.
  */
+typedef void journal_note_fn(void *arg, const struct journal_note *note);
 int journal_recover(struct state *state, struct journal_region *region, size_t bytes, uint64_t commit, const void *low,
-                    const void *high);
+                    const void *high, journal_note_fn *noted, void *arg);
 
 #endif

@@ -16,6 +16,21 @@
 #include "switch/bind.h"
 #include "switch/switch.h"
 
+/* To whoever comes next: only replicas can carry it out. */
+static void queue_note(void *arg, const struct journal_note *note)
+{
+    struct sm_switch *sw = arg;
+    struct note_queue *queue = &sw->arena->notes;
+    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
+
+    if (tail - atomic_load_explicit(&queue->head, memory_order_acquire) >= ARENA_NOTES) {
+        queue->refused++;
+        return;
+    }
+    queue->notes[tail % ARENA_NOTES] = *note;
+    atomic_store_explicit(&queue->tail, tail + 1, memory_order_release);
+}
+
 /* Undo what was begun, and give back what was held. */
 static void put_right(struct sm_switch *sw, unsigned slot)
 {
@@ -27,7 +42,7 @@ static void put_right(struct sm_switch *sw, unsigned slot)
 
     coherent_settle(&writer, registered->shared, registered->shared_count);
     if (journal_recover(arena->state, channel_journal(channel), CHANNEL_JOURNAL_BYTES, commit, arena,
-                        (const uint8_t *)arena + arena->bytes) < 0)
+                        (const uint8_t *)arena + arena->bytes, queue_note, sw) < 0)
         switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone",
                     sw->slots[slot].name);
     coherent_settled(&writer, registered->shared, registered->shared_count);
@@ -37,6 +52,8 @@ static void put_right(struct sm_switch *sw, unsigned slot)
     for (unsigned i = 0; i < arena->registration.shared_count; i++)
         if (atomic_load_explicit(&arena->strong[i].holder, memory_order_acquire) == slot + 1)
             atomic_store_explicit(&arena->strong[i].holder, 0, memory_order_release);
+    if (atomic_load_explicit(&arena->notes.holder, memory_order_acquire) == slot + 1)
+        atomic_store_explicit(&arena->notes.holder, 0, memory_order_release);
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
         if (atomic_load_explicit(&arena->writer[shard], memory_order_relaxed) == slot + 1)
             atomic_store_explicit(&arena->writer[shard], 0, memory_order_relaxed);

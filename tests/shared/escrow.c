@@ -103,7 +103,7 @@ static bool bury(unsigned slot)
 
     coherent_settle(&writer, arena->registration.shared, arena->registration.shared_count);
     if (journal_recover(arena->state, writer.region, CHANNEL_JOURNAL_BYTES, commit, arena,
-                        (const uint8_t *)arena + arena->bytes) < 0)
+                        (const uint8_t *)arena + arena->bytes, NULL, NULL) < 0)
         return false;
     coherent_settled(&writer, arena->registration.shared, arena->registration.shared_count);
     for (unsigned i = 0; i < arena->registration.shared_count; i++)

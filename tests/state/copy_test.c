@@ -153,7 +153,7 @@ static void die(void)
 {
     f.actor->journal = NULL;
     cr_assert_geq(journal_recover(f.state, (struct journal_region *)(void *)region, sizeof region, commits, f.memory,
-                                  (char *)f.memory + f.bytes),
+                                  (char *)f.memory + f.bytes, NULL, NULL),
                   0);
     state_actor_abandon(f.state, 0);
     cr_assert_eq(state_actor_join(&f.actor, f.state, 0), 0);
