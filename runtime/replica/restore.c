@@ -23,7 +23,7 @@ static void begin(struct sm_replica *replica, uint32_t shard)
     if (shard < SM_SHARDS)
         return;
     state_lock(replica->state, shard, replica->slot);
-    journal_section_begin(&replica->journal);
+    journal_section_begin(&replica->journal, false);
 }
 
 static void end(struct sm_replica *replica, uint32_t shard)
