@@ -106,7 +106,7 @@ static json_t *build(const struct orchestrator *o)
 {
     static const char *const first[] = {"packets", "flows", "moves", "in_flight_max"};
     static const char *const second[] = {"invariants", "seconds"};
-    static const char *const last[] = {"seed", "parse", "memory", "ports", "deaths", "bindings"};
+    static const char *const last[] = {"seed", "parse", "memory", "ports", "deaths", "bindings", "shared"};
     json_t *report = json_object();
     for (unsigned i = 0; i < 4; i++)
         json_object_set(report, first[i], json_object_get(o->status, first[i]));
@@ -115,7 +115,7 @@ static json_t *build(const struct orchestrator *o)
     for (unsigned i = 0; i < 2; i++)
         json_object_set(report, second[i], json_object_get(o->status, second[i]));
     json_object_set_new(report, "version", json_string(SPLITMERGE_VERSION));
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < 7; i++)
         json_object_set(report, last[i], json_object_get(o->status, last[i]));
     json_object_set_new(report, "service", json_string(o->service.name));
     json_object_set_new(report, "schema", json_integer(REPORT_SCHEMA));

@@ -24,6 +24,7 @@ static const struct command {
      false},
     {"status", cmd_status, "", "what a service does", false},
     {"replicas", cmd_replicas, "", "its replicas", false},
+    {"shared", cmd_shared, "", "its shared objects, and who contributed what", false},
     {"flows", cmd_flows, "[SELECTOR] [--limit N]", "its flows", false},
     {"flow", cmd_flow, "show KEY", "one flow, with all its fields", false},
     {"top", cmd_top, "", "its replicas, once a second", false},

@@ -25,6 +25,7 @@ struct options {
 int cmd_run(struct options *options);
 int cmd_status(struct options *options);
 int cmd_replicas(struct options *options);
+int cmd_shared(struct options *options);
 int cmd_flows(struct options *options);
 int cmd_flow(struct options *options);
 int cmd_top(struct options *options);

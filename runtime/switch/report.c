@@ -176,6 +176,8 @@ static json_t *deaths(const struct sm_switch *sw)
     json_object_set_new(object, "replicas", integer(sw->deaths));
     json_object_set_new(object, "condemned", integer(sw->condemned));
     json_object_set_new(object, "taken_over_packets", integer(sw->taken_over));
+    json_object_set_new(object, "given_back", integer(atomic_load(&sw->arena->notes.tail)));
+    json_object_set_new(object, "not_given_back", integer(sw->arena->notes.refused));
     json_object_set_new(object, "poison_error",
                         sw->poison_error.text[0] ? json_string(sw->poison_error.text) : json_null());
     return object;
@@ -232,6 +234,7 @@ json_t *switch_report(struct sm_switch *sw)
     json_object_set_new(report, "ports", ports(sw));
     json_object_set_new(report, "deaths", deaths(sw));
     json_object_set_new(report, "bindings", bindings(sw));
+    json_object_set_new(report, "shared", report_shared(sw));
     json_object_set_new(report, "time", integer(sw->clock));
     json_object_set_new(report, "first_time", integer(sw->first_time));
     json_object_set_new(report, "error", sw->error[0] ? json_string(sw->error) : json_null());
@@ -249,7 +252,7 @@ static uint64_t whole_value(const uint8_t *bytes, unsigned size, bool is_signed)
     return value;
 }
 
-static json_t *hex(const uint8_t *bytes, unsigned count)
+json_t *report_hex(const uint8_t *bytes, unsigned count)
 {
     char *text = malloc(2 * (size_t)count + 1);
     json_t *string;
@@ -281,7 +284,7 @@ static json_t *text(const uint8_t *bytes, unsigned size)
 {
     json_t *value = json_stringn((const char *)bytes, strnlen((const char *)bytes, size));
 
-    return value ? value : hex(bytes, size);
+    return value ? value : report_hex(bytes, size);
 }
 
 static json_t *floating(const uint8_t *bytes, unsigned size, double scale)
@@ -323,7 +326,7 @@ static json_t *field_json(const uint8_t *bytes, unsigned size, uint8_t type, dou
         return text(bytes, size);
     case SM_FIELD_BYTES:
     case SM_FIELD_OPAQUE:
-        return hex(bytes, size);
+        return report_hex(bytes, size);
     case SM_FIELD_UINT:
     case SM_FIELD_INT:
     case SM_FIELD_TIME:
@@ -347,6 +350,6 @@ json_t *report_record(const struct state_class *cls, const uint8_t *record)
         json_object_set_new(object, cls->fields[i].name, field);
     }
     if (cls->field_count == 0)
-        json_object_set_new(object, "bytes", hex(record, cls->record_size));
+        json_object_set_new(object, "bytes", report_hex(record, cls->record_size));
     return object;
 }

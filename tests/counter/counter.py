@@ -90,6 +90,12 @@ with tempfile.TemporaryDirectory(prefix="splitmerge-counter-") as folder:
             ours, theirs = collections.Counter(lines), collections.Counter(got)
             sys.exit("%s: missing %s, too many %s" % (what, list((ours - theirs).elements())[:5],
                                                        list((theirs - ours).elements())[:5]))
+        shared = told["shared"]
+        if [(o["name"], o["kind"], o["value"], sum(c["value"] for c in o["contributions"])) for o in shared] != [
+                ("packets", "counter", total, total)]:
+            sys.exit("%s: the report's shared objects are %s" % (what, shared))
+        if what == "split" and len(shared[0]["contributions"]) < 2:
+            sys.exit("split: one replica has counted all")
         flows = told["flows"]
         if (flows["created"], flows["expired"]) != (created, len(lines)):
             sys.exit("%s: the report says %s, not %d created, %d expired" % (what, flows, created, len(lines)))

@@ -104,6 +104,10 @@ start endless s.yaml edge
 expect 1 'service edge is already running \(pid' $smctl run s.yaml
 expect 0 '"limits"' $smctl status --json
 expect 0 '^r1 ' $smctl replicas
+expect 0 '^tokens +strong_counter +12$' $smctl shared
+expect 0 '\(gone\) +\+7 -5$' $smctl shared
+expect 0 '"kind": "strong_counter"' $smctl shared --json
+expect 2 'expected: smctl shared' $smctl shared tokens
 expect 0 'tcp 10.0.0.1:80 10.0.0.2:1001 .* bytes=42B' $smctl flows
 expect 0 '^CLASS' $smctl flows udp
 expect 2 'syntax error' $smctl flows tcpp
