@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "copying.h"
 #include "ring.h"
 #include "service.h"
 #include "table.h"
@@ -105,7 +106,7 @@ static bool copying_init(struct copying *copying, struct sm_key *keys, uint64_t 
 }
 
 /* One copying move; its time in ms. */
-static int measure_copying(const struct bench_options *options, double *ms)
+int bench_copying_reference(const struct bench_options *options, double *ms)
 {
     struct copying copying = {.flows = options->flows};
     struct sm_key *keys = calloc(options->flows, sizeof *keys);
@@ -198,7 +199,7 @@ static int repeat_reference(const struct bench_options *options, struct findings
 
     for (unsigned i = 0; i < COPIES; i++) {
         double ms;
-        int result = measure_copying(options, &ms);
+        int result = bench_copying_reference(options, &ms);
         if (result)
             return result;
         samples_add(&copies, ms);
@@ -266,6 +267,8 @@ int bench_move(const struct bench_options *options, struct report *report, struc
         result = closed;
         *error = closing;
     }
+    if (result == 0)
+        result = bench_copying(options, report, error);
     json_object_set_new(report->parameters, "move",
                         json_pack("{s:i, s:i, s:i, s:i}", "rate_pps", (int)RATE, "record_bytes", (int)RECORD_BYTES,
                                   "moves", (int)MOVES, "shards", (int)SM_SHARDS));

@@ -36,7 +36,7 @@ static void wait_for_input(const struct service_replica *self)
 
 void service_work(const struct service_replica *self)
 {
-    bench_pin(1);
+    bench_pin(self->core);
     while (!self->replica->retired)
         if (replica_burst(self->replica, CHANNEL_BURST) == 0)
             wait_for_input(self);
@@ -61,6 +61,7 @@ static int add_replica(struct service *service, struct sm_errbuf *error)
         return SM_E_NO_MEMORY;
     }
     snprintf(name, sizeof name, "r%u", service->count + 1);
+    self->core = service->options.spread ? service->count % 2 : 1;
     self->wake_fd = service->options.threads ? eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC) : -1;
     int slot = switch_slot_take(service->sw, service->count + 1, name, getpid(), self->wake_fd);
     strcpy(registration->middlebox, "sm-bench");
@@ -229,8 +230,13 @@ _Static_assert(sizeof(struct counter) == 64, "a record is a cache line");
 
 int counter_setup(struct sm_replica *replica, void *user)
 {
-    const struct sm_class_options options = {
-        .size = sizeof options, .name = "counter", .version = 1, .record_size = sizeof(struct counter)};
+    const struct sm_field whole = {"counter", SM_FIELD_BYTES, 0, sizeof(struct counter), NULL, 0};
+    const struct sm_class_options options = {.size = sizeof options,
+                                             .name = "counter",
+                                             .version = 1,
+                                             .record_size = sizeof(struct counter),
+                                             .fields = &whole,
+                                             .field_count = 1};
 
     return sm_class_register(replica, &options, user);
 }

@@ -20,6 +20,7 @@
 
 struct service_options {
     unsigned replicas; /* 0: the caller attaches, assigns and starts */
+    bool spread;       /* on threads, one on each core; else all on core 1 */
     bool threads;      /* replicas run on threads, pinned to core 1; else service_turn() runs them */
     bool order_arrival;
     uint32_t buffers; /* of the packet pool */
@@ -33,6 +34,7 @@ struct service_options {
 struct service_replica {
     struct sm_replica *replica;
     pthread_t thread;
+    unsigned core;
     int wake_fd;
 };
 

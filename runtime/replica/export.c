@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * The replica's part in copying a shard: encode it, decode it, install the copy, clear what is left over.
+ * The replica's part in copying a shard (export.h): encode it, decode it, install the copy, clear what is left over.
  *
  * The shard is frozen from its release to its adoption, by this replica or another, so it can be encoded in parts. What
  * is decoded goes to the lane's copy, where it may become final in pieces: nobody looks there before the installation,
  * which is one change of one burst.
  */
 
+#include "replica/export.h"
+
 #include "replica/codec.h"
-#include "replica/replica.h"
 
 #define CLEAR_FLOWS 512u /* at a marker */
 #define FLOWS_AHEAD 8u   /* whose lines are fetched before they are encoded */
@@ -24,7 +25,7 @@ static void fetch_flow(const struct state *state, uint32_t shard, uint32_t *curs
     }
 }
 
-static enum lane_status export_part(struct sm_replica *replica, uint32_t shard, struct export_area *area)
+enum lane_status export_part(struct sm_replica *replica, uint32_t shard, struct export_area *area)
 {
     struct codec_buffer out = {.bytes = area->data, .size = replica->arena->export_bytes};
     uint32_t cursor = area->cursor, ahead = cursor;
@@ -51,23 +52,31 @@ static enum lane_status export_part(struct sm_replica *replica, uint32_t shard, 
     return area->more ? LANE_MORE : LANE_DONE;
 }
 
-static enum lane_status import_part(struct sm_replica *replica, uint32_t shard, uint32_t copy,
-                                    const struct export_area *area)
+enum lane_status import_flows(struct sm_replica *replica, uint32_t shard, const struct export_area *area)
 {
     size_t at = 0, bytes = area->bytes <= sizeof area->data ? area->bytes : 0;
 
     for (uint32_t i = 0; i < area->flows; i++) {
         struct sm_errbuf error;
         size_t used = 0;
-        int result = codec_decode(&replica->codec, NULL, copy, 0, area->data + at, bytes - at, &used, &error);
+        int result = codec_decode(&replica->codec, NULL, shard, 0, area->data + at, bytes - at, &used, &error);
         if (result)
             return result == SM_E_LIMIT ? LANE_NO_ROOM : LANE_BAD_RECORD;
         at += used;
         STEP();
         replica_piece(replica);
     }
+    return at == bytes ? LANE_DONE : LANE_BAD_RECORD;
+}
+
+/* With the last part the copy has as many flows as the shard. */
+static enum lane_status import_part(struct sm_replica *replica, uint32_t shard, uint32_t copy,
+                                    const struct export_area *area)
+{
+    enum lane_status status = import_flows(replica, copy, area);
     bool whole = area->more || state_shard_flows(replica->state, copy) == state_shard_flows(replica->state, shard);
-    return at == bytes && whole ? LANE_DONE : LANE_BAD_RECORD;
+
+    return status == LANE_DONE && !whole ? LANE_BAD_RECORD : status;
 }
 
 static enum lane_status install(struct sm_replica *replica, uint32_t shard, uint32_t copy)

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * How many flows a second a copying move takes from one replica to another, in a service that does nothing else: one
+ * replica on each core, the switch shares the first's. And from one arena to another: one thread encodes, shard by
+ * shard, the other decodes. A flow has a record of 64 bytes.
+ */
+
+#include "copying.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "replica/export.h"
+#include "service.h"
+
+#define PATIENCE_NS 60000000000ull
+#define AREAS 16u /* parts between the two threads */
+
+/* All shards to a slot, and what is left of them gone; ms. */
+static int move_all(struct service *service, unsigned to, bool copy, double *ms, struct sm_errbuf *error)
+{
+    struct sm_switch *sw = service->sw;
+
+    int result = switch_move_begin(sw, bench_now() + PATIENCE_NS, false);
+    if (result == 0 && copy)
+        result = switch_move_copy(sw, error);
+    if (result == 0)
+        result = switch_move_add(sw, 0, SM_SHARDS - 1, to);
+    if (result)
+        return result;
+    uint64_t begin = bench_now();
+    switch_move_go(sw);
+    while (sw->operation.active || sw->lanes_used > 0)
+        service_turn(service);
+    *ms = (double)(bench_now() - begin) / 1e6;
+    if (sw->operation.abandoned == 0 && sw->operation.completed == SM_SHARDS)
+        return 0;
+    snprintf(error->text, sizeof error->text, "moves were abandoned: %s", sw->operation.cause);
+    return SM_E_STATE;
+}
+
+/* From one arena to another. */
+struct passage {
+    struct sm_replica *from, *to;
+    struct export_area *areas;
+    _Atomic uint32_t filled, emptied; /* parts so far */
+    uint32_t shards[AREAS];
+    bool failed;
+};
+
+static struct export_area *wait_for_room(struct passage *passage, uint32_t filled)
+{
+    while (filled - atomic_load_explicit(&passage->emptied, memory_order_acquire) == AREAS)
+        sched_yield();
+    return &passage->areas[filled % AREAS];
+}
+
+/* Encode one shard, in as many parts as it takes. */
+static uint32_t export_shard(struct passage *passage, uint32_t shard, uint32_t filled)
+{
+    uint32_t cursor = 0;
+
+    do {
+        struct export_area *area = wait_for_room(passage, filled);
+        area->cursor = cursor;
+        passage->failed |= export_part(passage->from, shard, area) > LANE_MORE;
+        cursor = area->cursor;
+        passage->shards[filled % AREAS] = shard;
+        atomic_store_explicit(&passage->filled, ++filled, memory_order_release);
+        if (!area->more)
+            break;
+    } while (!passage->failed);
+    return filled;
+}
+
+static void *decode_all(void *arg)
+{
+    struct passage *passage = arg;
+    bool last = false;
+
+    bench_pin(1);
+    for (uint32_t emptied = 0; !last; emptied++) {
+        while (atomic_load_explicit(&passage->filled, memory_order_acquire) == emptied)
+            sched_yield();
+        const struct export_area *area = &passage->areas[emptied % AREAS];
+        last = passage->shards[emptied % AREAS] == SM_SHARDS;
+        if (!last && import_flows(passage->to, passage->shards[emptied % AREAS], area) != LANE_DONE)
+            passage->failed = true;
+        atomic_store_explicit(&passage->emptied, emptied + 1, memory_order_release);
+    }
+    return NULL;
+}
+
+static int pass(struct passage *passage, double *ms)
+{
+    pthread_t thread;
+    uint32_t filled = 0;
+
+    uint64_t begin = bench_now();
+    if (pthread_create(&thread, NULL, decode_all, passage) != 0)
+        return SM_E_NO_MEMORY;
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        if (state_shard_flows(passage->from->state, shard) > 0)
+            filled = export_shard(passage, shard, filled);
+    (void)wait_for_room(passage, filled);
+    passage->shards[filled % AREAS] = SM_SHARDS;
+    atomic_store_explicit(&passage->filled, filled + 1, memory_order_release);
+    pthread_join(thread, NULL);
+    *ms = (double)(bench_now() - begin) / 1e6;
+    return passage->failed ? SM_E_STATE : 0;
+}
+
+static struct service_options wanted(const struct bench_options *options, sm_class *cls, unsigned replicas)
+{
+    return (struct service_options){
+        .replicas = replicas,
+        .threads = replicas > 1,
+        .spread = true,
+        .buffers = 4096,
+        .flows = options->flows,
+        .seed = options->seed,
+        .setup = counter_setup,
+        .on_packet = counter_packet,
+        .user = cls,
+    };
+}
+
+/* All flows of a service to an arena that has none. */
+static int pass_all(const struct bench_options *options, struct service *from, struct samples *rates,
+                    struct sm_errbuf *error)
+{
+    sm_class cls;
+    const struct service_options other = wanted(options, &cls, 1);
+    struct passage passage = {.from = from->replicas[0].replica, .areas = calloc(AREAS, sizeof *passage.areas)};
+    struct service to;
+    struct sm_errbuf closing;
+    double ms = 0;
+    int result = passage.areas ? service_open(&to, &other, error) : SM_E_NO_MEMORY;
+
+    if (result == 0) {
+        /* Memory that is there already, as it is in a service that runs. */
+        (void)madvise(to.arena, to.arena->bytes, MADV_POPULATE_WRITE);
+        passage.to = to.replicas[0].replica;
+        result = pass(&passage, &ms);
+        replica_progress(passage.to);
+        struct state_usage usage;
+        state_usage(to.arena->state, &usage);
+        if (result == 0 && usage.flows_live != options->flows) {
+            snprintf(error->text, sizeof error->text, "not all flows arrived");
+            result = SM_E_STATE;
+        }
+    }
+    if (passage.areas && service_close(&to, &closing) != 0 && result == 0) {
+        *error = closing;
+        result = SM_E_STATE;
+    }
+    free(passage.areas);
+    samples_add(rates, options->flows / ms / 1e3);
+    return result;
+}
+
+struct findings {
+    struct figure *copy, *relabel, *arenas;
+};
+
+static int repeat(const struct bench_options *options, struct service *service, struct findings *found, unsigned round,
+                  struct sm_errbuf *error)
+{
+    double bare, copy, relabel;
+    int result = bench_copying_reference(options, &bare);
+
+    if (result == 0)
+        result = move_all(service, (round + 1) % 2, true, &copy, error);
+    if (result == 0)
+        result = move_all(service, round % 2, false, &relabel, error);
+    if (result == 0)
+        result = move_all(service, (round + 1) % 2, false, &relabel, error);
+    if (result)
+        return result;
+    samples_add(&found->copy->ours, options->flows / copy / 1e3);
+    samples_add(&found->copy->reference, options->flows / bare / 1e3);
+    samples_add(&found->relabel->ours, options->flows / relabel / 1e3);
+    samples_add(&found->arenas->reference, options->flows / bare / 1e3);
+    return pass_all(options, service, &found->arenas->ours, error);
+}
+
+int bench_copying(const struct bench_options *options, struct report *report, struct sm_errbuf *error)
+{
+    sm_class cls;
+    const struct service_options both = wanted(options, &cls, 2);
+    struct findings found = {
+        .copy = report_figure(report, "move: flows, by copying, idle", "M/s"),
+        .relabel = report_figure(report, "move: flows, by relabelling, idle", "M/s"),
+        .arenas = report_figure(report, "move: flows, from one arena to another", "M/s"),
+    };
+    struct service service;
+    struct sm_errbuf closing;
+    int result = service_open(&service, &both, error);
+
+    found.copy->target = found.arenas->target = (struct target){TARGET_AT_LEAST, 5};
+    if (result == 0)
+        result = service_warm(&service, options->flows, error);
+    for (unsigned i = 0; result == 0 && i < options->repeat; i++)
+        result = repeat(options, &service, &found, i, error);
+    if (service_close(&service, &closing) != 0 && result == 0) {
+        *error = closing;
+        result = SM_E_STATE;
+    }
+    return result;
+}
