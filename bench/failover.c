@@ -62,7 +62,7 @@ static void be_replica(struct failover *f, const struct process *self, uint64_t 
     replica_learn_classes(replica);
     if (write(ready, &one, sizeof one) != sizeof one)
         _exit(1);
-    const struct service_replica work = {.replica = replica, .wake_fd = self->wake_fd};
+    const struct service_replica work = {.replica = replica, .core = 1, .wake_fd = self->wake_fd};
     service_work(&work);
     _exit(0);
 }
