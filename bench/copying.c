@@ -128,7 +128,8 @@ static struct service_options wanted(const struct bench_options *options, sm_cla
     };
 }
 
-/* Memory that is there already, as in a service that has run for a while. Where it cannot be had the figures are lower. */
+/* Memory that is there already, as in a service that has run for a while. Where it cannot be had the figures are lower.
+ */
 static void populate(const struct service *service)
 {
     (void)madvise(service->arena, service->arena->bytes, MADV_POPULATE_WRITE);
