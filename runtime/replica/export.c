@@ -15,16 +15,6 @@
 #define CLEAR_FLOWS 512u /* at a marker */
 #define FLOWS_AHEAD 8u   /* whose lines are fetched before they are encoded */
 
-static void fetch_flow(const struct state *state, uint32_t shard, uint32_t *cursor)
-{
-    const char *flow = (const char *)state_next(state, shard, cursor);
-
-    if (flow) {
-        __builtin_prefetch(flow);
-        __builtin_prefetch(flow + 64);
-    }
-}
-
 enum lane_status export_part(struct sm_replica *replica, uint32_t shard, struct export_area *area)
 {
     struct codec_buffer out = {.bytes = area->data, .size = replica->arena->export_bytes};
@@ -34,9 +24,9 @@ enum lane_status export_part(struct sm_replica *replica, uint32_t shard, struct 
     area->flows = 0;
     area->more = 0;
     for (unsigned i = 0; i < FLOWS_AHEAD; i++)
-        fetch_flow(replica->state, shard, &ahead);
+        state_prefetch_next(replica->state, shard, &ahead);
     while ((flow = state_next(replica->state, shard, &cursor)) != NULL) {
-        fetch_flow(replica->state, shard, &ahead);
+        state_prefetch_next(replica->state, shard, &ahead);
         int result = codec_encode(&replica->codec, shard, flow, &out);
         if (result == SM_E_LIMIT && area->flows > 0) {
             area->more = 1;

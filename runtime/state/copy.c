@@ -68,6 +68,14 @@ static void clear_timers(struct state_actor *actor, struct shard *copy)
     copy->heap_count = copy->heap_capacity = copy->timers = 0;
 }
 
+/* What the end of a group's flows reads and writes. */
+static void fetch_group(const struct state *state, const struct group *group)
+{
+    for (uint64_t full = group_full(group->tags); full != 0; full &= full - 1) {
+        __builtin_prefetch(flow_at(state, group->refs[group_slot(full)]), 1);
+    }
+}
+
 static uint32_t clear_group(struct state_actor *actor, struct group *group, int64_t *by_class)
 {
     uint32_t count = 0;
@@ -114,8 +122,8 @@ bool state_copy_clear(struct state_actor *actor, uint32_t number, uint32_t budge
         if (count > 0 && !journal_may_add(actor->journal, CLEAR_ROOM)) {
             break;
         }
-        if (i + 4 <= mask) {
-            __builtin_prefetch(group_at(groups, i + 4));
+        if (i + 2 <= mask) {
+            fetch_group(actor->state, group_at(groups, i + 2));
         }
         count += clear_group(actor, group_at(groups, i), by_class);
     }

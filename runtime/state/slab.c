@@ -239,6 +239,17 @@ static unsigned char *object_at(const struct state *state, uint32_t slab, uint32
     return state->heap + (uint64_t)slab * SLAB_BYTES + (uint64_t)object * units * STATE_UNIT;
 }
 
+/* The object that the next allocation will take: it was freed elsewhere, or long ago. */
+static void fetch_next(const struct state *state, unsigned bin, uint32_t index, uint32_t first, uint64_t room)
+{
+    if (room != 0) {
+        uint32_t number = first + (uint32_t)__builtin_ctzll(room);
+        unsigned char *object = object_at(state, index, number, state->bins[bin].units);
+        __builtin_prefetch(object, 1);
+        __builtin_prefetch(object + STATE_LINE, 1);
+    }
+}
+
 /* Set a free bit of the slab held for the bin; its object, or NULL when all are set. */
 static void *slab_take(struct state_actor *actor, unsigned bin, uint32_t index)
 {
@@ -261,6 +272,7 @@ static void *slab_take(struct state_actor *actor, unsigned bin, uint32_t index)
             uint64_t before = atomic_fetch_or_explicit(&slab->used[*word], bit, memory_order_acq_rel);
             assert((before & bit) == 0);
             (void)before;
+            fetch_next(actor->state, bin, index, *word * 64, room & ~bit);
             return object;
         }
         *word = *word + 1 < words ? *word + 1 : 0;

@@ -160,6 +160,9 @@ void state_count_evicted(struct state_actor *actor, uint32_t shard);
 struct flow *state_next(const struct state *state, uint32_t shard, uint32_t *cursor);
 uint32_t state_shard_flows(const struct state *state, uint32_t shard);
 
+/* Fetch the lines of the flow that state_next() would give, and go on behind it, without a look at it. */
+void state_prefetch_next(const struct state *state, uint32_t shard, uint32_t *cursor);
+
 /*
  * Keys bound to a flow of a class with `binds` (bound.c): state_bound() finds the flow by them, in the flow's own
  * shard; they end with it. `key` has tag 0. state_bind(): 0, also when it is bound to this flow already; SM_E_CONFLICT:

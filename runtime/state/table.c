@@ -326,6 +326,15 @@ struct flow *state_next(const struct state *state, uint32_t index, uint32_t *cur
     return flow;
 }
 
+void state_prefetch_next(const struct state *state, uint32_t index, uint32_t *cursor)
+{
+    const char *flow = (const char *)next_entry(state, index, cursor);
+    if (flow != NULL) {
+        __builtin_prefetch(flow);
+        __builtin_prefetch(flow + STATE_LINE);
+    }
+}
+
 const struct sm_key *state_binding_next(const struct state *state, uint32_t index, uint32_t *cursor)
 {
     const struct flow *flow;
