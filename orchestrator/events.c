@@ -122,20 +122,29 @@ static bool take_copy(char *rest)
     return false;
 }
 
+/* Behind the operations' verbs. */
+enum { KILL = OPS_REBALANCE + 1, CHECKPOINT };
+
 static void parse_verb(struct parser *p, struct event *event, char *verb, char *rest)
 {
-    static const char *const names[] = {"scale", "split", "merge", "move", "drain", "rebalance", "kill", NULL};
+    static const char *const names[] = {"scale", "split", "merge", "move", "drain", "rebalance", "kill", "checkpoint", NULL};
     unsigned place = 0;
     char *argument;
     uint64_t count;
     while (verb && names[place] && strcmp(names[place], verb) != 0)
         place++;
     if (!verb || !names[place]) {
-        expected(p, "scale, split, merge, move, drain, rebalance or kill", verb);
+        expected(p, "scale, split, merge, move, drain, rebalance, kill or checkpoint", verb);
+        return;
+    }
+    if (place == CHECKPOINT) {
+        event->file = word(&rest);
+        if (!event->file || word(&rest))
+            expected(p, "checkpoint FILE", event->file ? "more" : NULL);
         return;
     }
     event->request.verb = (enum ops_verb)place;
-    event->kill = place == 6;
+    event->kill = place == KILL;
     event->request.copy = !event->kill && take_copy(rest);
     if (place == OPS_MOVE) {
         parse_move(p, event, rest);

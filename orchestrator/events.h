@@ -22,6 +22,7 @@ struct event {
     enum event_victim victim;
     struct ops_request request;
     const char *selector; /* move: not NULL */
+    const char *file;     /* checkpoint: not NULL; as written */
     const char *text;     /* VERB ARGS as written */
 
     /* Filled by whoever runs it. */

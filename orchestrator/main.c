@@ -2,7 +2,9 @@
 
 /* sm-orchestrator: who owns what in one service. */
 
+#include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +14,12 @@
 
 #include "orchestrator.h"
 
-static const char usage[] = "usage: sm-orchestrator [--events FILE] [--report FILE] [--run-dir DIR] SERVICE.yaml\n"
+static const char usage[] = "usage: sm-orchestrator [--events FILE] [--report FILE] [--restore FILE]\n"
+                            "                       [--run-dir DIR] SERVICE.yaml\n"
                             "Start the replicas of a service and give them shards; needs the service's sm-switch.\n"
                             "  --events FILE   operations to run at given packets or times\n"
                             "  --report FILE   write a report when the service ends, as JSON\n"
+                            "  --restore FILE  begin with the state of a checkpoint\n"
                             "  --run-dir DIR   where run directories are, instead of SPLITMERGE_RUN\n"
                             "  --seed N        taken for symmetry with sm-switch, which decides it\n"
                             "  --help, --version\n";
@@ -58,12 +62,14 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"events", required_argument, NULL, 'e'},
         {"report", required_argument, NULL, 'r'},
+        {"restore", required_argument, NULL, 'R'},
         {"run-dir", required_argument, NULL, 'd'},
         {"seed", required_argument, NULL, 's'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {NULL, 0, NULL, 0},
     };
+    static char restore[PATH_MAX];
     const char *events = NULL;
     struct orchestrator *o = calloc(1, sizeof(*o));
     if (!o)
@@ -75,6 +81,13 @@ int main(int argc, char **argv)
             break;
         case 'r':
             o->report_file = optarg;
+            break;
+        case 'R':
+            o->restore_file = realpath(optarg, restore);
+            if (!o->restore_file) {
+                fprintf(stderr, "sm-orchestrator: %s: %s\n", optarg, strerror(errno));
+                return 1;
+            }
             break;
         case 'd':
             setenv("SPLITMERGE_RUN", optarg, 1);

@@ -343,6 +343,18 @@ static void on_started(void *user, const struct rpc_error *error, const struct w
         orchestrator_fail(o, "the switch refused to start: %s", error->message);
 }
 
+static void on_restored(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    (void)result;
+    if (o->phase != PHASE_STARTING)
+        return;
+    if (error)
+        orchestrator_fail(o, "%s", error->message);
+    else
+        orchestrator_launch(o);
+}
+
 static void on_assigned(void *user, const struct rpc_error *error, const struct wire_value *result)
 {
     struct orchestrator *o = user;
@@ -353,7 +365,14 @@ static void on_assigned(void *user, const struct rpc_error *error, const struct 
         orchestrator_fail(o, "the switch refused the assignment: %s", error->message);
         return;
     }
-    orchestrator_launch(o);
+    if (!o->restore_file) {
+        orchestrator_launch(o);
+        return;
+    }
+    uv_timer_stop(&o->timer); /* all replicas are ready; a checkpoint takes its time */
+    struct wire_out *params = wire_new();
+    wire_put_str(params, "file", o->restore_file);
+    rpc_request(o->sw, "restore", params, 0, on_restored, o);
 }
 
 void orchestrator_launch(struct orchestrator *o)

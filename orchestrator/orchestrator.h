@@ -64,6 +64,7 @@ struct orchestrator {
     struct rundir dir;
     struct events events;
     const char *report_file;
+    const char *restore_file; /* absolute; NULL: begin without flows */
 
     uv_loop_t *loop;
     enum phase phase;

@@ -97,6 +97,28 @@ static void run_kill(struct orchestrator *o, uint32_t id)
     open_gate(o);
 }
 
+static void on_checkpoint(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    (void)result;
+    if (o->phase != PHASE_RUNNING || !o->event_running || !current(o)->file)
+        return;
+    finish_event(o, error ? "failed" : "done", error ? error->message : "");
+    runner_go_on(o);
+    orchestrator_check_end(o);
+}
+
+static void run_checkpoint(struct orchestrator *o, const char *file)
+{
+    char here[4096] = "", path[8192];
+    if (file[0] != '/' && !getcwd(here, sizeof(here)))
+        here[0] = '\0';
+    snprintf(path, sizeof(path), "%s%s%s", here, here[0] ? "/" : "", file);
+    struct wire_out *params = wire_new();
+    wire_put_str(params, "file", path);
+    rpc_request(o->sw, "checkpoint", params, 0, on_checkpoint, o);
+}
+
 static void run_event(struct orchestrator *o, struct event *event)
 {
     struct ops_result refusal;
@@ -109,6 +131,8 @@ static void run_event(struct orchestrator *o, struct event *event)
         run_kill_of(o, event->victim);
     else if (event->kill)
         run_kill(o, event->request.replica);
+    else if (event->file)
+        run_checkpoint(o, event->file);
     else if (event->selector && selector_create(&selector, event->selector, &error) != 0)
         finish_event(o, "refused", error.text);
     else if (operate_begin(o, &event->request, selector, FOR_EVENT, NULL, &refusal) != OPS_OK)
@@ -170,6 +194,8 @@ void runner_resume(struct orchestrator *o)
         run_kill(o, o->killed);
     else if (current(o)->kill)
         finish_event(o, "done", "");
+    else if (current(o)->file)
+        run_checkpoint(o, current(o)->file);
     else if (o->ops.stage == OPS_IDLE)
         runner_operated(o, &o->ops.result);
 }

@@ -207,6 +207,44 @@ static void operation(struct orchestrator *o, struct rpc_call *call, enum ops_ve
         rpc_refuse(call, (enum rpc_code)refusal.code, "%s", refusal.message);
 }
 
+/* ---- checkpoint, restore ---- */
+
+static void on_transferred(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct rpc_call *call = user;
+    if (error) {
+        rpc_refuse(call, error->code, "%s", error->message);
+        return;
+    }
+    struct wire_out *out = wire_new();
+    for (unsigned i = 0; i < wire_count(result); i++) {
+        const char *key;
+        const struct wire_value *value = wire_pair(result, i, &key);
+        wire_put_value(out, key, value);
+    }
+    rpc_reply(call, out);
+}
+
+static void transfer(struct orchestrator *o, struct rpc_call *call, const char *method, const struct wire_value *params)
+{
+    struct wire_out *out = wire_new();
+    wire_put_str(out, "file", wire_get_str(params, "file", ""));
+    rpc_request(o->sw, method, out, 0, on_transferred, call);
+}
+
+static void checkpoint(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
+{
+    transfer(o, call, "checkpoint", params);
+}
+
+static void restore(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
+{
+    if (o->ops.stage != OPS_IDLE)
+        rpc_refuse(call, RPC_BUSY, "another operation is under way");
+    else
+        transfer(o, call, "restore", params);
+}
+
 /* ---- dispatch ---- */
 
 static void on_request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)
@@ -214,7 +252,7 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
     static const struct {
         const char *name;
         void (*serve)(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params);
-    } methods[] = {{"status", status}, {"flows", flows}};
+    } methods[] = {{"status", status}, {"flows", flows}, {"checkpoint", checkpoint}, {"restore", restore}};
     struct orchestrator *o = user;
     if (strcmp(method, "hello") == 0 || (strcmp(method, "stop") == 0 && o->phase < PHASE_FINISHING)) {
         (method[0] == 'h' ? hello : stop)(o, call, params);

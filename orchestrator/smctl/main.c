@@ -20,7 +20,7 @@ static const struct command {
     const char *does;
     bool moves; /* it takes --copy */
 } commands[] = {
-    {"run", cmd_run, "SERVICE.yaml [--events FILE] [--report FILE] [--seed N]", "run a service in the foreground",
+    {"run", cmd_run, "SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N]", "run a service in the foreground",
      false},
     {"status", cmd_status, "", "what a service does", false},
     {"replicas", cmd_replicas, "", "its replicas", false},
@@ -34,6 +34,8 @@ static const struct command {
     {"move", cmd_move, "SELECTOR --to R [--copy]", "the shards of some flows to R", true},
     {"drain", cmd_drain, "R [--copy]", "all of R's shards to the others; R stays", true},
     {"rebalance", cmd_rebalance, "[--copy]", "the same number of shards for all", true},
+    {"checkpoint", cmd_checkpoint, "FILE", "write all its state to a file, while it runs", false},
+    {"restore", cmd_restore, "FILE", "the state of such a file, where there are no flows", false},
     {"stop", cmd_stop, "", "end a service", false},
 };
 

@@ -209,20 +209,21 @@ static int verdict(const struct options *options, const struct part parts[2])
     return WIFEXITED(parts[1].status) ? WEXITSTATUS(parts[1].status) : RPC_FAILED;
 }
 
-static int run_parts(const struct options *options, const char *file, const char *const events[2],
-                     const char *const report[2], const char *const seed[2])
+/* Options as pairs of name and value; a NULL name: it was not given. The first one is the switch's too. */
+enum { RUN_SEED, RUN_EVENTS, RUN_REPORT, RUN_RESTORE, RUN_OPTIONS };
+
+static int run_parts(const struct options *options, const char *file, const char *given[RUN_OPTIONS][2])
 {
-    const char *sw[5] = {"sm-switch"}, *orchestrator[9] = {"sm-orchestrator"};
+    const char *sw[5] = {"sm-switch"}, *orchestrator[2 * RUN_OPTIONS + 3] = {"sm-orchestrator"};
     struct run run = {.options = options,
                       .parts = {{.name = sw[0], .build = "../runtime/switch", .argv = sw},
                                 {.name = orchestrator[0], .build = "../orchestrator", .argv = orchestrator}}};
     unsigned s = 1, o = 1;
-    for (unsigned i = 0; i < 2 && seed[0]; i++)
-        sw[s++] = orchestrator[o++] = seed[i];
-    for (unsigned i = 0; i < 2 && events[0]; i++)
-        orchestrator[o++] = events[i];
-    for (unsigned i = 0; i < 2 && report[0]; i++)
-        orchestrator[o++] = report[i];
+    for (unsigned i = 0; i < 2 && given[RUN_SEED][0]; i++)
+        sw[s++] = given[RUN_SEED][i];
+    for (unsigned k = 0; k < RUN_OPTIONS; k++)
+        for (unsigned i = 0; i < 2 && given[k][0]; i++)
+            orchestrator[o++] = given[k][i];
     sw[s] = orchestrator[o] = file;
     sigemptyset(&run.signals);
     sigaddset(&run.signals, SIGINT);
@@ -246,19 +247,22 @@ int cmd_run(struct options *options)
     struct service service;
     struct rundir dir;
     struct sm_errbuf error;
-    const char *events[2] = {"--events", take_option(options, "--events", &wrong)};
-    const char *report[2] = {"--report", take_option(options, "--report", &wrong)};
-    const char *seed[2] = {"--seed", take_option(options, "--seed", &wrong)};
+    const char *given[RUN_OPTIONS][2] = {{"--seed"}, {"--events"}, {"--report"}, {"--restore"}};
+    for (unsigned i = 0; i < RUN_OPTIONS; i++) {
+        given[i][1] = take_option(options, given[i][0], &wrong);
+        given[i][0] = given[i][1] ? given[i][0] : NULL;
+    }
     if (wrong || options->argc != 2)
-        return usage(options, "run SERVICE.yaml [--events FILE] [--report FILE] [--seed N]");
-    events[0] = events[1] ? events[0] : NULL;
-    report[0] = report[1] ? report[0] : NULL;
-    seed[0] = seed[1] ? seed[0] : NULL;
+        return usage(options, "run SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N]");
     if (service_load(&service, options->argv[1], &error) != 0)
         return fail(options, RPC_USAGE, "%s", error.text);
-    if (events[0]) {
+    if (given[RUN_RESTORE][0] && access(given[RUN_RESTORE][1], R_OK) != 0) {
+        service_free(&service);
+        return fail(options, RPC_FAILED, "%s: %s", given[RUN_RESTORE][1], strerror(errno));
+    }
+    if (given[RUN_EVENTS][0]) {
         struct events parsed;
-        if (events_load(&parsed, events[1], &error) != 0) {
+        if (events_load(&parsed, given[RUN_EVENTS][1], &error) != 0) {
             service_free(&service);
             return fail(options, RPC_USAGE, "%s", error.text);
         }
@@ -274,7 +278,7 @@ int cmd_run(struct options *options)
         return fail(options, RPC_FAILED, "%s", error.text);
     if (rundir_pass_lock(&dir) != 0)
         return fail(options, RPC_FAILED, "the lock cannot be handed on");
-    int status = run_parts(options, options->argv[1], events, report, seed);
+    int status = run_parts(options, options->argv[1], given);
     rundir_unlock(&dir);
     return status;
 }

@@ -35,6 +35,8 @@ int cmd_merge(struct options *options);
 int cmd_move(struct options *options);
 int cmd_drain(struct options *options);
 int cmd_rebalance(struct options *options);
+int cmd_checkpoint(struct options *options);
+int cmd_restore(struct options *options);
 int cmd_stop(struct options *options);
 
 /* One line on stderr, as JSON with --json; returns `code`, the exit status. */

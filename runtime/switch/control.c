@@ -619,7 +619,8 @@ static const struct {
 } methods[] = {
     {"hello", hello},   {"status", status}, {"shards", shards},      {"classes", classes},     {"assign", assign},
     {"start", start},   {"gate", gate},     {"move", move},          {"open_gate", open_gate}, {"flows", flows},
-    {"retire", retire}, {"finish", finish}, {"shutdown", shut_down}, {"keep", keep},           {"kept", kept},
+    {"retire", retire}, {"finish", finish}, {"shutdown", shut_down},
+    {"checkpoint", checkpoint_serve}, {"restore", restore_serve}, {"keep", keep},           {"kept", kept},
 };
 
 static void request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)
@@ -697,6 +698,8 @@ static void on_notice(uv_async_t *async)
         wire_put_uint(params, "time", job.time);
         rpc_broadcast(control->server, "gated", params);
     }
+    if (notices & (1u << NOTICE_SNAPSHOT | 1u << NOTICE_RESTORED))
+        checkpoint_noticed(control);
     if (notices & 1u << NOTICE_QUERIED)
         flows_answered(control);
     if (notices & 1u << NOTICE_ENDED) {

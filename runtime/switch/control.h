@@ -38,6 +38,8 @@ struct control {
     uint32_t flows_limit, flows_count;
     struct flows_cursor flows_from; /* of the page that a replica was asked for */
 
+    struct transfer *transfer; /* checkpoint_server.c; NULL: there has been none */
+
     /* Attach (attach_server.c). */
     uv_poll_t listener;
     int listen_fd;
@@ -48,6 +50,11 @@ int control_start(struct control *control, struct sm_errbuf *error);
 
 /* Stop the loop: the process ends. */
 void control_end(struct control *control);
+
+/* checkpoint_server.c: two methods, and what they wait for has come. */
+void checkpoint_serve(struct control *control, struct rpc_call *call, const struct wire_value *params);
+void restore_serve(struct control *control, struct rpc_call *call, const struct wire_value *params);
+void checkpoint_noticed(struct control *control);
 
 /* attach_server.c */
 int attach_listen(struct control *control, const char *path, struct sm_errbuf *error);

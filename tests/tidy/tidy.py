@@ -28,6 +28,7 @@ LIBRARIES = (
     (r"pcap\b.*|libnet\b.*|xdp/.*", "runtime/ports/*"),
     (r"msgpack\b.*", "runtime/wire/*"),
     (r"uv\.h", "runtime/wire/*", "runtime/switch/main.*", "runtime/switch/control.*", "runtime/switch/attach_server.*",
+     "runtime/switch/checkpoint_server.*",
      "runtime/switch/worker.*", "orchestrator/*"),
     (r"jansson\b.*", "runtime/wire/*", "runtime/switch/*", "runtime/replica/standalone.c", "orchestrator/*", "bench/*"),
     (r"yaml\.h", "runtime/conf/*"),
