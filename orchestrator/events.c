@@ -127,7 +127,8 @@ enum { KILL = OPS_REBALANCE + 1, CHECKPOINT };
 
 static void parse_verb(struct parser *p, struct event *event, char *verb, char *rest)
 {
-    static const char *const names[] = {"scale", "split", "merge", "move", "drain", "rebalance", "kill", "checkpoint", NULL};
+    static const char *const names[] = {"scale",     "split", "merge",      "move", "drain",
+                                        "rebalance", "kill",  "checkpoint", NULL};
     unsigned place = 0;
     char *argument;
     uint64_t count;

@@ -60,14 +60,10 @@ static int run(struct orchestrator *o, const char *file, const char *events)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"events", required_argument, NULL, 'e'},
-        {"report", required_argument, NULL, 'r'},
-        {"restore", required_argument, NULL, 'R'},
-        {"run-dir", required_argument, NULL, 'd'},
-        {"seed", required_argument, NULL, 's'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {NULL, 0, NULL, 0},
+        {"events", required_argument, NULL, 'e'},  {"report", required_argument, NULL, 'r'},
+        {"restore", required_argument, NULL, 'R'}, {"run-dir", required_argument, NULL, 'd'},
+        {"seed", required_argument, NULL, 's'},    {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},       {NULL, 0, NULL, 0},
     };
     static char restore[PATH_MAX];
     const char *events = NULL;

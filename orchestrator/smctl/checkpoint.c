@@ -12,7 +12,7 @@
 static bool absolute(const char *file, char path[static PATH_MAX])
 {
     char here[PATH_MAX];
-    int length = file[0] == '/'                     ? snprintf(path, PATH_MAX, "%s", file)
+    int length = file[0] == '/'                       ? snprintf(path, PATH_MAX, "%s", file)
                  : getcwd(here, sizeof(here)) == NULL ? PATH_MAX
                                                       : snprintf(path, PATH_MAX, "%s/%s", here, file);
     return length < PATH_MAX;

@@ -20,8 +20,8 @@ static const struct command {
     const char *does;
     bool moves; /* it takes --copy */
 } commands[] = {
-    {"run", cmd_run, "SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N]", "run a service in the foreground",
-     false},
+    {"run", cmd_run, "SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N]",
+     "run a service in the foreground", false},
     {"status", cmd_status, "", "what a service does", false},
     {"replicas", cmd_replicas, "", "its replicas", false},
     {"shared", cmd_shared, "", "its shared objects, and who contributed what", false},

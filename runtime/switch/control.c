@@ -617,10 +617,23 @@ static const struct {
     const char *name;
     void (*handler)(struct control *control, struct rpc_call *call, const struct wire_value *params);
 } methods[] = {
-    {"hello", hello},   {"status", status}, {"shards", shards},      {"classes", classes},     {"assign", assign},
-    {"start", start},   {"gate", gate},     {"move", move},          {"open_gate", open_gate}, {"flows", flows},
-    {"retire", retire}, {"finish", finish}, {"shutdown", shut_down},
-    {"checkpoint", checkpoint_serve}, {"restore", restore_serve}, {"keep", keep},           {"kept", kept},
+    {"hello", hello},
+    {"status", status},
+    {"shards", shards},
+    {"classes", classes},
+    {"assign", assign},
+    {"start", start},
+    {"gate", gate},
+    {"move", move},
+    {"open_gate", open_gate},
+    {"flows", flows},
+    {"retire", retire},
+    {"finish", finish},
+    {"shutdown", shut_down},
+    {"checkpoint", checkpoint_serve},
+    {"restore", restore_serve},
+    {"keep", keep},
+    {"kept", kept},
 };
 
 static void request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)
