@@ -12,11 +12,14 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,6 +35,7 @@
 #define AGAIN_AT_ONCE 16            /* so many in a row that lived shorter than SHORT_NS are started again at once */
 #define AGAIN_FIRST_NS 100000000ull /* before the next one; then doubled */
 #define AGAIN_MOST_NS 30000000000ull
+#define LOCK_FD 10
 #define EXIT_AGAIN 75 /* of an orchestrator that leaves it to its successor */
 
 struct part {
@@ -52,6 +56,8 @@ struct run {
     struct part parts[2]; /* the switch, the orchestrator */
     sigset_t signals, before;
     bool stopping; /* we were asked to */
+    int notify;    /* socket that the switch sends its arena to, as to systemd; -1: none */
+    int arena;     /* kept for the next switch; -1: none came */
     unsigned left; /* ticks since the first part went for good */
 };
 
@@ -77,9 +83,58 @@ static bool find(const struct part *part, char *path, size_t size)
     return access(path, X_OK) == 0;
 }
 
-static void become(const char *path, const char **argv, pid_t parent, const sigset_t *mask)
+/* The arena that is kept, for the next switch, as systemd would give it. */
+static void hand_over(const struct run *run)
+{
+    char pid[16];
+    if (run->arena < 0 || dup2(run->arena, 3) != 3 || fcntl(3, F_SETFD, 0) != 0)
+        return;
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "1", 1);
+    setenv("LISTEN_FDNAMES", "arena", 1);
+}
+
+/* What the switch has sent to be kept. */
+static void take_arena(struct run *run)
+{
+    char text[256];
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = text, .iov_len = sizeof(text)};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    while (run->notify >= 0 && recvmsg(run->notify, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) > 0) {
+        const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
+            if (run->arena >= 0)
+                close(run->arena);
+            memcpy(&run->arena, CMSG_DATA(header), sizeof(run->arena));
+        }
+        message.msg_controllen = sizeof(control);
+    }
+}
+
+static int keep_arenas(struct run *run, const struct rundir *dir)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char path[108];
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", rundir_file(dir, "notify.sock", path));
+    unlink(path);
+    run->notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (run->notify < 0 || bind(run->notify, (struct sockaddr *)&address, sizeof(address)) != 0 ||
+        setenv("NOTIFY_SOCKET", path, 1) != 0)
+        return fail(run->options, RPC_FAILED, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
+static void become(const struct run *run, const char *path, const char **argv, pid_t parent, const sigset_t *mask)
 {
     setpgid(0, 0);
+    if (argv == run->parts[0].argv)
+        hand_over(run);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     sigprocmask(SIG_SETMASK, mask, NULL);
     if (getppid() == parent)
@@ -98,7 +153,7 @@ static int start(struct run *run, struct part *part)
     part->born = monotonic();
     part->pid = fork();
     if (part->pid == 0)
-        become(path, part->argv, parent, &run->before);
+        become(run, path, part->argv, parent, &run->before);
     if (part->pid < 0) {
         part->pid = 0;
         return fail(run->options, RPC_FAILED, "%s cannot be started: %s", part->name, strerror(errno));
@@ -118,10 +173,12 @@ static void signal_part(struct part *part, int number)
 static void look_at_end(struct run *run, struct part *part)
 {
     bool killed = WIFSIGNALED(part->status) && WTERMSIG(part->status) != SIGTERM;
-    bool orchestrator = part == &run->parts[1];
+    bool again = part == &run->parts[1] && WIFEXITED(part->status) && WEXITSTATUS(part->status) == EXIT_AGAIN;
     part->pid = 0;
-    if (!orchestrator || part->told ||
-        (!killed && (!WIFEXITED(part->status) || WEXITSTATUS(part->status) != EXIT_AGAIN)))
+    if (part == &run->parts[0])
+        take_arena(run);
+    bool nothing_left = part == &run->parts[0] && run->arena < 0; /* another one could only begin anew */
+    if (part->told || nothing_left || (!killed && !again))
         return;
     uint64_t now = monotonic();
     if (now - part->born >= SHORT_NS)
@@ -212,10 +269,13 @@ static int verdict(const struct options *options, const struct part parts[2])
 /* Options as pairs of name and value; a NULL name: it was not given. The first one is the switch's too. */
 enum { RUN_SEED, RUN_EVENTS, RUN_REPORT, RUN_RESTORE, RUN_OPTIONS };
 
-static int run_parts(const struct options *options, const char *file, const char *given[RUN_OPTIONS][2])
+static int run_parts(const struct options *options, const char *file, const char *given[RUN_OPTIONS][2],
+                     const struct rundir *dir)
 {
     const char *sw[5] = {"sm-switch"}, *orchestrator[2 * RUN_OPTIONS + 3] = {"sm-orchestrator"};
     struct run run = {.options = options,
+                      .notify = -1,
+                      .arena = -1,
                       .parts = {{.name = sw[0], .build = "../runtime/switch", .argv = sw},
                                 {.name = orchestrator[0], .build = "../orchestrator", .argv = orchestrator}}};
     unsigned s = 1, o = 1;
@@ -225,6 +285,8 @@ static int run_parts(const struct options *options, const char *file, const char
         for (unsigned i = 0; i < 2 && given[k][0]; i++)
             orchestrator[o++] = given[k][i];
     sw[s] = orchestrator[o] = file;
+    if (keep_arenas(&run, dir) != 0)
+        return RPC_FAILED;
     sigemptyset(&run.signals);
     sigaddset(&run.signals, SIGINT);
     sigaddset(&run.signals, SIGTERM);
@@ -238,6 +300,7 @@ static int run_parts(const struct options *options, const char *file, const char
         return RPC_FAILED;
     }
     wait_for_both(&run);
+    unlink(getenv("NOTIFY_SOCKET"));
     return verdict(options, run.parts);
 }
 
@@ -276,9 +339,14 @@ int cmd_run(struct options *options)
     service_free(&service);
     if (result != 0)
         return fail(options, RPC_FAILED, "%s", error.text);
-    if (rundir_pass_lock(&dir) != 0)
+    int lock = fcntl(dir.lock, F_DUPFD_CLOEXEC, LOCK_FD); /* 3 is where descriptors are handed over */
+    if (lock >= 0) {
+        rundir_unlock(&dir);
+        dir.lock = lock;
+    }
+    if (lock < 0 || rundir_pass_lock(&dir) != 0)
         return fail(options, RPC_FAILED, "the lock cannot be handed on");
-    int status = run_parts(options, options->argv[1], given);
+    int status = run_parts(options, options->argv[1], given, &dir);
     rundir_unlock(&dir);
     return status;
 }

@@ -105,6 +105,8 @@ static void lay_out(struct arena *arena, const struct arena_options *options, ui
         atomic_init(&arena->late_time[i], UINT64_MAX);
 }
 
+_Static_assert(offsetof(struct arena, bytes) == 16 && offsetof(struct arena, base) == 24, "as arena_take_over() reads");
+
 int arena_create(struct arena **out, int *fd_out, const struct arena_options *options, struct sm_errbuf *error)
 {
     uint32_t small = options->small_buffers ? options->small_buffers : 4096;
@@ -146,6 +148,7 @@ int arena_create(struct arena **out, int *fd_out, const struct arena_options *op
     }
     madvise(arena, bytes, MADV_DONTFORK); /* a forked child does not inherit the arena (design D5) */
     arena->bytes = bytes;
+    arena->base = (uintptr_t)arena;
     lay_out(arena, options, small, jumbo);
     result = state_format(&arena->state, (uint8_t *)arena + state_at, state_size, &config);
     if (result) {
@@ -185,6 +188,36 @@ int arena_map(struct arena **out, int fd, uint64_t base, uint64_t bytes, struct 
         return SM_E_PROTOCOL;
     }
     madvise(arena, bytes, MADV_DONTFORK);
+    *out = arena;
+    return 0;
+}
+
+int arena_peek(struct arena **arena, int fd, struct sm_errbuf *error)
+{
+    uint64_t words[4] = {0}; /* the header's first */
+    ssize_t got = pread(fd, words, sizeof words, 0);
+
+    if (got != sizeof words || words[0] != ARENA_MAGIC) {
+        snprintf(error->text, sizeof error->text, "what was left behind is not an arena");
+        return SM_E_PROTOCOL;
+    }
+    return arena_map(arena, fd, words[3], words[2], error);
+}
+
+int arena_take_over(struct arena **out, int fd, const struct arena_options *options, struct sm_errbuf *error)
+{
+    struct arena *arena;
+    int result = arena_peek(&arena, fd, error);
+    if (result)
+        return result;
+    if (strncmp(arena->service, options->service, sizeof arena->service) != 0 || arena->linktype != options->linktype ||
+        arena->mode != (uint32_t)options->mode) {
+        snprintf(error->text, sizeof error->text,
+                 "the arena left behind is that of service %.63s with link type %d, expected %.63s with %d",
+                 arena->service, arena->linktype, options->service, options->linktype);
+        arena_unmap(arena);
+        return SM_E_CONFLICT;
+    }
     *out = arena;
     return 0;
 }

@@ -25,12 +25,13 @@
 #include "arena/channel.h"
 #include "arena/export.h"
 #include "arena/kept.h"
+#include "arena/ledger.h"
 #include "arena/pool.h"
 #include "state/coherent.h"
 #include "state/state.h"
 
 #define ARENA_MAGIC 0x31656772654d5053ull /* "SPMerge1" */
-#define ARENA_VERSION 1u
+#define ARENA_VERSION 2u
 #define ARENA_SLOTS 64u  /* replicas at a time; STATE_ACTORS has one more for the host */
 #define ARENA_WORKERS 1u /* switch threads; every structure is laid out per worker */
 #define ARENA_NAME 64
@@ -85,6 +86,7 @@ struct arena {
     uint32_t version;
     uint32_t header_bytes; /* sizeof(struct arena): another layout is refused */
     uint64_t bytes;        /* of the whole arena */
+    uint64_t base;         /* where it is mapped */
     char service[ARENA_NAME];
     char host[ARENA_NAME];
     int32_t linktype; /* DLT_* of the ports */
@@ -127,6 +129,9 @@ struct arena {
     _Alignas(64) _Atomic uint32_t row_count;
     _Alignas(4096) uint8_t rows[ARENA_SLOTS][COHERENT_ROW_BYTES];
 
+    /* Counts the switches. Written by each before it looks whether a replica of the one before is still there. */
+    _Atomic uint32_t generation;
+    struct ledger ledger;
     _Atomic uint32_t last_id; /* the highest number that a replica was ever named by. Written by the switch. */
     struct kept kept;         /* by the orchestrator */
 };
@@ -149,6 +154,14 @@ int arena_create(struct arena **arena, int *fd, const struct arena_options *opti
 
 /* Replica: map the arena behind `fd` at `base`. SM_E_RANGE: taken; SM_E_PROTOCOL: not an arena of this version. */
 int arena_map(struct arena **arena, int fd, uint64_t base, uint64_t bytes, struct sm_errbuf *error);
+
+/*
+ * Host: map the arena that another switch has left behind in `fd`, where it was; take_over: for this service and these
+ * ports. SM_E_PROTOCOL: not an arena of this version; SM_E_CONFLICT: of another service, or for other ports;
+ * SM_E_RANGE. *error says which.
+ */
+int arena_peek(struct arena **arena, int fd, struct sm_errbuf *error);
+int arena_take_over(struct arena **arena, int fd, const struct arena_options *options, struct sm_errbuf *error);
 
 void arena_unmap(struct arena *arena);
 

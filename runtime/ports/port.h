@@ -78,6 +78,13 @@ int sm_port_create_capture(struct sm_port **port, const char *file, const struct
                            struct sm_errbuf *error);
 
 /*
+ * Go on with an output that sm_port_create_capture() began and nobody closed: behind its last whole packet, the rest is
+ * cut off. The port's tx_packets says how many there are. SM_E_INVALID: not a file, or another one's header.
+ */
+int sm_port_continue_capture(struct sm_port **port, const char *file, const struct sm_port *model,
+                             struct sm_errbuf *error);
+
+/*
  * An interface, receiving by libpcap (immediate mode, promiscuous, non-blocking, inbound packets only) and sending by
  * libnet at the link layer. `send`: whether it will be sent on. SM_E_NOT_FOUND: no such interface; SM_E_PERMISSION.
  */

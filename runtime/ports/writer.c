@@ -3,9 +3,9 @@
  * Overview. Writing classic pcap in this machine's byte order. libpcap makes the file header (it knows how link types
  * are numbered in files); records are written here, the 32 bits of each field as they were read.
  *
- * Life-cycle. create opens NAME.partial; send* appends; close renames it to NAME when the run was whole and every
- * write succeeded, else leaves it under the partial name. What exists and is not a regular file (a pipe, /dev/null) is
- * written to directly: it must not be renamed over.
+ * Life-cycle. create opens NAME.partial, continue goes on with it behind its last whole record; send* appends; close
+ * renames it to NAME when the run was whole and every write succeeded, else leaves it under the partial name. What
+ * exists and is not a regular file (a pipe, /dev/null) is written to directly: it must not be renamed over.
  */
 #include "ports/internal.h"
 
@@ -142,9 +142,11 @@ static int make_header(const struct sm_port *model, const char *name, uint8_t he
 }
 
 /* Decide where the bytes go: names and stream. */
-static int open_stream(struct writer *writer, const char *file, struct sm_errbuf *error)
+static int open_stream(struct writer *writer, const char *file, bool anew, struct sm_errbuf *error)
 {
     struct stat status;
+    if (!anew && (strcmp(file, "-") == 0 || (stat(file, &status) == 0 && !S_ISREG(status.st_mode))))
+        return sm_port_fail(error, SM_E_INVALID, "%s: only a file can be gone on with", file);
     if (strcmp(file, "-") == 0) {
         writer->stream = stdout;
         return 0;
@@ -163,15 +165,45 @@ static int open_stream(struct writer *writer, const char *file, struct sm_errbuf
             writer->partial = NULL;
             return sm_port_fail(error, SM_E_NO_MEMORY, "%s: out of memory", file);
         }
-        writer->stream = fopen(writer->partial, "we");
+        writer->stream = fopen(writer->partial, anew ? "we" : "r+e");
     }
     if (writer->stream == NULL)
         return sm_port_fail(error, sm_port_errno_code(errno), "%s: cannot create: %s", file, strerror(errno));
     return 0;
 }
 
-int sm_port_create_capture(struct sm_port **port, const char *file, const struct sm_port *model,
-                           struct sm_errbuf *error)
+/* Count whole records, and cut off what is behind them. */
+static int find_end(struct writer *writer, const uint8_t header[HEADER_SIZE], struct sm_errbuf *error)
+{
+    uint8_t there[HEADER_SIZE];
+    struct record_header record;
+    struct stat status;
+    off_t at = HEADER_SIZE;
+
+    if (fstat(fileno(writer->stream), &status) != 0)
+        return write_failed(writer, error);
+    if (fread(there, sizeof there, 1, writer->stream) != 1) {
+        at = 0; /* not even that had got into the file */
+    } else if (memcmp(there, header, sizeof there) != 0) {
+        return sm_port_fail(error, SM_E_INVALID, "%s: cannot be gone on with: not the header that we began it with",
+                            writer->partial);
+    }
+    while (at > 0 && fread(&record, sizeof record, 1, writer->stream) == 1) {
+        off_t next = at + (off_t)sizeof record + record.caplen;
+        if (next > status.st_size || fseeko(writer->stream, next, SEEK_SET) != 0)
+            break;
+        at = next;
+        writer->port.counters.tx_packets++;
+        writer->port.counters.tx_bytes += record.caplen;
+    }
+    if (fseeko(writer->stream, at, SEEK_SET) != 0 || ftruncate(fileno(writer->stream), at) != 0 ||
+        (at == 0 && fwrite(header, HEADER_SIZE, 1, writer->stream) != 1))
+        return write_failed(writer, error);
+    return 0;
+}
+
+static int open_writer(struct sm_port **port, const char *file, const struct sm_port *model, bool anew,
+                       struct sm_errbuf *error)
 {
     uint8_t header[HEADER_SIZE];
     *port = NULL;
@@ -187,7 +219,7 @@ int sm_port_create_capture(struct sm_port **port, const char *file, const struct
     if (writer->name == NULL || writer->buffer == NULL)
         failed = sm_port_fail(error, SM_E_NO_MEMORY, "%s: out of memory", file);
     if (!failed)
-        failed = open_stream(writer, file, error);
+        failed = open_stream(writer, file, anew, error);
     if (failed) {
         writer_free(writer);
         return failed;
@@ -201,11 +233,27 @@ int sm_port_create_capture(struct sm_port **port, const char *file, const struct
         .snaplen = model->snaplen,
         .nanoseconds = model->nanoseconds,
     };
-    if (fwrite(header, sizeof header, 1, writer->stream) != 1) {
+    if (!anew)
+        failed = find_end(writer, header, error);
+    else if (fwrite(header, sizeof header, 1, writer->stream) != 1)
         failed = write_failed(writer, &writer->port.error);
-        writer_close(&writer->port, false, error);
+    if (failed) {
+        struct sm_errbuf ignored;
+        writer_close(&writer->port, false, anew ? error : &ignored);
         return failed;
     }
     *port = &writer->port;
     return 0;
+}
+
+int sm_port_create_capture(struct sm_port **port, const char *file, const struct sm_port *model,
+                           struct sm_errbuf *error)
+{
+    return open_writer(port, file, model, true, error);
+}
+
+int sm_port_continue_capture(struct sm_port **port, const char *file, const struct sm_port *model,
+                             struct sm_errbuf *error)
+{
+    return open_writer(port, file, model, false, error);
 }

@@ -5,6 +5,7 @@
 #include "replica/attach.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@ struct attachment {
     int wake_fd;   /* the switch writes it when we sleep */
     int switch_fd; /* we write it when the switch sleeps */
     int epoll;     /* both of the above that can wake us */
+    int arena_fd;  /* its lock says that we are there */
 };
 
 static int fail(struct sm_errbuf *error, int result, const char *what, const char *why)
@@ -98,7 +100,7 @@ int attach_open(struct sm_replica *replica, const char *path, const char *middle
 
     if (!attachment)
         return fail(error, SM_E_NO_MEMORY, "attach", sm_strerror(SM_E_NO_MEMORY));
-    *attachment = (struct attachment){.socket = -1, .wake_fd = -1, .switch_fd = -1, .epoll = -1};
+    *attachment = (struct attachment){.socket = -1, .wake_fd = -1, .switch_fd = -1, .epoll = -1, .arena_fd = -1};
     replica->attachment = attachment;
     hello.replica = name && name[0] == 'r' ? (uint32_t)strtoul(name + 1, NULL, 10) : 0;
     snprintf(hello.middlebox, sizeof hello.middlebox, "%s", middlebox);
@@ -113,12 +115,18 @@ int attach_open(struct sm_replica *replica, const char *path, const char *middle
         return result;
     attachment->wake_fd = fds[1];
     attachment->switch_fd = fds[2];
+    attachment->arena_fd = fds[0];
     struct arena *arena;
+    struct flock here = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = welcome.slot, .l_len = 1};
+    if (fcntl(fds[0], F_SETLK, &here) != 0)
+        return fail(error, SM_E_IO, "attach: the arena cannot be locked", strerror(errno));
     result = arena_map(&arena, fds[0], welcome.base, welcome.bytes, error);
-    close(fds[0]);
     if (result)
         return result;
     replica->arena = arena;
+    /* After the lock: whoever takes the arena over counts first, then looks for locks. */
+    if (atomic_load_explicit(&arena->generation, memory_order_seq_cst) != welcome.generation)
+        return fail(error, SM_E_STATE, "attach", "the switch is gone");
     if (watch(attachment) != 0)
         return fail(error, SM_E_IO, "attach", strerror(errno));
     result = replica_bind(replica, arena, welcome.slot);
@@ -196,7 +204,8 @@ int attach_sleep_fd(struct sm_replica *replica)
 void attach_close(struct sm_replica *replica)
 {
     struct attachment *attachment = replica->attachment;
-    const int fds[] = {attachment->epoll, attachment->switch_fd, attachment->wake_fd, attachment->socket};
+    const int fds[] = {attachment->epoll, attachment->switch_fd, attachment->wake_fd, attachment->socket,
+                       attachment->arena_fd};
 
     replica_unbind(replica);
     if (replica->arena)

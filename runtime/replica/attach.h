@@ -11,13 +11,16 @@
  *     replica -> switch   struct registration (arena/arena.h)
  *     switch -> replica   struct attach_reply
  *
+ * Before a replica touches the arena it locks the slot's byte of its descriptor (fcntl), until the process ends: so the
+ * kernel knows, whoever the parents are, whether a replica is still there when a switch takes the arena over.
+ *
  * After that nothing is said; either side sees the other's end by the socket closing.
  */
 
 #include <stdint.h>
 
 #define ATTACH_MAGIC 0x68637461u
-#define ATTACH_VERSION 1u
+#define ATTACH_VERSION 2u
 #define ATTACH_FDS 3u
 #define ATTACH_SOCKET_BYTES (1 << 20) /* send buffer: a registration is one message */
 
@@ -32,6 +35,7 @@ struct attach_welcome {
     int32_t result; /* 0 or an SM_E_*: then error says why, and no descriptors come */
     uint32_t version;
     uint32_t slot;
+    uint32_t generation;  /* of the arena: another one means that another switch has taken it over */
     uint64_t base, bytes; /* where to map the arena */
     char error[224];
 };

@@ -189,6 +189,7 @@ static void on_hello(struct attach_client *client, const struct attach_hello *he
     welcome.slot = (uint32_t)job.slot;
     welcome.base = (uint64_t)(uintptr_t)control->arena;
     welcome.bytes = control->arena->bytes;
+    welcome.generation = atomic_load_explicit(&control->arena->generation, memory_order_relaxed);
     const int fds[ATTACH_FDS] = {control->arena_fd, client->wake_fd, control->worker.wake_fd};
     if (send_welcome(client, &welcome, fds) != 0)
         refuse(client, "it went away");

@@ -19,8 +19,7 @@
 /* To whoever comes next: only replicas can carry it out. */
 static void queue_note(void *arg, const struct journal_note *note)
 {
-    struct sm_switch *sw = arg;
-    struct note_queue *queue = &sw->arena->notes;
+    struct note_queue *queue = &((struct arena *)arg)->notes;
     uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
 
     if (tail - atomic_load_explicit(&queue->head, memory_order_acquire) >= ARENA_NOTES) {
@@ -31,20 +30,17 @@ static void queue_note(void *arg, const struct journal_note *note)
     atomic_store_explicit(&queue->tail, tail + 1, memory_order_release);
 }
 
-/* Undo what was begun, and give back what was held. */
-static void put_right(struct sm_switch *sw, unsigned slot)
+/* Undo what was begun, and give back what was held; may be done once more. SM_E_DAMAGED: the journal is destroyed. */
+int switch_put_right(struct arena *arena, unsigned slot)
 {
-    struct arena *arena = sw->arena;
-    struct channel *channel = sw->slots[slot].channel;
+    struct channel *channel = arena_channel(arena, 0, slot);
     uint64_t commit = atomic_load_explicit(&channel->commit, memory_order_acquire);
     const struct coherent_writer writer = arena_writer(arena, slot);
     const struct registration *registered = &arena->registration;
 
     coherent_settle(&writer, registered->shared, registered->shared_count);
-    if (journal_recover(arena->state, channel_journal(channel), CHANNEL_JOURNAL_BYTES, commit, arena,
-                        (const uint8_t *)arena + arena->bytes, queue_note, sw) < 0)
-        switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone",
-                    sw->slots[slot].name);
+    int result = journal_recover(arena->state, channel_journal(channel), CHANNEL_JOURNAL_BYTES, commit, arena,
+                                 (const uint8_t *)arena + arena->bytes, queue_note, arena);
     coherent_settled(&writer, registered->shared, registered->shared_count);
     for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
         if (state_lock_holder(arena->state, stripe) == (int)slot)
@@ -58,6 +54,7 @@ static void put_right(struct sm_switch *sw, unsigned slot)
         if (atomic_load_explicit(&arena->writer[shard], memory_order_relaxed) == slot + 1)
             atomic_store_explicit(&arena->writer[shard], 0, memory_order_relaxed);
     state_actor_abandon(arena->state, slot);
+    return result < 0 ? result : 0;
 }
 
 static unsigned survivors_of(const struct sm_switch *sw, unsigned *survivors)
@@ -224,7 +221,8 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
     if (!had_state)
         return;
-    put_right(sw, slot);
+    if (switch_put_right(sw->arena, slot) != 0)
+        switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone", s->name);
     if (s->distrusted && sw->bindings)
         switch_bind_learn(sw); /* what it committed last was not taken back */
     switch_lanes_forsaken(sw, slot);

@@ -14,29 +14,63 @@
 #include "conf/rundir.h"
 #include "conf/service.h"
 #include "switch/control.h"
+#include "switch/keeper.h"
 
 static const char usage[] = "usage: sm-switch [--seed N] SERVICE.yaml\n"
                             "Run the switch of a service: steer packets to replicas, move shards between them.\n"
                             "  --seed N   fix the secret that keys the hash, for tests\n"
                             "  --help, --version\n";
 
-static int open_ports(const struct service *service, struct switch_options *options, struct sm_errbuf *error)
-{
-    const struct service_in *in = &service->in;
-    int result;
+/* What a switch before us has left: where the input is, and whether anything has been written. */
+struct inheritance {
+    uint64_t position; /* packets read */
+    bool resumed;      /* the output is to be gone on with */
+};
 
+/* Packets that a generator is to make; 0: no end. Without a rate it makes them all again, to be skipped. */
+static uint64_t packets_left(const struct service_in *in, const struct inheritance *left)
+{
+    uint64_t count = in->generator.count;
+
+    if (count == 0 || in->generator.rate == 0)
+        return count;
+    return count > left->position ? count - left->position : 1;
+}
+
+static uint64_t to_skip(const struct service_in *in, const struct inheritance *left)
+{
+    if (in->kind == SERVICE_PORT_INTERFACE)
+        return 0;
+    if (in->kind != SERVICE_PORT_GENERATOR || in->generator.rate == 0)
+        return left->position;
+    return in->generator.count > 0 && left->position >= in->generator.count ? 1 : 0;
+}
+
+static int open_in(const struct service_in *in, bool both, const struct inheritance *left, struct sm_port **port,
+                   struct sm_errbuf *error)
+{
     switch (in->kind) {
     case SERVICE_PORT_INTERFACE:
-        result = sm_port_open_interface(&options->in, in->name, service->out.kind == SERVICE_PORT_INTERFACE, error);
-        break;
+        return sm_port_open_interface(port, in->name, both, error);
     case SERVICE_PORT_GENERATOR:
-        result = sm_port_open_generator(&options->in, in->generator.flows, in->generator.size, in->generator.count,
-                                        in->generator.rate);
-        break;
+        return sm_port_open_generator(port, in->generator.flows, in->generator.size, packets_left(in, left),
+                                      in->generator.rate);
     default:
-        result = sm_port_open_capture(&options->in, in->name, error);
-        break;
+        if (left->resumed && strcmp(in->name, "-") == 0) {
+            snprintf(error->text, sizeof error->text,
+                     "standard input cannot be gone on with behind packet %llu: the switch that read it has died",
+                     (unsigned long long)left->position);
+            return SM_E_INVALID;
+        }
+        return sm_port_open_capture(port, in->name, error);
     }
+}
+
+static int open_ports(const struct service *service, const struct inheritance *left, struct switch_options *options,
+                      struct sm_errbuf *error)
+{
+    int result = open_in(&service->in, service->out.kind == SERVICE_PORT_INTERFACE, left, &options->in, error);
+
     if (result)
         return result;
     switch (service->out.kind) {
@@ -47,7 +81,8 @@ static int open_ports(const struct service *service, struct switch_options *opti
         result = sm_port_open_null(&options->out, options->in);
         break;
     case SERVICE_PORT_CAPTURE:
-        result = sm_port_create_capture(&options->out, service->out.name, options->in, error);
+        result = (left->resumed ? sm_port_continue_capture : sm_port_create_capture)(&options->out, service->out.name,
+                                                                                     options->in, error);
         break;
     default:
         break;
@@ -57,6 +92,36 @@ static int open_ports(const struct service *service, struct switch_options *opti
                  options->out->name);
         result = SM_E_INVALID;
     }
+    return result;
+}
+
+/* Take what was left, once nobody uses it any more. */
+static int inherit(int fd, struct inheritance *left, struct sm_errbuf *error)
+{
+    struct arena *arena;
+    int result = arena_peek(&arena, fd, error);
+
+    if (result)
+        return result;
+    atomic_fetch_add_explicit(&arena->generation, 1, memory_order_seq_cst);
+    result = keeper_await_replicas(fd, error);
+    uint64_t state = atomic_load(&arena->ledger.state);
+    *left = (struct inheritance){.position = atomic_load(&arena->ledger.position), .resumed = state != SWITCH_WAITING};
+    if (result == 0 && state == SWITCH_FINISHED) {
+        snprintf(error->text, sizeof error->text, "the service had ended when its switch died");
+        result = SM_E_STATE;
+    }
+    arena_unmap(arena);
+    return result;
+}
+
+static int make_arena(struct control *control, const struct arena_options *options, struct sm_errbuf *error)
+{
+    if (control->arena_fd >= 0)
+        return arena_take_over(&control->arena, control->arena_fd, options, error);
+    int result = arena_create(&control->arena, &control->arena_fd, options, error);
+    if (result == 0 && keeper_store(control->arena_fd, error) != 0)
+        fprintf(stderr, "sm-switch: %s\n", error->text); /* the service runs as well without */
     return result;
 }
 
@@ -74,8 +139,12 @@ static int build(struct control *control, const struct service *service, uint64_
         .notify = worker_notify,
         .notify_arg = &control->worker,
     };
-    int result = open_ports(service, &options, error);
+    struct inheritance left = {0};
+    bool taken = control->arena_fd >= 0;
+    int result = taken ? inherit(control->arena_fd, &left, error) : 0;
 
+    if (result == 0)
+        result = open_ports(service, &left, &options, error);
     if (result == 0) {
         struct arena_options arena = {
             .service = service->name,
@@ -86,13 +155,19 @@ static int build(struct control *control, const struct service *service, uint64_
             .flows = service->limits.flows,
             .bindings = service->limits.bindings,
         };
-        result = arena_create(&control->arena, &control->arena_fd, &arena, error);
+        result = make_arena(control, &arena, error);
     }
     if (result == 0) {
         options.arena = control->arena;
         result = switch_create(&control->worker.sw, &options, error);
-        if (result == 0)
-            return 0;
+    }
+    if (result == 0) {
+        const struct switch_left ports = {
+            .skip = to_skip(&service->in, &left),
+            .counted = service->out.kind == SERVICE_PORT_CAPTURE,
+            .written = options.out ? options.out->counters.tx_packets : 0,
+        };
+        return taken ? switch_resume(control->worker.sw, &ports, error) : 0;
     }
     struct sm_errbuf ignored;
     if (options.out)
@@ -113,7 +188,7 @@ static int run(const char *file, uint64_t seed)
         fprintf(stderr, "sm-switch: %s\n", error.text);
         return 2;
     }
-    control = (struct control){.loop = uv_default_loop(), .dir = &dir, .listen_fd = -1};
+    control = (struct control){.loop = uv_default_loop(), .dir = &dir, .listen_fd = -1, .arena_fd = keeper_take()};
     snprintf(control.poison_file, sizeof control.poison_file, "%s.poison.pcap", service.name);
     control.mode = service.mode == SERVICE_TAP ? "tap" : "inline";
     control.worker.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

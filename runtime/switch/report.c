@@ -174,6 +174,7 @@ static json_t *deaths(const struct sm_switch *sw)
     json_t *object = json_object();
 
     json_object_set_new(object, "replicas", integer(sw->deaths));
+    json_object_set_new(object, "switch", integer(sw->switch_deaths));
     json_object_set_new(object, "condemned", integer(sw->condemned));
     json_object_set_new(object, "taken_over_packets", integer(sw->taken_over));
     json_object_set_new(object, "given_back", integer(atomic_load(&sw->arena->notes.tail)));

@@ -309,6 +309,8 @@ unsigned switch_input(struct sm_switch *sw)
             sw->first_time = time; /* the clock may go on from a checkpoint's */
         sw->clock = time;
         sw->has_pending = false;
+        if (done == 0)
+            switch_ledger_ahead(sw);
         done++;
         fetch_buffer(sw, BUFFERS_AHEAD);
         if (buffer != POOL_NONE && admit(sw, &sw->pending, buffer, port))

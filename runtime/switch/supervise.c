@@ -104,8 +104,9 @@ void switch_keep_poison(struct sm_switch *sw, uint32_t buffer)
 
     if (!sw->options.poison_file || !sw->ports[0] || sw->poison_error.text[0])
         return;
-    if (!sw->poison &&
-        sm_port_create_capture(&sw->poison, sw->options.poison_file, sw->ports[0], &sw->poison_error) != 0) {
+    bool anew = sw->dropped[DROP_POISON] == 0; /* else a switch before this one had begun it */
+    if (!sw->poison && (anew ? sm_port_create_capture : sm_port_continue_capture)(
+                           &sw->poison, sw->options.poison_file, sw->ports[0], &sw->poison_error) != 0) {
         sw->poison = NULL;
         return;
     }

@@ -183,18 +183,23 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
     return SM_E_LIMIT;
 }
 
+/* What the first replica registered holds for all; from here on the arena's copy may be scribbled on. */
+void switch_learn(struct sm_switch *sw)
+{
+    if (sw->registered)
+        return;
+    sw->registered = true;
+    sw->sends = sw->arena->registration.sends;
+    sw->reason_count = sw->arena->registration.reason_count;
+    sw->steering = sw->arena->steering;
+    switch_bind_open(sw);
+}
+
 void switch_slot_ready(struct sm_switch *sw, unsigned slot)
 {
     sw->slots[slot].state = SLOT_READY;
     sw->slots[slot].moved = sw->now; /* from here on it has its time to answer */
-    /* What the first replica registered holds for all; from here on the arena's copy may be scribbled on. */
-    if (!sw->registered) {
-        sw->registered = true;
-        sw->sends = sw->arena->registration.sends;
-        sw->reason_count = sw->arena->registration.reason_count;
-        sw->steering = sw->arena->steering;
-        switch_bind_open(sw);
-    }
+    switch_learn(sw);
     atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
     switch_adopt_orphans(sw, slot);
 }
@@ -359,7 +364,7 @@ static void keep_time(struct sm_switch *sw, unsigned done)
     if (sw->state == SWITCH_RUNNING && sw->clock - sw->last_tick >= SWITCH_TICK_NS)
         send_ticks(sw);
     if (!sw->input_ended || sw->state != SWITCH_RUNNING || sw->in_flight > 0 || sw->operation.active ||
-        switch_lanes_busy(sw) || sw->snapshot.active || anybody_ticking(sw))
+        switch_lanes_busy(sw) || sw->snapshot.active || anybody_ticking(sw) || sw->orphans > 0)
         return;
     if (!sw->final_tick) {
         sw->final_tick = true;
@@ -398,6 +403,7 @@ unsigned switch_poll(struct sm_switch *sw)
     done += switch_input(sw);
     note_in_flight(sw);
     keep_time(sw, done);
+    switch_ledger(sw);
     publish(sw);
     if (sw->ports[1] && done == 0 && sw->ports[1]->ops->flush(sw->ports[1]) != 0)
         switch_fail(sw, "%s", sw->ports[1]->error.text);

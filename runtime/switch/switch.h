@@ -39,13 +39,14 @@
 
 /* The switch's own reasons for dropping; those that a middlebox registers follow them. */
 #define SWITCH_DROPS(X)                                                                                                \
-    X(POOL, "pool")             /* interface: no packet buffer was free */                                             \
-    X(HOLD, "hold")             /* interface: the hold was full and its move could not be abandoned any more */        \
-    X(OVERSIZE, "oversize")     /* longer than the largest buffer */                                                   \
-    X(NO_REPLICA, "no_replica") /* its shard has no owner */                                                           \
-    X(POISON, "poison")         /* SWITCH_POISON_DEATHS replicas in a row died while they processed it */              \
-    X(REFUSED, "refused")       /* the interface would not send it, for its length for example */                      \
-    X(UNKNOWN, "unknown")       /* the middlebox gave a reason that it had not registered */
+    X(POOL, "pool")               /* interface: no packet buffer was free */                                           \
+    X(HOLD, "hold")               /* interface: the hold was full and its move could not be abandoned any more */      \
+    X(OVERSIZE, "oversize")       /* longer than the largest buffer */                                                 \
+    X(NO_REPLICA, "no_replica")   /* its shard has no owner */                                                         \
+    X(POISON, "poison")           /* SWITCH_POISON_DEATHS replicas in a row died while they processed it */            \
+    X(REFUSED, "refused")         /* the interface would not send it, for its length for example */                    \
+    X(UNKNOWN, "unknown")         /* the middlebox gave a reason that it had not registered */                         \
+    X(SWITCH_DIED, "switch_died") /* they were in the hands of a switch that died: so many at most */
 
 enum switch_drop {
 #define SWITCH_DROP_ENUM(id, name) DROP_##id,
@@ -306,6 +307,7 @@ struct sm_switch {
     struct audit audit;
     uint64_t finished_wall;
     uint64_t owner_violations; /* of replicas whose slots are used again */
+    uint64_t switch_deaths;    /* of switches before this one */
     struct switch_query query;
     struct switch_snapshot snapshot;
     struct switch_restore restore;
@@ -313,11 +315,24 @@ struct sm_switch {
     char error[256]; /* why the run cannot end well; empty: it can */
 };
 
+/* What the ports of a switch say of the one before it. */
+struct switch_left {
+    uint64_t skip; /* packets of the input that were read: to be read again, and thrown away */
+    bool counted;  /* the output tells how many packets it has got: */
+    uint64_t written;
+};
+
 int switch_create(struct sm_switch **sw, const struct switch_options *options, struct sm_errbuf *error);
 
 /* Close the ports (whole: rename outputs to their names) and free. 0 or SM_E_IO. The arena stays the caller's. */
 int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error);
 int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error);
+
+/*
+ * Go on where the switch before this one was, which has died: right after switch_create(), with the arena that it has
+ * left. Its replicas must have gone. SM_E_DAMAGED: *error says what of the arena is; SM_E_NO_MEMORY.
+ */
+int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct sm_errbuf *error);
 
 /* Slots. take: reset the channel of a free slot for a new replica, returns its number or SM_E_LIMIT. ready: it has
  * registered. died: the kernel has reported its exit; what it had is undone or taken over. retire: tell it to end;
@@ -400,8 +415,12 @@ void switch_lane_discard(struct sm_switch *sw, unsigned lane);
 bool switch_lane_answered(struct sm_switch *sw, unsigned slot, const struct out_entry *entry);
 void switch_lanes_forsaken(struct sm_switch *sw, unsigned slot); /* its replica is dead */
 void switch_lanes_poll(struct sm_switch *sw);
-bool switch_lanes_busy(const struct sm_switch *sw);             /* and somebody is there to go on */
-void switch_adopt_orphans(struct sm_switch *sw, unsigned slot); /* death.c */
+bool switch_lanes_busy(const struct sm_switch *sw);       /* and somebody is there to go on */
+void switch_learn(struct sm_switch *sw);                  /* what was registered */
+int switch_put_right(struct arena *arena, unsigned slot); /* death.c */
+void switch_ledger(struct sm_switch *sw);                 /* resume.c */
+void switch_ledger_ahead(struct sm_switch *sw);
+void switch_adopt_orphans(struct sm_switch *sw, unsigned slot);                           /* death.c */
 void switch_condemn(struct sm_switch *sw, unsigned slot, bool distrust, const char *why); /* supervise.c */
 void switch_watch(struct sm_switch *sw);
 bool switch_awaits(const struct sm_switch *sw);

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""The orchestrator killed by SIGKILL, again and again: by events, and from outside at any instant, in the midst of
-splits and merges, while replicas die too. The service goes on by itself, and what leaves is what an unkilled, unsplit
-instance would have sent.
+"""The orchestrator and the switch killed by SIGKILL, again and again: by events, and from outside at any instant, in the
+midst of splits and merges, while replicas die too. The service goes on by itself. Where the orchestrator died, what
+leaves is what an unkilled, unsplit instance would have sent; where the switch died, that but for packets that the
+report counts as lost: none twice, in order, and the state intact.
 
 SM_SEED fixes the random numbers (not the kernel's timing); SM_FULL=1 kills more.
 """
@@ -123,7 +124,7 @@ def from_outside(build, rng, count):
         asked.wait(30)
         if number == 0:
             seen = service.smctl("status")
-            expect(seen.returncode in (0, 3, 4), f"status meanwhile: {seen.returncode} {seen.stderr.strip()}")
+            expect(seen.returncode in (0, 1, 3, 4), f"status meanwhile: {seen.returncode} {seen.stderr.strip()}")
 
         def scaled(wanted=wanted):
             return service.smctl("scale", wanted, timeout=60).returncode == 0
@@ -141,6 +142,174 @@ def from_outside(build, rng, count):
            service.log()[-2000:])
 
 
+# ---- the switch ----
+
+OPEN_POLICY = "limits: [{name: open, per: flow, rate: 10Gbit, burst: 1GiB}]\n"
+GENERATED = """service: restart
+middlebox: {{exec: {counter}}}
+replicas: {{start: 2, min: 1, max: 4}}
+ports:
+  in: {{generator: {{flows: 200, size: 64, rate: {rate}}}}}
+  out: {{discard: true}}
+"""
+LIVE = """service: restart
+middlebox: {exec: sm-ratelimiter, args: [--policy, policy.yaml]}
+replicas: {start: 2, min: 1, max: 4}
+ports:
+  in: {interface: left}
+  out: {interface: right}
+limits: {flows: 64k, memory: 64MiB}
+"""
+
+
+def records(file):
+    """The records of a capture, whole."""
+    with open(file, "rb") as capture:
+        data = capture.read()
+    at, found = 24, []
+    while at + 16 <= len(data):
+        end = at + 16 + int.from_bytes(data[at + 8:at + 12], "little")
+        found.append(data[at:end])
+        at = end
+    return found
+
+
+def expect_subsequence(out, whole):
+    """Every packet of `out` is one of `whole`, in order, and none is there twice."""
+    at, misplaced = 0, 0
+    for record in out:
+        try:
+            at = whole.index(record, at) + 1
+        except ValueError:
+            misplaced += 1
+    expect(misplaced == 0, f"{len(out)} of {len(whole)} packets left, in order and none twice", misplaced)
+
+
+def expect_lost_is_counted(service, report):
+    """What is not in the output the report gives as lost with the switch, and nothing else is."""
+    if not report:
+        return
+    live.expect_report(report, moves=False)
+    out, whole = records(service.path("out.pcap")), records(SAMPLE)
+    expect_subsequence(out, whole)
+    lost = report["packets"]["dropped"]
+    expect(report["packets"]["in"] == len(whole) and report["packets"]["out"] == len(out) and
+           set(lost) <= {"switch_died"}, f"the report: {report['packets']}", report["deaths"])
+
+
+def switch_by_events(build, rng):
+    print("-- the switch, by events, between scalings and other deaths")
+    service = service_of(build, 3000)
+    service.write("policy.yaml", OPEN_POLICY)
+    lines = []
+    for at in sorted(rng.sample(range(10, PACKETS - 100), 14)):
+        verb = rng.choice(["kill switch", "kill switch", f"scale {rng.randint(1, 5)}", "kill any", "kill orchestrator"])
+        lines.append(f"packet={at} {verb}")
+    lines.append(f"packet={PACKETS - 50} kill switch")
+    service.write("events", "\n".join(lines) + "\n")
+    service.start("service.yaml", "--events", "events", "--report", "report.json")
+    report = report_of(service)
+    expect_lost_is_counted(service, report)
+    if report:
+        wanted = sum("switch" in line for line in lines)
+        expect(report["deaths"]["switch"] == wanted, f"{wanted} deaths of the switch", report["deaths"])
+        expect(all(event["result"] == "done" for event in report["events"]), "all events done", report["events"])
+
+
+def switch_from_outside(build, rng, count):
+    print("-- the switch, at random instants of a run over a capture")
+    service = service_of(build, 400)
+    service.write("policy.yaml", OPEN_POLICY)
+    service.start("service.yaml", "--report", "report.json")
+    if not expect(service.wait_running(60), "the service runs", service.log()):
+        return
+    killed = 0
+    for _ in range(count):
+        time.sleep(rng.random() * 0.6)
+        killed += kill("sm-switch", rng)
+        if rng.random() < 0.3:
+            kill("sm-orchestrator", rng)
+        if rng.random() < 0.3:
+            kill("sm-ratelimiter", rng)
+    report = report_of(service)
+    expect_lost_is_counted(service, report)
+    if report:
+        # One that dies before it has gone on has not counted itself.
+        expect(0 < report["deaths"]["switch"] <= killed, f"{report['deaths']['switch']} of {killed} deaths of the switch")
+
+
+def counts_of(service):
+    """Packets by flow, as the middlebox has counted them; None while nobody answers."""
+    done = service.smctl("flows", "--json", "--limit", 1000)
+    try:
+        return {json.dumps(flow["key"], sort_keys=True): flow["state"]["packets"]["value"]
+                for flow in json.loads(done.stdout)["flows"]}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def state_survives(build, rng, count, rate):
+    print("-- the switch, under a load of many flows: what was counted of each stays")
+    service = lab.Service(build)
+    counter = os.path.join(build, "middleboxes/counter/counter")
+    service.write("service.yaml", GENERATED.format(counter=counter, rate=rate))
+    service.start("service.yaml", "--report", "report.json")
+    if not expect(service.wait_running(60), "the service runs", service.log()):
+        return
+    time.sleep(0.3)
+    for _ in range(count):
+        before = lab.wait_until(lambda: counts_of(service), 10)
+        kill("sm-switch", rng)
+        after = lab.wait_until(lambda: counts_of(service), 10)
+        if not expect(before and after and len(before) == 200, "200 flows are counted", before and len(before)):
+            break
+        back = [key for key in before if after.get(key, 0) < before[key]]
+        expect(not back, f"no count went back ({sum(before.values())} packets, then {sum(after.values())})", back[:3])
+
+        def goes_on(then=sum(after.values())):
+            counts = counts_of(service)
+            return counts and sum(counts.values()) > then + 1000
+        expect(lab.wait_until(goes_on, 10), "packets are counted again", service.log()[-2000:])
+    counted = sum((counts_of(service) or {}).values())
+    code = service.stop(30)
+    expect(code == 0, f"SIGTERM ends it with status {code}", service.log()[-2000:])
+    with open(service.path("report.json"), encoding="utf-8") as file:
+        report = json.load(file)
+    live.expect_report(report, moves=False)
+    expect(counted <= report["packets"]["in"], f"{counted} counted of {report['packets']}")
+    expect(report["deaths"]["switch"] == count, f"{count} deaths of the switch", report["deaths"])
+
+
+def under_traffic(build, rng, count):
+    print("-- live: switch, orchestrator and replicas at random instants")
+    path = lab.Path()
+    service = lab.Service(build, path.middle)
+    service.write("policy.yaml", OPEN_POLICY)
+    service.write("service.yaml", LIVE)
+    service.start("service.yaml", "--report", "report.json")
+    if not expect(service.wait_running(60), "the service runs", service.log()):
+        return
+    probe = lab.Probe(path.client, path.server, path.SERVER, flows=32, rate=500)
+    time.sleep(0.5)
+    for _ in range(count):
+        kill(rng.choice(["sm-switch", "sm-switch", "sm-orchestrator", "sm-ratelimiter"]), rng)
+        time.sleep(rng.random())
+        seen = probe.counts()["received"]
+        expect(lab.wait_until(lambda then=seen: probe.counts()["received"] > then, 10), "packets flow",
+               service.log()[-2000:])
+    time.sleep(0.5)
+    seen = probe.stop()
+    code = service.stop(30)
+    expect(code == 0, f"SIGTERM ends it with status {code}", service.log()[-2000:])
+    live.expect_no_sanitizer(service.log())
+    with open(service.path("report.json"), encoding="utf-8") as file:
+        report = json.load(file)
+    live.expect_report(report, moves=False)
+    # What comes while there is no switch has never entered, and nobody counts it.
+    expect(seen["reordered"] == 0 and seen["duplicates"] == 0, f"none twice, none out of order: {seen}", seen)
+    print(f"     {report['packets']}, deaths {report['deaths']}")
+
+
 def main():
     given = live.arguments(__doc__)
     print(f"seed {SEED}: SM_SEED={SEED} to repeat")
@@ -149,6 +318,10 @@ def main():
     for _ in range(4 if FULL else 1):
         by_events(given.build, rng)
         from_outside(given.build, rng, 20 if FULL else 4)
+        switch_by_events(given.build, rng)
+        switch_from_outside(given.build, rng, 20 if FULL else 6)
+        state_survives(given.build, rng, 20 if FULL else 3, "2kpps" if given.slow else "50kpps")
+        under_traffic(given.build, rng, 30 if FULL else 6)
     live.expect_alone()
     live.finish()
 

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * The switch before us has died (promise P6): its arena is here, its memory is gone.
+ *
+ * Overview.  Its replicas have gone too; the kernel has said so (keeper.c). What they had begun is undone by their
+ * journals, locks are broken, copies half made are cleared, all buffers are free. Then the state must be consistent, or
+ * it is refused. Flows, timers, shared objects, bound keys and the secret are as they were. All shards are orphaned:
+ * whichever replica comes first takes them over, and the orchestrator spreads them.
+ *
+ * What was in the old switch's hands is lost: packets in rings, holds, the window, and what was written but had not got
+ * into the file. It is the difference between what entered and what came out, dropped as `switch_died`: that many at
+ * most. Nothing is read twice, so nothing is sent twice.
+ *
+ * Limits.  Fragments whose first was seen by the old switch take protocol and addresses. Quantiles of pauses, parser
+ * counters and the audit begin anew.
+ */
+
+#include <stdio.h>
+
+#include "switch/bind.h"
+#include "switch/switch.h"
+
+#define HOST_SLOT ARENA_SLOTS
+#define CLEAR_AT_A_TIME 4096u
+
+static void store(_Atomic uint64_t *word, uint64_t value)
+{
+    atomic_store_explicit(word, value, memory_order_release);
+}
+
+static uint64_t load(const _Atomic uint64_t *word)
+{
+    return atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)word, memory_order_acquire);
+}
+
+void switch_ledger_ahead(struct sm_switch *sw)
+{
+    store(&sw->arena->ledger.position, sw->entered + CHANNEL_BURST);
+}
+
+void switch_ledger(struct sm_switch *sw)
+{
+    struct ledger *ledger = &sw->arena->ledger;
+
+#define LEDGER_STORE(name) store(&ledger->name, sw->name);
+    LEDGER_WORDS(LEDGER_STORE)
+#undef LEDGER_STORE
+    for (unsigned i = 0; i < SWITCH_DROP_COUNT + sw->reason_count; i++)
+        store(&ledger->dropped[i], sw->dropped[i]);
+    store(&ledger->position, sw->entered);
+}
+
+static void read_ledger(struct sm_switch *sw)
+{
+    const struct ledger *ledger = &sw->arena->ledger;
+
+#define LEDGER_LOAD(name) sw->name = load(&ledger->name);
+    LEDGER_WORDS(LEDGER_LOAD)
+#undef LEDGER_LOAD
+    for (unsigned i = 0; i < SWITCH_DROP_COUNT + sw->reason_count; i++)
+        sw->dropped[i] = load(&ledger->dropped[i]);
+}
+
+/* Whatever replicas had under way. */
+static int put_replicas_right(struct sm_switch *sw, struct sm_errbuf *error)
+{
+    struct arena *arena = sw->arena;
+    uint64_t violations = 0;
+
+    for (unsigned slot = 0; slot < ARENA_SLOTS; slot++) {
+        struct channel *channel = arena_channel(arena, 0, slot);
+        if (channel->journal_offset == 0)
+            continue; /* nobody ever had it */
+        if (channel->journal_offset > arena->channel_bytes - CHANNEL_JOURNAL_BYTES ||
+            switch_put_right(arena, slot) < 0) {
+            snprintf(error->text, sizeof error->text, "the arena of service %.63s is damaged: the journal of slot %u",
+                     arena->service, slot);
+            return SM_E_DAMAGED;
+        }
+        violations += load(&channel->counters.owner_violations);
+        store(&channel->counters.owner_violations, 0);
+    }
+    store(&arena->ledger.owner_violations, load(&arena->ledger.owner_violations) + violations);
+    return 0;
+}
+
+/* Whatever the old switch had under way. */
+static int put_host_right(struct sm_switch *sw)
+{
+    struct arena *arena = sw->arena;
+    struct state_actor *actor;
+
+    for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
+        if (state_lock_holder(arena->state, stripe) >= 0)
+            state_unlock(arena->state, stripe);
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        atomic_store_explicit(&arena->heir[shard], 0, memory_order_relaxed);
+    for (unsigned slot = 0; slot < ARENA_SLOTS; slot++)
+        store(&arena->late_time[slot], UINT64_MAX);
+    store(&arena->ready_slots, 0);
+    state_actor_abandon(arena->state, HOST_SLOT);
+    int result = state_actor_join(&actor, arena->state, HOST_SLOT);
+    if (result)
+        return result;
+    for (unsigned copy = 0; copy < STATE_COPIES; copy++)
+        while (!state_copy_clear(actor, state_copy(copy), CLEAR_AT_A_TIME))
+            ;
+    state_actor_leave(actor);
+    return 0;
+}
+
+/* Behind the last packet that was read. The old switch may have meant to read more than there are. */
+static void skip_input(struct sm_switch *sw, uint64_t position, uint64_t skip)
+{
+    struct sm_port *in = sw->ports[0];
+    struct sm_frame frame;
+
+    while (skip > 0 && in->ops->receive(in, &frame) == 1)
+        skip--;
+    sw->entered = position - skip;
+}
+
+/* What entered, or was made, and never came out. */
+static void count_lost(struct sm_switch *sw, const struct switch_left *left)
+{
+    uint64_t before = sw->generated + sw->entered, after = 0;
+
+    if (left->counted)
+        sw->out = left->written;
+    for (unsigned i = 0; i < SWITCH_DROP_COUNT + sw->reason_count; i++)
+        after += sw->dropped[i];
+    after += sw->out;
+    if (after > before) /* made in the turn that was cut */
+        sw->generated += after - before;
+    else
+        sw->dropped[DROP_SWITCH_DIED] += before - after;
+}
+
+static void orphan_shards(struct sm_switch *sw)
+{
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        sw->shards[shard].move.state = MOVE_ORPHANED;
+    sw->orphans = SM_SHARDS;
+}
+
+int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct sm_errbuf *error)
+{
+    struct arena *arena = sw->arena;
+    struct sm_errbuf found;
+    uint64_t position = load(&arena->ledger.position);
+
+    if (arena->registration.reason_count > SM_MAX_REASONS || arena->registration.shared_count > SM_MAX_SHARED) {
+        snprintf(error->text, sizeof error->text, "the arena of service %.63s is damaged: its registration",
+                 arena->service);
+        return SM_E_DAMAGED;
+    }
+    int result = put_replicas_right(sw, error);
+    if (result == 0)
+        result = put_host_right(sw);
+    if (result)
+        return result;
+    if (state_check(arena->state, &found) != 0) {
+        snprintf(error->text, sizeof error->text, "the arena of service %.63s is damaged: %.150s", arena->service,
+                 found.text);
+        return SM_E_DAMAGED;
+    }
+    if (arena->registered)
+        switch_learn(sw);
+    read_ledger(sw);
+    if (sw->state == SWITCH_WAITING)
+        return 0;
+    skip_input(sw, position, left->skip);
+    count_lost(sw, left);
+    orphan_shards(sw);
+    sw->switch_deaths++;
+    if (sw->state == SWITCH_ENDED)
+        sw->state = SWITCH_RUNNING; /* it will be met again */
+    if (sw->input_cut)
+        switch_stop_input(sw);
+    switch_ledger(sw);
+    return 0;
+}
