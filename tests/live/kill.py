@@ -54,11 +54,16 @@ def packets_of(capture):
     return int(text.rpartition(":")[2])
 
 
+def how(rng):
+    """Shards are handed over, or copied."""
+    return rng.choice(["", " --copy"])
+
+
 def random_events(rng, packets, count):
     """`count` kills at random packets, between random scalings."""
     lines = []
     for number in sorted(rng.sample(range(10, packets), min(packets - 10, 2 * count))):
-        lines.append(f"packet={number} kill any" if len(lines) % 2 else f"packet={number} scale {rng.randint(1, 5)}")
+        lines.append(f"packet={number} kill any" if len(lines) % 2 else f"packet={number} scale {rng.randint(1, 5)}{how(rng)}")
     return lines
 
 
@@ -147,7 +152,7 @@ def kill_one(rng, service, number=signal.SIGKILL):
 def scale_at_random(rng, service, most):
     """It may be refused, or meet a death: all the same."""
     if rng.random() < 0.4:
-        service.smctl("scale", rng.randint(1, most), timeout=90)
+        service.smctl("scale", rng.randint(1, most), *how(rng).split(), timeout=90)
 
 
 def from_outside(build, rng, capture, count, pps):

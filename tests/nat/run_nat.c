@@ -61,6 +61,7 @@ int main(int argc, char **argv)
         .order_arrival = true,
         .seed = strtoull(argv[4], NULL, 0),
         .schedule = replicas > 1,
+        .copies = true,
         .kills = (unsigned)atoi(argv[6]),
     };
     struct sm_test *test;
@@ -71,10 +72,10 @@ int main(int argc, char **argv)
         snprintf(error.text, sizeof error.text, "%.255s", r->broken);
         printf(
             "%u replicas: %llu in, %llu out, %llu dropped, %llu sessions, %llu live, %llu bound, %llu by bound keys, "
-            "%llu moves, %llu killed, %u replicas in flight;",
+            "%llu moves, %llu of them by copying, %llu killed, %u replicas in flight;",
             replicas, (unsigned long long)r->in, (unsigned long long)r->out, (unsigned long long)r->dropped,
             (unsigned long long)r->flows_created, (unsigned long long)r->flows_live,
-            (unsigned long long)r->bindings_live, (unsigned long long)r->bindings_steered, (unsigned long long)r->moves,
+            (unsigned long long)r->bindings_live, (unsigned long long)r->bindings_steered, (unsigned long long)r->moves, (unsigned long long)r->copied,
             (unsigned long long)r->deaths, r->replicas_in_flight);
         print_drops(test);
         sm_test_destroy(test, NULL);
