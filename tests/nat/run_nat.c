@@ -75,8 +75,8 @@ int main(int argc, char **argv)
             "%llu moves, %llu of them by copying, %llu killed, %u replicas in flight;",
             replicas, (unsigned long long)r->in, (unsigned long long)r->out, (unsigned long long)r->dropped,
             (unsigned long long)r->flows_created, (unsigned long long)r->flows_live,
-            (unsigned long long)r->bindings_live, (unsigned long long)r->bindings_steered, (unsigned long long)r->moves, (unsigned long long)r->copied,
-            (unsigned long long)r->deaths, r->replicas_in_flight);
+            (unsigned long long)r->bindings_live, (unsigned long long)r->bindings_steered, (unsigned long long)r->moves,
+            (unsigned long long)r->copied, (unsigned long long)r->deaths, r->replicas_in_flight);
         print_drops(test);
         sm_test_destroy(test, NULL);
     }
