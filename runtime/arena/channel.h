@@ -125,6 +125,7 @@ struct channel {
     _Alignas(64) _Atomic uint64_t commit; /* produced << 32 | consumed */
     _Alignas(
         64) _Atomic uint64_t low;    /* packet time of the packet or tick that is being processed, or of the last one */
+    _Atomic uint64_t floor;          /* the same of the first one that is not committed: it may be processed again */
     _Atomic uint32_t at;             /* the entry that is being processed */
     _Atomic uint32_t replica_sleeps; /* it wants its eventfd written when in_head moves */
     _Alignas(64) struct replica_counters counters;

@@ -20,6 +20,15 @@ static uint64_t earliest_late(struct arena *arena, uint64_t slots)
     return low;
 }
 
+/* The earliest packet time that the replica of a channel may process: what is not committed may come back. */
+static uint64_t low_of(const struct channel *channel)
+{
+    uint64_t low = atomic_load_explicit(&channel->low, memory_order_acquire);
+    uint64_t floor = atomic_load_explicit(&channel->floor, memory_order_acquire);
+
+    return floor < low ? floor : low;
+}
+
 /* The packet time that all other replicas have reached in their rings. */
 static uint64_t low_of_rings(const struct sm_replica *replica)
 {
@@ -33,7 +42,7 @@ static uint64_t low_of_rings(const struct sm_replica *replica)
         const struct channel *channel = arena_channel(arena, 0, slot);
         uint32_t head = atomic_load_explicit(&channel->in_head, memory_order_acquire);
         uint64_t commit = atomic_load_explicit(&channel->commit, memory_order_acquire);
-        uint64_t at = atomic_load_explicit(&channel->low, memory_order_acquire);
+        uint64_t at = low_of(channel);
         if (commit_consumed(commit) != head && at < low)
             low = at;
     }
@@ -45,8 +54,8 @@ sm_time sm_shared_low(const struct sm_replica *replica)
     uint64_t low = low_of_rings(replica);
     uint64_t late =
         earliest_late(replica->arena, atomic_load_explicit(&replica->arena->ready_slots, memory_order_acquire));
-    /* The packet in hand or, in a timer, the packet or tick that made it due. */
-    uint64_t own = atomic_load_explicit(&replica->channel->low, memory_order_relaxed);
+    /* The packet in hand or, in a timer, the packet or tick that made it due; and those before it in the burst. */
+    uint64_t own = low_of(replica->channel);
 
     low = late < low ? late : low;
     return (sm_time){own < low ? own : low};
@@ -61,7 +70,7 @@ bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
 {
     unsigned turns = 0;
 
-    if (low_of_rings(replica) < packet->time) {
+    if (low_of_rings(replica) < packet->time || low_of(replica->channel) < packet->time) {
         replica_commit(replica, false);
         while (low_of_rings(replica) < packet->time)
             replica_back_off(&turns);

@@ -99,6 +99,11 @@ void replica_commit(struct sm_replica *replica, bool all)
     STEP();
     journal_committed(&replica->journal, commit);
     replica->committed = commit;
+    if (!all) {
+        uint64_t low = atomic_load_explicit(&channel->low, memory_order_relaxed);
+        atomic_store_explicit(&channel->floor, low, memory_order_release);
+        replica->floor_unit = replica->journal.unit;
+    }
     if (replica->strong_count > 0)
         unlock_committed(replica);
     /* The store above before the load below, in the single order that the switch's own pair (its flag, then our commit)
@@ -158,6 +163,16 @@ static bool timer_due(const struct sm_replica *replica, const struct in_entry *e
     return replica->timers.deadline[entry->shard] <= entry->time;
 }
 
+/* The packet or tick in hand is of this time. */
+static inline void reach(struct sm_replica *replica, uint64_t time)
+{
+    atomic_store_explicit(&replica->channel->low, time, memory_order_release);
+    if (replica->floor_unit < replica->journal.settled) {
+        atomic_store_explicit(&replica->channel->floor, time, memory_order_release);
+        replica->floor_unit = replica->journal.unit;
+    }
+}
+
 static void process_packet(struct sm_replica *replica, const struct in_entry *entry)
 {
     struct channel *channel = replica->channel;
@@ -171,7 +186,7 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
         .shard = entry->shard,
     };
 
-    atomic_store_explicit(&channel->low, entry->time, memory_order_release);
+    reach(replica, entry->time);
     if (atomic_load_explicit(&replica->arena->writer[entry->shard], memory_order_relaxed) != replica->slot + 1)
         replica_count(&channel->counters.owner_violations, 1);
     if (timer_due(replica, entry))
@@ -239,7 +254,7 @@ static void tick(struct sm_replica *replica, uint64_t now)
 {
     uint32_t shard;
 
-    atomic_store_explicit(&replica->channel->low, now, memory_order_release);
+    reach(replica, now);
     while (shard_heap_due(&replica->timers, now, &shard))
         fire_timers(replica, shard, now);
     *replica_answer(replica) = (struct out_entry){.kind = OUT_TICKED, .bound = replica->bound};

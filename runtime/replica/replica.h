@@ -100,6 +100,7 @@ struct sm_replica {
         bool current; /* got for the packet that is being processed: stays locked over a commit inside the burst */
     } strong[SM_MAX_SHARED]; /* locked strong objects, ascending; unlocked at commit */
     unsigned strong_count;
+    uint64_t floor_unit; /* that the channel's floor was set for */
     uint64_t entry_unit; /* the first unit (journal.h) of the entry in hand */
     uint64_t taken_unit; /* the last one that took from a strong counter */
     unsigned taken_from; /* the last registered of those that its entry took from */

@@ -13,6 +13,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import live
@@ -29,6 +30,9 @@ POLICY = """limits:
   - {name: udp, match: udp, per: flow, rate: 64kbit, burst: 4KiB}
   - {name: pair, per: host-pair, rate: 1Mbit, burst: 32KiB}
 """
+# One bucket for all replicas: what passes depends on who comes first, and its sum does not.
+SHARED = {"name": "all", "per": "all", "rate": "200kbit", "burst": "6KiB"}
+CONSERVED = os.path.abspath(os.path.join(live.SAMPLES, "..", "oracle", "conserved.py"))
 CAPTURE = """service: kill
 middlebox: {{exec: sm-ratelimiter, args: [--policy, policy.yaml]}}
 replicas: {{start: {start}, min: 1, max: 5}}
@@ -70,9 +74,9 @@ def random_events(rng, packets, count):
 class Trial:
     """A run of the service over a capture, and what the standalone middlebox makes of the same."""
 
-    def __init__(self, build, capture):
+    def __init__(self, build, capture, policy=POLICY):
         self.service, self.capture = lab.Service(build), capture
-        self.service.write("policy.yaml", POLICY)
+        self.service.write("policy.yaml", policy)
 
     def __enter__(self):
         done = subprocess.run(self.service.program("sm-ratelimiter", "--policy", "policy.yaml", "--in", self.capture, "--out",
@@ -90,7 +94,7 @@ class Trial:
         self.service.write("service.yaml", text)
         self.service.start("service.yaml", "--report", "report.json", *options)
 
-    def check(self, least, seconds=240):
+    def end(self, least, seconds=240):
         """The end of the run: all promises, and at least so many replicas that died by SIGKILL."""
         global kills
         try:
@@ -108,11 +112,23 @@ class Trial:
         kills += killed
         done = sum(event["result"] == "done" for event in report["events"])
         fine &= expect(killed >= least, f"{killed} replicas were killed, {done} events done, "
-                       f"{report['moves']['completed']} moves, {report['seconds']:.1f} s", report["replicas"])
+                       f"{report['moves']['completed']} moves, {report['deaths']['given_back']} debits given back, "
+                       f"{report['seconds']:.1f} s", report["replicas"])
+        live.expect_no_sanitizer(self.service.log())
+        return fine
+
+    def check(self, least, seconds=240):
+        """end(), and the output is that of an unsplit instance."""
+        fine = self.end(least, seconds)
         same = fine and filecmp.cmp(self.service.path("out.pcap"), self.service.path("alone.pcap"), shallow=False)
         expect(same, "the output is the standalone one")
-        live.expect_no_sanitizer(self.service.log())
         return same
+
+    def conserve(self, limit):
+        """Over every interval no more than the limit passed; and in all nearly what one unsplit bucket passes."""
+        done = subprocess.run([sys.executable, CONSERVED, json.dumps([limit]), self.capture, self.service.path("out.pcap")],
+                              capture_output=True, text=True, check=False)
+        return expect(done.returncode == 0, f"one limit for all: {done.stdout.strip()}", done.stderr)
 
 
 def at_gates(build, rng, capture, count):
@@ -122,6 +138,18 @@ def at_gates(build, rng, capture, count):
         trial.service.write("events", "\n".join(lines) + "\n")
         trial.start(rng.randint(1, 4), "", "--events", "events")
         if not trial.check(sum("kill" in line for line in lines)):
+            print("\n".join(lines))
+
+
+def shared_limit(build, rng, capture, count):
+    """A bucket that all replicas take from: what the dead took, and did not commit, comes back."""
+    print(f"-- {os.path.basename(capture)}: one limit for all, {count} kills")
+    policy = "limits: [{" + ", ".join(f"{key}: {value}" for key, value in SHARED.items()) + "}]\n"
+    with Trial(build, capture, policy) as trial:
+        lines = random_events(rng, packets_of(capture), count)
+        trial.service.write("events", "\n".join(lines) + "\n")
+        trial.start(rng.randint(2, 4), "", "--events", "events")
+        if not (trial.end(sum("kill" in line for line in lines)) and trial.conserve(SHARED)):
             print("\n".join(lines))
 
 
@@ -248,6 +276,7 @@ def main():
     for _ in range(3 if FULL else 1):
         at_gates(given.build, rng, captures[0], 20 if FULL else 8)
         at_gates(given.build, rng, captures[1], 40 if FULL else 12)
+        shared_limit(given.build, rng, captures[0], 20 if FULL else 8)
     big = captures[1]
     seconds = 25 if FULL else 8
     from_outside(given.build, rng, big, 25 if FULL else 8, max(50, packets_of(big) // seconds))

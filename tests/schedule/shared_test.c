@@ -4,7 +4,9 @@
  * P8 for a limit that all replicas share: with 1 to 6 replicas, each a thread, under random schedules, over every
  * interval of packet time the packets that pass never exceed rate x t + burst, and together they are not under 98 % of
  * what passes unsplit. It is also the race test of the whole data plane: ThreadSanitizer runs it too.
- * SM_SEED fixes the schedule; SM_CAPTURE names another capture.
+ * Built with KILLS, replicas take turns on one thread and are killed at random steps; few enough packets are in flight
+ * for nobody to have to wait. What the dead took and did not commit comes back: else less would pass. SM_SEED fixes the
+ * schedule; SM_CAPTURE names another capture.
  */
 
 #include <stdio.h>
@@ -18,6 +20,14 @@
 #include "limiter.h"
 #include "packet/packet.h"
 #include "ports/port.h"
+
+#ifndef KILLS
+#define KILLS 0
+#endif
+
+/* Percent of what passes unsplit. A death in forty packets costs a little: those that were held come behind later ones.
+ */
+#define LEAST (KILLS ? 95u : 98u)
 
 #define RATE 200000u /* bit/s */
 #define BURST 6144u  /* bytes */
@@ -103,7 +113,9 @@ static int run(struct policy *policy, const char *input, const char *output, uns
         .seed = seed,
         .replicas = replicas,
         .schedule = schedule,
-        .threads = true,
+        .threads = KILLS == 0,
+        .kills = schedule ? KILLS : 0,
+        .buffers = KILLS ? 48 : 0,
         .on_packet = limiter_packet,
         .setup = setup,
         .started = started,
@@ -126,7 +138,7 @@ int main(void)
     unsigned rounds = getenv("SM_FULL") ? 8 : 2, failures = 0;
     struct sm_errbuf error;
     struct policy *policy = policy_parse("policy", policy_text, strlen(policy_text), &error);
-    uint64_t alone, passed;
+    uint64_t alone, passed, deaths = 0;
     struct sm_test_result result;
 
     if (!input || access(input, R_OK) != 0)
@@ -146,18 +158,20 @@ int main(void)
             const char *wrong = overdrawn(input, output, &passed);
             if (!wrong && result.broken[0])
                 wrong = result.broken;
-            if (!wrong && passed * 100 < alone * 98)
-                wrong = "under 98 % of what passes unsplit";
+            if (!wrong && passed * 100 < alone * LEAST)
+                wrong = "too little of what passes unsplit";
             if (!wrong && replicas > 1 && result.in >= 1000 && result.replicas_in_flight < 2)
                 wrong = "packets were never in flight in two replicas at once";
-            printf("%s: SM_SEED=%llu, %u replicas, %llu moves, %llu held: %llu of %llu bytes passed (%.2f %%)\n",
+            printf("%s: SM_SEED=%llu, %u replicas, %llu moves, %llu held, %llu deaths: %llu of %llu bytes passed (%.2f "
+                   "%%)\n",
                    wrong ? wrong : "ok", (unsigned long long)seed, replicas, (unsigned long long)result.moves,
-                   (unsigned long long)result.held, (unsigned long long)passed, (unsigned long long)alone,
-                   (double)passed * 100 / (double)alone);
+                   (unsigned long long)result.held, (unsigned long long)result.deaths, (unsigned long long)passed,
+                   (unsigned long long)alone, (double)passed * 100 / (double)alone);
             failures += wrong != NULL;
+            deaths += result.deaths;
         }
     unlink(output);
     rmdir(folder);
     policy_free(policy);
-    return failures != 0;
+    return failures != 0 || (KILLS && deaths == 0);
 }
