@@ -230,8 +230,23 @@ SM_EXPORT int sm_flow_add(struct sm_replica *replica, sm_class cls, const struct
 SM_EXPORT int sm_flow_escrow(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t bytes);
 SM_EXPORT void sm_flow_unescrow(struct sm_replica *replica, sm_class cls, sm_flow flow);
 
-/* put_flow: give a reference back. Needed for flows of shared classes; for others it does nothing. */
+/* put_flow: give a reference back. Needed for flows of shared classes and of ones that are held; else it does nothing. */
 SM_EXPORT void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow);
+
+/*
+ * Keep a reference beyond the handler, for a program with a loop of its own that waits for something on the flow's
+ * behalf; until sm_flow_put(), as often as it was held, in a handler or between calls of sm_poll(). Meanwhile the flow
+ * stays with this replica. Between calls of sm_poll() its record may be read, and written after sm_flow_writable() said
+ * yes, as in sm_flow_each(); no other call takes it there. A flow that ends is not held any more: on_expire tells.
+ *
+ * A move of its shard waits, and so do the shard's packets. Past limits.hold.time the move is abandoned, and its report
+ * says that a flow was held. The next sm_poll() after the last put gives the shard up.
+ *
+ * In the packet handler, for a flow of a partitioned class: 0, or SM_E_LIMIT: this replica holds SM_MAX_HOLDS already.
+ * SM_E_INVALID: elsewhere, or the class is shared.
+ */
+#define SM_MAX_HOLDS 256
+SM_EXPORT int sm_flow_hold(struct sm_replica *replica, sm_class cls, sm_flow flow);
 
 /* delete_flow: the flow ends; its record and its timers are gone, the reference is void. Also gives back a shared one.
  */

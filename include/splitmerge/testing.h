@@ -111,6 +111,7 @@ struct sm_test_options {
     uint32_t max_bindings; /* 0: 65536 */
     uint64_t memory;       /* of per-flow state, bytes; 0: 32 MiB */
     unsigned buffers;      /* packets in flight; 0: 512 */
+    uint64_t hold_ns;      /* of the virtual clock, limits.hold.time; 0: no bound */
     uint64_t hold_bytes;   /* with cannot_wait: a hold over this abandons its move; 0: no bound */
 
     /* Chance. */

@@ -54,6 +54,7 @@ enum out_kind {
     OUT_PACKET,    /* `buffer` has been processed */
     OUT_GENERATED, /* `buffer`, of the last packet's reserve, holds a new packet of `length` bytes */
     OUT_RELEASED,  /* answer to IN_RELEASE */
+    OUT_HELD,      /* that answer waits: the middlebox holds a flow of the shard; same fields */
     OUT_TICKED,    /* answer to IN_TICK */
     OUT_QUERIED,   /* the query area is filled: struct query_header */
     OUT_SNAPSHOT,  /* a part of a snapshot is written */

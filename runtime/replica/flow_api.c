@@ -127,6 +127,7 @@ static void end(struct sm_replica *replica, struct flow *flow, enum sm_ending wh
                                         replica->classes[cls].user);
         replica->ending = NULL;
     }
+    hold_end(replica, flow_record(flow));
     bind_end(replica, replica->current_shard, flow);
     state_remove(replica->actor, replica->current_shard, flow);
 }
@@ -220,15 +221,17 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
 
 void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow)
 {
-    (void)flow;
     if (!replica->classes[cls.id].partitioned)
         give_back(replica);
+    else if (replica->hold_count > 0)
+        hold_put(replica, flow.state);
 }
 
 void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow)
 {
     if (flow.state == replica->ending)
         return;
+    hold_end(replica, flow.state);
     bind_end(replica, replica->current_shard, flow_of_record(flow.state));
     state_remove(replica->actor, home(replica, cls), flow_of_record(flow.state));
     sm_flow_put(replica, cls, flow);

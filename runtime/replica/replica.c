@@ -217,6 +217,8 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
 
 void replica_adopt(struct sm_replica *replica, uint32_t shard)
 {
+    if (replica->kept_count > 0 && hold_kept_returns(replica, shard))
+        return;
     uint8_t before =
         atomic_exchange_explicit(&replica->arena->writer[shard], (uint8_t)(replica->slot + 1), memory_order_acq_rel);
     if (before != 0)
@@ -236,10 +238,8 @@ static void inherit(struct sm_replica *replica, uint32_t number)
             replica_adopt(replica, shard);
 }
 
-static void release(struct sm_replica *replica, const struct in_entry *entry)
+void replica_release(struct sm_replica *replica, uint32_t shard, uint32_t generation)
 {
-    uint32_t shard = entry->shard;
-
     if (replica->owned[shard] && replica->hooked)
         flow_hooks(replica, shard, false);
     if (replica->owned[shard])
@@ -247,7 +247,7 @@ static void release(struct sm_replica *replica, const struct in_entry *entry)
     replica->owned[shard] = 0;
     shard_heap_set(&replica->timers, shard, UINT64_MAX);
     *replica_answer(replica) = (struct out_entry){
-        .kind = OUT_RELEASED, .reason = entry->shard, .buffer = entry->buffer, .bound = replica->bound};
+        .kind = OUT_RELEASED, .reason = (uint16_t)shard, .buffer = generation, .bound = replica->bound};
 }
 
 static void tick(struct sm_replica *replica, uint64_t now)
@@ -292,7 +292,8 @@ static void process_marker(struct sm_replica *replica, const struct in_entry *en
     case IN_PACKET:
         break;
     case IN_RELEASE:
-        release(replica, entry);
+        if (replica->hold_count == 0 || !hold_keep(replica, entry->shard, entry->buffer))
+            replica_release(replica, entry->shard, entry->buffer);
         break;
     case IN_ADOPT:
         for (uint32_t shard = entry->shard; shard <= entry->buffer && shard < SM_SHARDS; shard++)
@@ -369,11 +370,12 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
 {
     uint32_t head = atomic_load_explicit(&replica->channel->in_head, memory_order_acquire);
     uint32_t waiting = head - replica->consumed;
+    unsigned given_up = replica->kept_count > 0 ? hold_finish(replica) : 0;
     unsigned n = waiting < budget ? waiting : budget, done = 0;
 
     if (n > CHANNEL_BURST)
         n = CHANNEL_BURST;
-    if (n == 0)
+    if (n == 0 && given_up == 0)
         return 0;
     struct note_queue *notes = &replica->arena->notes;
     if (atomic_load_explicit(&notes->tail, memory_order_acquire) !=
@@ -394,6 +396,8 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
         replica->complete = replica->produced;
         done++;
     }
+    if (replica->kept_count > 0)
+        given_up += hold_finish(replica);
     replica_commit(replica, true);
-    return done;
+    return done + given_up;
 }

@@ -40,6 +40,7 @@ struct sm_packet {
 };
 
 #define REPLICA_FETCHES 3
+#define REPLICA_KEPT 64 /* shards that are to be released at a time: the switch's bound */
 
 struct sm_replica {
     struct arena *arena;
@@ -110,6 +111,16 @@ struct sm_replica {
         void *user;
     } combiners[SM_MAX_SHARED]; /* the middlebox's own */
 
+    /* Flows that the middlebox holds; shards whose release waits for that (hold.c). */
+    struct {
+        const void *record;
+        uint32_t shard;
+    } holds[SM_MAX_HOLDS];
+    struct {
+        uint32_t shard, generation;
+    } kept[REPLICA_KEPT];
+    unsigned hold_count, kept_count;
+
     struct shard_heap timers; /* owned shards by earliest deadline */
     uint8_t owned[SM_SHARDS];
 
@@ -154,6 +165,17 @@ bool bind_declared(const struct sm_class_options *options);
 int bind_register(struct sm_replica *replica, unsigned cls, const struct sm_class_options *options);
 void bind_forget(struct sm_replica *replica);
 void bind_end(struct sm_replica *replica, uint32_t shard, const struct flow *flow);
+
+/* hold.c. keep: whether the release of a shard waits; it is noted then. kept_returns: whether an adopted shard was one
+ * of these: it is back. end: a flow ends. finish: give up the shards that nothing is held of any more; how many. */
+bool hold_keep(struct sm_replica *replica, uint32_t shard, uint32_t generation);
+bool hold_kept_returns(struct sm_replica *replica, uint32_t shard);
+void hold_put(struct sm_replica *replica, const void *record);
+void hold_end(struct sm_replica *replica, const void *record);
+unsigned hold_finish(struct sm_replica *replica);
+
+/* Give up a shard, and say so. */
+void replica_release(struct sm_replica *replica, uint32_t shard, uint32_t generation);
 
 /* Process at most `budget` entries and commit. Returns how many. */
 unsigned replica_burst(struct sm_replica *replica, unsigned budget);

@@ -61,6 +61,7 @@ static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
 
     if (actions & MOVE_DO_RELEASE) {
         shard->held_since = sw->now;
+        shard->flow_held = false;
         if (FAULT(TWO_OWNERS))
             switch_push(sw, shard->move.to, IN_ADOPT, number, number, sw->clock);
         switch_push(sw, shard->owner, IN_RELEASE, shard->move.generation, number, sw->clock);
@@ -173,12 +174,25 @@ static bool start_next(struct sm_switch *sw)
     return true;
 }
 
-/* On interfaces a shard is held no longer than limits.hold.time; anywhere no longer than the operation's deadline. */
+/* The answer to a release waits for the middlebox. False: no release was asked for. */
+bool switch_flow_held(struct sm_switch *sw, unsigned slot, uint32_t number, uint32_t generation)
+{
+    struct switch_shard *shard = &sw->shards[number];
+    const struct shard_move *move = &shard->move;
+
+    if ((move->state != MOVE_RELEASING && move->state != MOVE_RETURNING) || move->from != slot ||
+        move->generation != generation)
+        return false;
+    shard->flow_held = true;
+    return true;
+}
+
+/* On interfaces, and where the middlebox holds a flow, a shard is held no longer than limits.hold.time; anywhere no
+ * longer than the operation's deadline. */
 static void check_deadlines(struct sm_switch *sw)
 {
     struct switch_operation *operation = &sw->operation;
     bool late = sw->now > operation->deadline;
-    uint64_t patience = sw->cannot_wait ? sw->options.hold_ns : UINT64_MAX;
     uint32_t left = operation->in_flight;
 
     for (uint32_t i = operation->next; left > 0 && i-- > 0;) {
@@ -186,10 +200,12 @@ static void check_deadlines(struct sm_switch *sw)
         if (!move_under_way(&shard->move))
             continue;
         left--;
+        uint64_t patience = sw->cannot_wait || shard->flow_held ? sw->options.hold_ns : UINT64_MAX;
         if (late)
             switch_move_abandon(sw, operation->shards[i], "the deadline has passed");
         else if (sw->now - shard->held_since > patience)
-            switch_move_abandon(sw, operation->shards[i], "limits.hold.time");
+            switch_move_abandon(sw, operation->shards[i],
+                                shard->flow_held ? "limits.hold.time: the middlebox holds a flow" : "limits.hold.time");
     }
     if (late && operation->next < operation->count) {
         operation->abandoned += operation->count - operation->next;

@@ -186,6 +186,8 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
         return switch_released(sw, slot, entry->reason, entry->buffer);
     case OUT_LANE:
         return switch_lane_answered(sw, slot, entry);
+    case OUT_HELD:
+        return entry->reason < SM_SHARDS && switch_flow_held(sw, slot, entry->reason, entry->buffer);
     case OUT_TICKED:
         s->ticking = false;
         return true;

@@ -129,6 +129,7 @@ struct switch_shard {
     struct shard_move move;
     uint32_t hold_head, hold_tail; /* buffers; POOL_NONE: none */
     uint64_t held_since;           /* wall clock, ns */
+    bool flow_held;                /* its move waits for a flow that the middlebox holds */
     uint64_t packets;
 };
 
@@ -404,6 +405,7 @@ void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, ui
                       unsigned lane);
 void switch_moves_poll(struct sm_switch *sw); /* moves.c */
 bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot);
+bool switch_flow_held(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
 bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t shard, uint32_t generation);
 void switch_move_abandon(struct sm_switch *sw, uint32_t shard, const char *cause);
 void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot);

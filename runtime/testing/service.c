@@ -172,7 +172,7 @@ static int open_switch(struct sm_test *test, struct sm_errbuf *error)
     struct switch_options sw = {
         .order_arrival = options->order_arrival,
         .hold_bytes = options->hold_bytes ? options->hold_bytes : UINT64_MAX,
-        .hold_ns = UINT64_MAX,
+        .hold_ns = options->hold_ns ? options->hold_ns : UINT64_MAX,
         .clock = options->threads ? NULL : virtual_clock,
         .clock_arg = test,
     };

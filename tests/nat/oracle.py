@@ -125,7 +125,7 @@ class Maker:
         self.now, self.ident, self.packets = 1700000000 * SECOND, 0, []
         self.hosts = [address(f"10.0.{n % 3}.{n}") for n in range(1, 40)]
         self.remotes = [address(f"198.51.100.{n}") for n in range(1, 5)]
-        self.talks = []
+        self.talks, self.over = [], []
 
     def emit(self, source, destination, protocol, payload, fragment=0):
         self.ident += 1
@@ -183,6 +183,9 @@ class Maker:
         if not self.talks or r.random() < 0.25:
             self.begin()
         talk = r.choice(self.talks)
+        if self.over and r.random() < 0.15:
+            talk = r.choice(self.over[-20:])  # long after its end
+            talk["left"] = 0
         talk["left"] -= 1
         if talk["kind"] in ("tcp", "ftp"):
             self.speak_tcp(talk)
@@ -191,8 +194,9 @@ class Maker:
         else:
             self.emit(talk["host"], talk["remote"], ICMP, echo(8, talk["port"], r.randbytes(20)))
         talk["first"] = False
-        if talk["left"] <= 0:
+        if talk["left"] <= 0 and talk in self.talks:
             self.talks.remove(talk)
+            self.over.append(talk)
 
 
 def answers(maker, packets, seen):

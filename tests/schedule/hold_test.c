@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* Flows that a middlebox holds across packets: their moves wait, or are abandoned and say why. */
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <splitmerge/testing.h>
+
+#define PACKET_NS 1000000ull
+#define HELD 8u
+
+struct record {
+    uint64_t packets, touched;
+};
+
+/* What a replica holds: flows that it puts a few packets later. */
+struct holder {
+    struct sm_replica *replica;
+    sm_flow flows[HELD];
+    uint64_t packets;
+};
+
+static const sm_class cls = {0};
+static struct holder *latest; /* who held last */
+static bool closes, lets_go;
+
+static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    struct holder *holder = user;
+    sm_flow flow;
+
+    cr_assert_eq(sm_flow_create(replica, cls, packet, 0, &flow, NULL), 0);
+    struct record *record = flow.state;
+    record->packets++;
+    sm_flow *place = &holder->flows[holder->packets++ % HELD];
+    if (lets_go && place->state) {
+        sm_flow_put(replica, cls, *place);
+        place->state = NULL;
+    }
+    if (place->state)
+        return;
+    cr_assert_eq(sm_flow_hold(replica, cls, flow), 0);
+    *place = flow;
+    holder->replica = replica;
+    latest = holder;
+    if (closes) {
+        cr_assert_eq(sm_flow_hold(replica, cls, flow), 0, "twice");
+        sm_flow_close(replica, cls, flow);
+        place->state = NULL;
+    }
+}
+
+static int setup(struct sm_replica *replica, void **user)
+{
+    const struct sm_class_options options = {
+        .size = sizeof options, .name = "held", .record_size = sizeof(struct record), .granularity = SM_BY_FLOW};
+    sm_class got;
+
+    *user = calloc(1, sizeof(struct holder));
+    return sm_class_register(replica, &options, &got);
+}
+
+static void ended(struct sm_replica *replica, void *user)
+{
+    (void)replica;
+    free(user);
+}
+
+static struct sm_trace *make_trace(unsigned flows, unsigned packets)
+{
+    struct sm_trace *trace = sm_trace_create();
+
+    for (unsigned i = 0; i < packets; i++) {
+        char from[32];
+        snprintf(from, sizeof from, "10.0.0.1:%u", 1024 + i * 7 % flows);
+        sm_trace_udp(trace, (sm_time){1000000000000 + i * PACKET_NS}, from, "10.0.0.2:53", "x", 1);
+    }
+    return trace;
+}
+
+static struct sm_test_options options = {
+    .size = sizeof options, .on_packet = on_packet, .setup = setup, .ended = ended, .seed = 7, .order_arrival = true};
+
+/* One flow, held by replica 1; its shard is on the way to replica 2. */
+static struct sm_test *begin_move(struct sm_trace *trace, uint64_t hold_ns)
+{
+    struct sm_test *test;
+    struct sm_errbuf error;
+
+    options.input = trace;
+    options.replicas = 1;
+    options.hold_ns = hold_ns;
+    cr_assert_eq(sm_test_create(&test, &options, &error), 0, "%s", error.text);
+    cr_assert_eq(sm_test_start_replica(test), 2);
+    while (sm_test_result(test)->flows_created == 0 && sm_test_result(test)->in == 0)
+        sm_test_step(test);
+    latest = NULL;
+    while (!latest)
+        sm_test_step(test);
+    cr_assert_eq(sm_test_move(test, trace, 0, 2), 0);
+    return test;
+}
+
+static void end(struct sm_test *test, struct sm_trace *trace)
+{
+    cr_assert_eq(sm_test_finish(test), 0, "%s", sm_test_result(test)->broken);
+    cr_assert_eq(sm_test_result(test)->out, sm_trace_count(trace));
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(trace);
+}
+
+Test(hold, a_move_waits_for_the_reference)
+{
+    struct sm_trace *trace = make_trace(1, 300);
+    struct sm_test *test = begin_move(trace, 0);
+
+    for (unsigned i = 0; i < 500; i++)
+        sm_test_step(test);
+    cr_assert(sm_test_moving(test), "the flow is held");
+    cr_assert_eq(sm_test_result(test)->moves, 0);
+    struct record *record = latest->flows[0].state;
+    uint64_t packets = record->packets;
+    cr_assert(packets > 0 && sm_flow_writable(latest->replica, cls, latest->flows[0]));
+    record->touched = 42;
+    for (unsigned i = 0; i < HELD; i++)
+        if (latest->flows[i].state)
+            sm_flow_put(latest->replica, cls, latest->flows[i]);
+    memset(latest->flows, 0, sizeof latest->flows);
+    sm_test_settle(test);
+    cr_assert_eq(sm_test_result(test)->moves, 1);
+    cr_assert_eq(record->touched, 42);
+    end(test, trace);
+}
+
+Test(hold, past_the_deadline_the_move_is_abandoned)
+{
+    struct sm_trace *trace = make_trace(1, 300);
+    struct sm_test *test = begin_move(trace, 2000000);
+
+    sm_test_settle(test);
+    cr_assert_eq(sm_test_result(test)->moves, 0);
+    cr_assert_eq(sm_test_result(test)->abandoned, 1);
+    cr_assert_str_eq(sm_test_result(test)->abandoned_for, "limits.hold.time: the middlebox holds a flow");
+    end(test, trace);
+}
+
+Test(hold, a_flow_that_ends_is_not_held)
+{
+    closes = true;
+    struct sm_trace *trace = make_trace(1, 300);
+    struct sm_test *test = begin_move(trace, 0);
+
+    sm_test_settle(test);
+    cr_assert_eq(sm_test_result(test)->moves, 1);
+    end(test, trace);
+}
+
+Test(hold, random_schedules)
+{
+    const char *given = getenv("SM_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
+    struct sm_trace *trace = make_trace(60, 3000);
+
+    lets_go = true;
+    options.input = trace;
+    options.hold_ns = 300000;
+    options.schedule = true;
+    for (unsigned i = 0; i < 12; i++, seed++) {
+        struct sm_errbuf error = {""};
+        options.seed = seed;
+        options.replicas = 2 + i % 4;
+        options.kills = i % 3 == 2 ? 60 : 0;
+        cr_assert_eq(sm_test_compare(&options, &error), 0, "%s", error.text);
+    }
+    sm_trace_destroy(trace);
+}
