@@ -230,7 +230,8 @@ SM_EXPORT int sm_flow_add(struct sm_replica *replica, sm_class cls, const struct
 SM_EXPORT int sm_flow_escrow(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t bytes);
 SM_EXPORT void sm_flow_unescrow(struct sm_replica *replica, sm_class cls, sm_flow flow);
 
-/* put_flow: give a reference back. Needed for flows of shared classes and of ones that are held; else it does nothing. */
+/* put_flow: give a reference back. Needed for flows of shared classes and of ones that are held; else it does nothing.
+ */
 SM_EXPORT void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow);
 
 /*
