@@ -18,13 +18,14 @@
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
-    "usage: sm-bench forward | move | failover | library | coherent | all | drl [options]\n"
+    "usage: sm-bench forward | move | failover | library | coherent | checkpoint | all | drl [options]\n"
     "\n"
     "  forward   packets a second through the switch and one replica, against a bare ring\n"
     "  move      moving all flows between two replicas while packets flow, against copying them\n"
     "  failover  a replica is killed while packets flow: until a survivor serves its flows\n"
     "  library   CPU time of a packet in the rate limiter, against the same limiter over a plain table\n"
     "  coherent  updates of eventual and strong counters, against plain and atomic increments\n"
+    "  checkpoint  writing all flows to a file, against msgpack-c, and what packets notice of it\n"
     "  all       all of these\n"
     "  drl       the experiments of Distributed Rate Limiting (SIGCOMM 2007), simulated; one seed, no repetitions\n"
     "\n"
@@ -44,7 +45,7 @@ static const struct {
     bool apart; /* not one of `all` */
 } experiments[] = {
     {"forward", bench_forward, false}, {"move", bench_move, false},         {"failover", bench_failover, false},
-    {"library", bench_library, false}, {"coherent", bench_coherent, false}, {"drl", bench_drl, true},
+    {"library", bench_library, false}, {"coherent", bench_coherent, false}, {"checkpoint", bench_checkpoint, false}, {"drl", bench_drl, true},
 };
 
 #define EXPERIMENTS (sizeof experiments / sizeof experiments[0])
