@@ -114,6 +114,8 @@ struct query_flow {
     uint16_t cls;
     uint16_t shard;
     uint32_t record_bytes;
+    uint32_t encoded; /* by the class's callback, as MessagePack: not the record's own bytes */
+    uint32_t unused;
 };
 
 struct journal_region;

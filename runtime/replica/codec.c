@@ -258,6 +258,13 @@ static int encode_callbacks(const struct codec *codec, uint32_t shard, struct fl
     return result ? result : ended;
 }
 
+int codec_record(const struct codec *codec, uint32_t shard, struct flow *flow, struct codec_buffer *out)
+{
+    if (state_class(codec->state, flow_class(flow))->copy != CLASS_BY_CALLBACKS)
+        return SM_E_CONFLICT;
+    return encode_callbacks(codec, shard, flow, out);
+}
+
 /* Key by key; the latest comes first. */
 static int encode_bound(const struct codec *codec, const struct flow *flow, struct codec_buffer *out)
 {

@@ -55,6 +55,9 @@ int codec_header(const struct codec *codec, struct codec_buffer *out);
  */
 int codec_encode(const struct codec *codec, uint32_t shard, struct flow *flow, struct codec_buffer *out);
 
+/* What the class's callback writes of a flow, alone. Errors as of codec_encode(); SM_E_CONFLICT: it has none. */
+int codec_record(const struct codec *codec, uint32_t shard, struct flow *flow, struct codec_buffer *out);
+
 /*
  * A stream that somebody else wrote, as its header describes it: which of our classes each is, and how its records
  * become ours. *error says what does not fit together: SM_E_CONFLICT; SM_E_DAMAGED: it is no header; SM_E_NO_MEMORY.

@@ -205,6 +205,7 @@ void sm_write_end(struct sm_writer *writer)
 
 /* ---- reading ---- */
 
+/* As enum record_type, with one type for bytes and text. */
 enum pack_type { PACK_WRONG, PACK_UINT, PACK_INT, PACK_FLOAT, PACK_BOOL, PACK_NIL, PACK_DATA, PACK_LIST, PACK_MAP };
 
 /* A value's head: what it is, its number or length or count, and where what follows it begins. */
@@ -366,15 +367,36 @@ const void *sm_value_bytes(sm_value value, size_t *length)
     return pack.type == PACK_DATA ? pack.body : NULL;
 }
 
+enum record_type record_type(sm_value value)
+{
+    static const enum record_type types[] = {
+        [PACK_WRONG] = RECORD_WRONG, [PACK_UINT] = RECORD_UINT, [PACK_INT] = RECORD_INT,
+        [PACK_FLOAT] = RECORD_FLOAT, [PACK_BOOL] = RECORD_BOOL, [PACK_NIL] = RECORD_NIL,
+        [PACK_DATA] = RECORD_BYTES,  [PACK_LIST] = RECORD_LIST, [PACK_MAP] = RECORD_MAP,
+    };
+    struct pack pack = head_of(value.at, value.end);
+
+    return pack.type == PACK_DATA && pack.text ? RECORD_TEXT : types[pack.type];
+}
+
 bool sm_value_next(sm_value list, sm_value *item)
+{
+    return record_next(list, item, NULL);
+}
+
+bool record_next(sm_value list, sm_value *item, sm_value *name)
 {
     struct pack pack = head_of(list.at, list.end);
 
     if (pack.type != PACK_LIST && pack.type != PACK_MAP)
         return false;
     const uint8_t *at = item->at ? item->end : pack.body;
-    if (at < list.end && pack.type == PACK_MAP)
-        at = check(at, list.end, SM_RECORD_DEPTH); /* its name */
+    if (at < list.end && pack.type == PACK_MAP) {
+        const uint8_t *end = check(at, list.end, SM_RECORD_DEPTH);
+        if (name)
+            *name = (sm_value){at, end};
+        at = end;
+    }
     if (at >= list.end)
         return false;
     *item = (sm_value){at, check(at, list.end, SM_RECORD_DEPTH)};

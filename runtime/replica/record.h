@@ -34,6 +34,24 @@ int record_end(struct sm_writer *writer);
 /* The value at `at`, checked to its end: nesting, lengths, types. None: it is damaged, or not all there. */
 sm_value record_value(const uint8_t *at, const uint8_t *end);
 
+/* What a value is; RECORD_WRONG: none. */
+enum record_type {
+    RECORD_WRONG,
+    RECORD_UINT,
+    RECORD_INT,
+    RECORD_FLOAT,
+    RECORD_BOOL,
+    RECORD_NIL,
+    RECORD_BYTES,
+    RECORD_TEXT,
+    RECORD_LIST,
+    RECORD_MAP
+};
+enum record_type record_type(sm_value value);
+
+/* As sm_value_next(), with the name of a map's value; NULL: none is wanted. */
+bool record_next(sm_value list, sm_value *item, sm_value *name);
+
 bool record_is_map(sm_value value);
 bool record_is_text(sm_value value, const char *text);
 

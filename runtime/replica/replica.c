@@ -260,10 +260,20 @@ static void tick(struct sm_replica *replica, uint64_t now)
     *replica_answer(replica) = (struct out_entry){.kind = OUT_TICKED, .bound = replica->bound};
 }
 
+/* What a class's callback writes is what people can read. */
+static uint32_t shown(void *arg, uint32_t shard, struct flow *flow, uint8_t *to, uint32_t room)
+{
+    const struct sm_replica *replica = arg;
+    struct codec_buffer out = {.bytes = to, .size = room};
+    int result = codec_record(&replica->codec, shard, flow, &out);
+
+    return result == 0 ? (uint32_t)out.used : result == SM_E_LIMIT ? QUERY_NO_ROOM : 0;
+}
+
 static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
 {
     query_fill(replica->state, channel_query(replica->channel), shard, cursor, SM_SHARDS, replica->owned,
-               replica->slot);
+               replica->slot, shown, replica);
     *replica_answer(replica) = (struct out_entry){.kind = OUT_QUERIED, .bound = replica->bound};
 }
 

@@ -466,7 +466,8 @@ static void start_query(struct sm_switch *sw, void *arg)
             return;
     }
     uint32_t stripe = job->from.shard < SM_SHARDS ? SM_SHARDS : job->from.shard;
-    query_fill(sw->arena->state, job->page, stripe, job->from.at, SM_SHARDS + STATE_STRIPES, NULL, ARENA_SLOTS);
+    query_fill(sw->arena->state, job->page, stripe, job->from.at, SM_SHARDS + STATE_STRIPES, NULL, ARENA_SLOTS, NULL,
+               NULL);
 }
 
 /* A copy: the next query overwrites the area, and a replica wrote its lengths. */
@@ -497,7 +498,7 @@ static void flows_end(struct control *control, const struct flows_cursor *cursor
 static void put_flow(struct control *control, const struct query_flow *flow, const uint8_t *record, uint32_t id)
 {
     const struct state_class *cls = state_class(control->arena->state, flow->cls);
-    json_t *state = report_record(cls, record);
+    json_t *state = flow->encoded ? report_encoded(record, flow->record_bytes) : report_record(cls, record);
 
     wire_map_begin(control->flows_out, NULL);
     wire_put_str(control->flows_out, "class", cls->name);
@@ -523,7 +524,8 @@ static bool put_page(struct control *control, const uint8_t *page, uint32_t id)
         memcpy(&flow, page + at, sizeof flow);
         at += (uint32_t)sizeof flow;
         const struct state_class *cls = state_class(control->arena->state, flow.cls);
-        if (!cls || flow.record_bytes != cls->record_size || flow.record_bytes > CHANNEL_QUERY_BYTES - at)
+        if (!cls || (!flow.encoded && flow.record_bytes != cls->record_size) ||
+            flow.record_bytes > CHANNEL_QUERY_BYTES - at)
             return false;
         put_flow(control, &flow, page + at, id);
         at += (flow.record_bytes + 7) & ~7u;

@@ -354,3 +354,71 @@ json_t *report_record(const struct state_class *cls, const uint8_t *record)
         json_object_set_new(object, "bytes", report_hex(record, cls->record_size));
     return object;
 }
+
+static json_t *value_json(sm_value value);
+
+static json_t *map_json(sm_value map)
+{
+    json_t *object = json_object();
+    sm_value name;
+
+    for (sm_value item = {NULL, NULL}; record_next(map, &item, &name);) {
+        size_t length;
+        const char *text = sm_value_bytes(name, &length);
+        if (text)
+            json_object_setn_new(object, text, length, value_json(item));
+    }
+    return object;
+}
+
+static json_t *list_json(sm_value list)
+{
+    json_t *array = json_array();
+
+    for (sm_value item = {NULL, NULL}; sm_value_next(list, &item);)
+        json_array_append_new(array, value_json(item));
+    return array;
+}
+
+static json_t *value_json(sm_value value)
+{
+    size_t length;
+    const uint8_t *bytes = sm_value_bytes(value, &length);
+    json_t *json = NULL;
+
+    switch (record_type(value)) {
+    case RECORD_UINT:
+        return integer(sm_value_uint(value, 0));
+    case RECORD_INT:
+        return json_integer(sm_value_int(value, 0));
+    case RECORD_FLOAT:
+        json = json_real(sm_value_double(value, 0));
+        break;
+    case RECORD_BOOL:
+        return json_boolean(sm_value_bool(value, false));
+    case RECORD_BYTES:
+        return report_hex(bytes, (unsigned)length);
+    case RECORD_TEXT:
+        json = json_stringn((const char *)bytes, length);
+        break;
+    case RECORD_LIST:
+        return list_json(value);
+    case RECORD_MAP:
+        return map_json(value);
+    case RECORD_NIL:
+    case RECORD_WRONG:
+        break;
+    }
+    return json ? json : json_null(); /* no number, or no text, that JSON has */
+}
+
+json_t *report_encoded(const uint8_t *bytes, uint32_t length)
+{
+    json_t *values = map_json(record_value(bytes, bytes + length)), *object = json_object(), *value;
+    const char *name;
+
+    json_object_foreach(values, name, value)
+        json_object_set_new(object, name, json_pack("{s:O, s:s}", "value", value, "unit", ""));
+    json_decref(values);
+    return object;
+}

@@ -409,6 +409,8 @@ int main(void)
     end_close(&from);
     if (!wrong)
         wrong = versions_test();
+    if (!wrong)
+        wrong = shown_test();
     if (wrong)
         printf("FAILED: %s\n", wrong);
     return wrong != NULL;

@@ -34,4 +34,7 @@ uint64_t random_next(uint64_t *state);
 /* versions.c: NULL, or what is wrong. */
 const char *versions_test(void);
 
+/* shown.c: the same. */
+const char *shown_test(void);
+
 #endif
