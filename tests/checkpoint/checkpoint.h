@@ -40,9 +40,10 @@ uint32_t record_flow(const struct sm_key *key);
 
 struct sm_test_options middlebox(uint64_t seed, const struct sm_trace *input, unsigned replicas);
 
-/* What a counter and the shared objects came to in the last run. */
+/* What a counter came to in the last run. */
 extern int64_t counted;
-extern uint64_t tokens_left, seen;
+/* The flows of the last checkpoint. */
+extern uint64_t saved_flows;
 
 /* Write a checkpoint while the test goes on: `steps` says whether packets do. 0, or an error. */
 int checkpoint_take(struct sm_test *test, const char *file, bool steps, struct sm_errbuf *error);

@@ -149,6 +149,8 @@ static const char *at_one_instant(uint64_t seed, const char *file)
     instants = (struct instants){.seed = seed};
     if (checkpoint_restore(test, file, &error) != 0)
         instants.wrong = error.text;
+    if (!instants.wrong && sm_test_result(test)->flows_live != saved_flows)
+        instants.wrong = "a checkpoint has other flows than it says, or one twice";
     sm_test_flows(test, look_at_pair, &instants);
     sm_test_flows(test, look_at_flow, &instants);
     sm_test_destroy(test, NULL);

@@ -24,7 +24,7 @@ struct payload {
 _Static_assert(sizeof(struct payload) == PAYLOAD_BYTES, "the end of each packet");
 
 int64_t counted;
-uint64_t tokens_left, seen;
+uint64_t saved_flows;
 
 static sm_counter packets;
 static sm_strong_counter tokens;
@@ -296,8 +296,11 @@ static int end_snapshot(struct sm_test *test, struct checkpoint *checkpoint, int
     struct checkpoint_size size;
 
     switch_snapshot_end(test->sw);
-    if (result == 0)
-        return checkpoint_finish(checkpoint, &size, error);
+    if (result == 0) {
+        result = checkpoint_finish(checkpoint, &size, error);
+        saved_flows = size.flows;
+        return result;
+    }
     checkpoint_abandon(checkpoint);
     return result;
 }
