@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * Checkpoints of a service with one replica: flows a second, without traffic, beside msgpack-c that packs the same flows
- * into memory; and how long packets take while checkpoints are written one after the other, beside without. The file is
- * in memory, and written by a thread of its own, as by sm-switch.
+ * Checkpoints of a service with one replica: flows a second, without traffic, beside msgpack-c that packs the same
+ * flows into memory; and how long packets take while checkpoints are written one after the other, beside without. The
+ * file is in memory, and written by a thread of its own, as by sm-switch.
  */
 
 #include <pthread.h>

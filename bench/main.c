@@ -45,7 +45,8 @@ static const struct {
     bool apart; /* not one of `all` */
 } experiments[] = {
     {"forward", bench_forward, false}, {"move", bench_move, false},         {"failover", bench_failover, false},
-    {"library", bench_library, false}, {"coherent", bench_coherent, false}, {"checkpoint", bench_checkpoint, false}, {"drl", bench_drl, true},
+    {"library", bench_library, false}, {"coherent", bench_coherent, false}, {"checkpoint", bench_checkpoint, false},
+    {"drl", bench_drl, true},
 };
 
 #define EXPERIMENTS (sizeof experiments / sizeof experiments[0])

@@ -31,10 +31,8 @@ static bool fill_flow(struct state *state, uint8_t *area, uint32_t shard, struct
         return false;
     if (!encoded)
         memcpy(to + 1, flow_record(flow), bytes);
-    *to = (struct query_flow){.cls = (uint16_t)flow_class(flow),
-                              .shard = (uint16_t)shard,
-                              .record_bytes = bytes,
-                              .encoded = encoded > 0};
+    *to = (struct query_flow){
+        .cls = (uint16_t)flow_class(flow), .shard = (uint16_t)shard, .record_bytes = bytes, .encoded = encoded > 0};
     memcpy(to->key, flow_key(flow), sizeof to->key);
     header->bytes += (uint32_t)sizeof *to + ((bytes + 7) & ~7u);
     header->count++;

@@ -272,8 +272,8 @@ static uint32_t shown(void *arg, uint32_t shard, struct flow *flow, uint8_t *to,
 
 static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
 {
-    query_fill(replica->state, channel_query(replica->channel), shard, cursor, SM_SHARDS, replica->owned,
-               replica->slot, shown, replica);
+    query_fill(replica->state, channel_query(replica->channel), shard, cursor, SM_SHARDS, replica->owned, replica->slot,
+               shown, replica);
     *replica_answer(replica) = (struct out_entry){.kind = OUT_QUERIED, .bound = replica->bound};
 }
 
