@@ -62,13 +62,14 @@ foreach(page ${pages})
 endforeach()
 
 # The examples are written for the root of the source tree; installed, each folder stands alone, with its capture.
-install(FILES README.md docs/architecture.md docs/control-protocol.md docs/freeflow.md
+install(FILES README.md docs/architecture.md docs/control-protocol.md docs/freeflow.md docs/write-a-middlebox.md
   DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT doc)
 install(DIRECTORY middleboxes/ratelimiter/examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/ratelimiter
   COMPONENT doc FILES_MATCHING PATTERN "*.yaml")
 install(FILES middleboxes/nat/examples/nat.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/nat COMPONENT doc)
 install(DIRECTORY middleboxes/counter DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples
   COMPONENT doc FILES_MATCHING PATTERN "*.c" PATTERN "*.md")
+install(DIRECTORY middleboxes/template DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc)
 install(FILES tests/samples/flows.pcap DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc)
 file(GLOB examples CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/docs/examples/*)
 foreach(example ${examples})

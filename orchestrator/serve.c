@@ -170,6 +170,33 @@ static void flows(struct orchestrator *o, struct rpc_call *call, const struct wi
     scan_flows(o, put_flow, flows_done, f);
 }
 
+/* ---- check ---- */
+
+#define CHECK_MS 60000
+
+static void on_checked(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct rpc_call *call = user;
+    struct wire_out *out;
+    if (error) {
+        rpc_refuse(call, error->code, "%s", error->message);
+        return;
+    }
+    out = wire_new();
+    for (unsigned i = 0; i < wire_count(result); i++) {
+        const char *key;
+        const struct wire_value *value = wire_pair(result, i, &key);
+        wire_put_value(out, key, value);
+    }
+    rpc_reply(call, out);
+}
+
+static void check(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
+{
+    (void)params;
+    rpc_request(o->sw, "check", NULL, CHECK_MS, on_checked, call);
+}
+
 /* ---- operations ---- */
 
 /* A replica parameter. False: it was refused. */
@@ -252,7 +279,8 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
     static const struct {
         const char *name;
         void (*serve)(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params);
-    } methods[] = {{"status", status}, {"flows", flows}, {"checkpoint", checkpoint}, {"restore", restore}};
+    } methods[] = {
+        {"status", status}, {"flows", flows}, {"checkpoint", checkpoint}, {"restore", restore}, {"check", check}};
     struct orchestrator *o = user;
     if (strcmp(method, "hello") == 0 || (strcmp(method, "stop") == 0 && o->phase < PHASE_FINISHING)) {
         (method[0] == 'h' ? hello : stop)(o, call, params);

@@ -202,7 +202,12 @@ SM_EXPORT bool sm_class_partitioned(const struct sm_replica *replica, sm_class c
  *
  * sm_flow_create: SM_E_LIMIT (but see at_limit) at the class's or service's flow limit or out of arena memory,
  * counted by the runtime as `flow_limit`; what to do with the packet is the caller's choice.
+ *
+ * One call of the handler is sure of SM_MAX_IN_HAND flows with small records, and of fewer with more timers, chunks or
+ * larger records: for each of them room is kept to undo all that may be done to it. What is asked for beyond that is
+ * refused: sm_flow_get() gives a null flow, sm_flow_create() SM_E_LIMIT.
  */
+#define SM_MAX_IN_HAND 128
 SM_EXPORT sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag);
 SM_EXPORT int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
                              sm_flow *flow, bool *created);

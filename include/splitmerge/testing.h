@@ -18,7 +18,7 @@
  *
  * Everything happens on the calling thread (but see sm_test_options.threads), and a run is a function of its options.
  * Replicas share the process: static variables of the middlebox are one for all of them. A replica that is killed
- * leaves what its middlebox allocated in the process to `ended`. One test at a time in a process.
+ * leaves what its middlebox allocated in the process to `ended`. Several tests may exist at a time.
  */
 
 #include <splitmerge/splitmerge.h>
@@ -84,6 +84,16 @@ SM_EXPORT void sm_trace_destroy(struct sm_trace *trace);
 
 struct sm_test;
 
+/* A flow, between two steps. */
+struct sm_test_flow {
+    sm_class cls;
+    const struct sm_key *key;
+    const void *record;
+    uint32_t record_size;
+    unsigned replica; /* that owns it; 0: it is on its way, or of a shared class */
+    uint32_t shard;
+};
+
 struct sm_test_options {
     size_t size; /* sizeof(struct sm_test_options) */
 
@@ -113,6 +123,9 @@ struct sm_test_options {
     unsigned buffers;      /* packets in flight; 0: 512 */
     uint64_t hold_ns;      /* of the virtual clock, limits.hold.time; 0: no bound */
     uint64_t hold_bytes;   /* with cannot_wait: a hold over this abandons its move; 0: no bound */
+
+    /* A record as a number, to compare flows of two runs by; NULL: its bytes. Needed where records hold addresses. */
+    uint64_t (*digest)(const struct sm_test_flow *flow);
 
     /* Chance. */
     uint64_t seed;  /* all of it: who takes the next step, the schedule, the hash's secret */
@@ -232,16 +245,6 @@ SM_EXPORT uint64_t sm_test_dropped(const struct sm_test *test, const char *reaso
 /* What has left so far; valid until sm_test_destroy(). NULL: it goes to a file. */
 SM_EXPORT const struct sm_trace *sm_test_output(const struct sm_test *test);
 
-/* A flow, between two steps. */
-struct sm_test_flow {
-    sm_class cls;
-    const struct sm_key *key;
-    const void *record;
-    uint32_t record_size;
-    unsigned replica; /* that owns it; 0: it is on its way, or of a shared class */
-    uint32_t shard;
-};
-
 /* Call `fn` for each flow, in no order, until it returns false. Not with threads before the end. */
 SM_EXPORT void sm_test_flows(const struct sm_test *test, bool (*fn)(const struct sm_test_flow *flow, void *arg),
                              void *arg);
@@ -255,12 +258,11 @@ SM_EXPORT int sm_test_check(struct sm_test *test);
 /* ---- Comparing ---- */
 
 /*
- * Whether two finished tests ended alike: what they sent (sm_trace_same() by `key`), the counts of packets and flows,
- * and every flow's record. `digest` (may be NULL: the bytes of the record) turns a record into a number, for records
- * that hold addresses. When not, *error says what differs.
+ * Whether two finished tests ended alike: what they sent (sm_trace_same() by `key`), the counts of packets and flows
+ * (of flows that began only where none are shared), and every flow's record, by the first one's sm_test_options.digest.
+ * When not, *error says what differs.
  */
-SM_EXPORT bool sm_test_same(struct sm_test *a, struct sm_test *b, enum sm_granularity key,
-                            uint64_t (*digest)(const struct sm_test_flow *flow), struct sm_errbuf *error);
+SM_EXPORT bool sm_test_same(struct sm_test *a, struct sm_test *b, enum sm_granularity key, struct sm_errbuf *error);
 
 /*
  * Transparency: run the options' service with one replica that nothing happens to, then as they say, each to its end,

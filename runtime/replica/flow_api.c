@@ -46,6 +46,7 @@ static void hold(struct sm_replica *replica, uint32_t shard, bool noted)
         return;
     assert(replica->held_stripe == 0 && "one shared flow at a time");
     state_lock(replica->state, shard, replica->slot);
+    STEP();
     replica->held_stripe = shard;
     journal_section_begin(&replica->journal, noted);
 }
@@ -55,7 +56,9 @@ static void give_back(struct sm_replica *replica)
     if (replica->held_stripe == 0)
         return;
     journal_section_end(&replica->journal);
+    STEP();
     state_unlock(replica->state, replica->held_stripe);
+    STEP();
     replica->held_stripe = 0;
 }
 
@@ -88,8 +91,16 @@ static inline __attribute__((always_inline)) struct flow *find(const struct sm_r
     return flow && flow_class(flow) == cls.id ? flow : NULL;
 }
 
-/* The flow's record, to be written: its old bytes are kept. A use of the flow, so its idle timeout starts anew: one
- * store. */
+/* What a flow in hand may take of the journal without asking. */
+static inline uint32_t promise_of(const struct sm_replica *replica, sm_class cls, const struct flow *flow)
+{
+    uint32_t chunks = replica->classes[cls.id].chunks ? state_chunk_count(flow) : 0;
+
+    return replica->classes[cls.id].promise + chunks * (uint32_t)sizeof(struct journal_entry);
+}
+
+/* The flow's record, to be written: its old bytes are kept. Null where the packet has too much in hand already. A use
+ * of the flow, so its idle timeout starts anew: one store. */
 static inline __attribute__((always_inline)) sm_flow hand_out(struct sm_replica *replica, sm_class cls,
                                                               const struct sm_packet *packet, struct flow *flow)
 {
@@ -97,6 +108,8 @@ static inline __attribute__((always_inline)) sm_flow hand_out(struct sm_replica 
     uint32_t bytes = replica->classes[cls.id].record_size;
     void *from = idle ? flow_extent(flow, bytes, &bytes) : flow + 1;
 
+    if (!journal_promise(&replica->journal, bytes, promise_of(replica, cls, flow)))
+        return (sm_flow){NULL};
     journal_image(&replica->journal, from, bytes);
     if (idle)
         state_timer_set(replica->actor, packet->shard, flow, replica->classes[cls.id].timers,
@@ -171,7 +184,10 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
         give_back(replica);
         return (sm_flow){NULL};
     }
-    return hand_out(replica, cls, packet, flow);
+    sm_flow handed = hand_out(replica, cls, packet, flow);
+    if (!handed.state)
+        give_back(replica);
+    return handed;
 }
 
 /* A flow where there was none. */
@@ -181,9 +197,11 @@ static __attribute__((noinline)) int make(struct sm_replica *replica, sm_class c
     struct flow *flow;
 
     *out = (sm_flow){NULL};
-    if (replica->classes[cls.id].evict)
+    int result = journal_promise(&replica->journal, 0, replica->classes[cls.id].promise) ? 0 : SM_E_LIMIT;
+    if (result == 0 && replica->classes[cls.id].evict)
         evict(replica, cls, packet);
-    int result = state_insert(replica->actor, place->shard, cls.id, place->key, place->hash, &flow);
+    if (result == 0)
+        result = state_insert(replica->actor, place->shard, cls.id, place->key, place->hash, &flow);
     if (result) {
         give_back(replica);
         return result;
@@ -210,7 +228,10 @@ static inline int create(struct sm_replica *replica, sm_class cls, const struct 
     if (created)
         *created = false;
     *out = hand_out(replica, cls, packet, flow);
-    return 0;
+    if (out->state)
+        return 0;
+    give_back(replica);
+    return SM_E_LIMIT;
 }
 
 int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, sm_flow *out,

@@ -86,6 +86,7 @@ int sm_packet_send(struct sm_replica *replica, struct sm_packet *cause, const vo
         return SM_E_LIMIT;
     uint32_t buffer = cause->meta->reserve[cause->sent++];
     memcpy(pool_data(&replica->arena->pool, buffer), data, length);
+    STEP();
     replica->out[replica->produced++ & channel->ring_mask] =
         (struct out_entry){.buffer = buffer, .length = length, .kind = OUT_GENERATED, .bound = replica->bound};
     replica_count(&channel->counters.generated, 1);

@@ -15,7 +15,12 @@ _Static_assert(offsetof(struct packet_meta, key) == 0 && offsetof(struct packet_
 _Static_assert(sizeof(struct packet_meta) <= POOL_DATA_OFFSET - 128, "meta data leaves the headroom alone");
 
 #define FETCH_AHEAD 16u /* entries between the steps of fetch_ahead() */
-#define FETCH_EVERY 4u  /* entries at a time: a cache line of the ring */
+/* What the journal takes at most of a flow that is armed and closed: images of tables, counters and heaps. */
+#define FLOW_PROMISE 1024u
+#define TIMER_PROMISE 512u
+#define BINDS_PROMISE 8192u
+
+#define FETCH_EVERY 4u /* entries at a time: a cache line of the ring */
 
 int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot)
 {
@@ -55,6 +60,8 @@ void replica_learn_classes(struct sm_replica *replica)
         replica->classes[i].evict = cls->partitioned && cls->at_limit == SM_AT_LIMIT_EVICT;
         if (cls->partitioned && (replica->classes[i].on_adopt || replica->classes[i].on_release))
             replica->hooked |= 1u << i;
+        replica->classes[i].chunks = cls->alloc_limit > 0;
+        replica->classes[i].promise = FLOW_PROMISE + cls->timers * TIMER_PROMISE + (cls->binds[0] ? BINDS_PROMISE : 0);
         replica->classes[i].idle_ns = cls->partitioned ? cls->idle_ns : 0;
         replica->classes[i].hard_ns = cls->partitioned ? cls->hard_ns : 0;
     }
@@ -82,6 +89,7 @@ static void unlock_committed(struct sm_replica *replica)
             replica->strong[kept++] = replica->strong[i];
         else
             atomic_store_explicit(&replica->arena->strong[replica->strong[i].id].holder, 0, memory_order_release);
+        STEP();
     }
     replica->strong_count = kept;
 }
@@ -118,8 +126,10 @@ void replica_progress(struct sm_replica *replica)
 {
     *replica_answer(replica) = (struct out_entry){.kind = OUT_PROGRESS, .bound = replica->bound};
     replica->complete = replica->produced;
+    STEP();
     replica_commit(replica, true);
     replica->entry_unit = replica->journal.unit;
+    STEP();
 }
 
 void replica_piece(struct sm_replica *replica)
@@ -144,6 +154,7 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
     while (state_timer_expire(replica->actor, shard, (sm_time){now}, &flow, &timer, &deadline)) {
         unsigned cls = flow_class(flow);
         journal_image(&replica->journal, flow_record(flow), replica->classes[cls].record_size);
+        STEP();
         if (timer < replica->classes[cls].timers)
             replica->classes[cls].on_timer(replica, (sm_class){(uint16_t)cls}, (sm_flow){flow_record(flow)}, timer,
                                            deadline, replica->classes[cls].user);
@@ -219,6 +230,7 @@ void replica_adopt(struct sm_replica *replica, uint32_t shard)
 {
     if (replica->kept_count > 0 && hold_kept_returns(replica, shard))
         return;
+    STEP();
     uint8_t before =
         atomic_exchange_explicit(&replica->arena->writer[shard], (uint8_t)(replica->slot + 1), memory_order_acq_rel);
     if (before != 0)
@@ -228,26 +240,32 @@ void replica_adopt(struct sm_replica *replica, uint32_t shard)
     shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
     if (replica->hooked)
         flow_hooks(replica, shard, true);
+    STEP();
 }
 
 static void inherit(struct sm_replica *replica, uint32_t number)
 {
+    STEP();
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
         if (atomic_load_explicit(&replica->arena->heir[shard], memory_order_acquire) ==
             arena_heir(number, replica->slot))
             replica_adopt(replica, shard);
+    STEP();
 }
 
 void replica_release(struct sm_replica *replica, uint32_t shard, uint32_t generation)
 {
+    STEP();
     if (replica->owned[shard] && replica->hooked)
         flow_hooks(replica, shard, false);
     if (replica->owned[shard])
         atomic_store_explicit(&replica->arena->writer[shard], 0, memory_order_release);
+    STEP();
     replica->owned[shard] = 0;
     shard_heap_set(&replica->timers, shard, UINT64_MAX);
     *replica_answer(replica) = (struct out_entry){
         .kind = OUT_RELEASED, .reason = (uint16_t)shard, .buffer = generation, .bound = replica->bound};
+    STEP();
 }
 
 static void tick(struct sm_replica *replica, uint64_t now)
@@ -258,6 +276,7 @@ static void tick(struct sm_replica *replica, uint64_t now)
     while (shard_heap_due(&replica->timers, now, &shard))
         fire_timers(replica, shard, now);
     *replica_answer(replica) = (struct out_entry){.kind = OUT_TICKED, .bound = replica->bound};
+    STEP();
 }
 
 /* What a class's callback writes is what people can read. */

@@ -80,6 +80,8 @@ struct sm_replica {
         uint8_t timers; /* the middlebox's; the slots of the timeouts follow: idle, then hard */
         uint8_t granularity;
         bool partitioned;
+        uint32_t promise; /* of journal that a flow in hand may take, but for its chunks */
+        bool chunks;
         bool evict;              /* at a limit; idle_ns is not 0 then */
         struct sm_filter *binds; /* packets that may bind keys to its flows; NULL: none */
     } classes[SM_MAX_CLASSES];

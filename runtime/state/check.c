@@ -4,11 +4,12 @@
  *
  * Overview.  Walk all shards; every table, heap and flow met is marked as an object of its slab, in a bitmap of the
  * check's own. In the end the slabs' bitmaps must equal the marks, and the counters what was counted. References are
- * looked at only once they are known to lie in a slab, so that a damaged state is reported and not followed.
+ * looked at only once they are known to lie in a slab, so that a damaged state is reported and not followed; the
+ * state's own frame (where slabs and heap are) is the caller's to vouch for.
  *
  * Concurrency.  Nobody may be writing.
  *
- * Limits.  One bitmap as large as the slabs' in the caller's process; reports the first inconsistency in words.
+ * Limits.  One bitmap as large as the slabs' in the caller's process.
  */
 
 #include "state/internal.h"
@@ -19,7 +20,8 @@
 
 struct check {
     const struct state *state;
-    struct sm_errbuf *error;
+    state_found_fn *tell; /* NULL: they are only counted */
+    void *arg;
     unsigned found;
     uint32_t slabs;  /* descriptors in use */
     uint64_t *marks; /* SLAB_WORDS for each */
@@ -29,11 +31,14 @@ struct check {
 
 __attribute__((format(printf, 2, 3))) static void report(struct check *check, const char *format, ...)
 {
-    if (check->found++ == 0 && check->error != NULL) {
+    struct sm_errbuf text;
+    check->found++;
+    if (check->tell != NULL) {
         va_list arguments;
         va_start(arguments, format);
-        vsnprintf(check->error->text, sizeof check->error->text, format, arguments);
+        vsnprintf(text.text, sizeof text.text, format, arguments);
         va_end(arguments);
+        check->tell(check->arg, text.text);
     }
 }
 
@@ -57,7 +62,11 @@ static bool mark(struct check *check, const void *address, uint64_t bytes, const
         return false;
     }
     struct slab_control c = control_of(check, (uint32_t)index);
-    bool fits;
+    bool fits = false;
+    if (bytes == 0) {
+        report(check, "shard %u: %s of no size", shard, what);
+        return false;
+    }
     if (bytes > SLAB_BYTES) {
         fits = c.kind == SLAB_RUN && within == 0 && c.length == (bytes + SLAB_BYTES - 1) / SLAB_BYTES;
     } else {
@@ -116,13 +125,35 @@ static bool is_within(const struct check *check, const struct flow *flow)
     return (uintptr_t)flow >= heap && (uintptr_t)(flow + 1) <= heap + (uint64_t)check->slabs * SLAB_BYTES;
 }
 
+/* As state_find(), in a table that may be damaged: nothing is followed that leads out of the slabs. */
+static const struct flow *find(const struct check *check, uint32_t index, unsigned cls, const struct sm_key *key)
+{
+    uint64_t hash = state_hash(check->state, key);
+    uint32_t mask;
+    struct group *groups = shard_groups(shard_at(check->state, index), &mask);
+    uint32_t at = hash_group(hash) & mask;
+    for (uint32_t i = 0; i <= mask; i++, at = (at + 1) & mask) {
+        const struct group *group = group_at(groups, at);
+        for (uint64_t match = group_match(group, hash); match != 0; match &= match - 1) {
+            const struct flow *flow = flow_at(check->state, group->refs[group_slot(match)]);
+            if (is_within(check, flow) && flow->cls == cls && memcmp(&flow->key, key, sizeof *key) == 0) {
+                return flow;
+            }
+        }
+        if (group_empty(group->tags) != 0) {
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
 /* A binding is on the list of a flow of its own shard. */
 static void check_binding(struct check *check, uint32_t index, struct flow *entry)
 {
     const struct state *state = check->state;
     const struct flow *flow = flow_at(state, ((const struct binding *)flow_record(entry))->flow), *at = NULL;
     bool whole = is_within(check, flow) && flow->has_chunks && flow->cls < state_class_count(state) &&
-                 state_find(state, index, flow->cls, &flow->key, state_hash(state, &flow->key)) == flow;
+                 find(check, index, flow->cls, &flow->key) == flow;
     uint32_t ref = whole ? ((const struct flow_chunks *)flow_object((struct flow *)(uintptr_t)flow))->bindings : 0;
     for (unsigned i = 0; ref != 0 && at != entry && i < SM_MAX_BINDINGS; i++) {
         at = is_within(check, flow_at(state, ref)) ? flow_at(state, ref) : NULL;
@@ -181,7 +212,8 @@ static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_
         report(check, "shard %u: a flow of class %u with %u timers", index, flow->cls, flow->timers);
         return false;
     }
-    uint64_t bytes = (uint64_t)state->bins[state->class_bin[flow->cls]].units * STATE_UNIT;
+    uint8_t bin = state->class_bin[flow->cls];
+    uint64_t bytes = bin < SLAB_BINS ? (uint64_t)state->bins[bin].units * STATE_UNIT : 0;
     if (!mark(check, flow_object((struct flow *)(uintptr_t)flow), bytes, "a flow", index)) {
         return false;
     }
@@ -198,7 +230,7 @@ static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_
     uint64_t hash = state_hash(state, &flow->key);
     if (flow->hash != (uint32_t)hash || tag != hash_tag(hash) || low != (uint8_t)hash) {
         report(check, "shard %u: a flow's hash or tag is not its key's", index);
-    } else if (!copy && state_find(state, index, flow->cls, &flow->key, hash) != flow) {
+    } else if (!copy && find(check, index, flow->cls, &flow->key) != flow) {
         report(check, "shard %u: a flow is not found by its key", index);
     }
     return true;
@@ -321,10 +353,10 @@ static void check_slab(struct check *check, uint32_t index)
     }
 }
 
-unsigned state_check(const struct state *state, struct sm_errbuf *error)
+unsigned state_check_all(const struct state *state, state_found_fn *tell, void *arg)
 {
     struct state *s = (struct state *)(uintptr_t)state;
-    struct check check = {.state = state, .error = error};
+    struct check check = {.state = state, .tell = tell, .arg = arg};
     if (state->magic != STATE_MAGIC || s->fresh > state->slab_count) {
         report(&check, "not a formatted state");
         return check.found;
@@ -357,4 +389,20 @@ unsigned state_check(const struct state *state, struct sm_errbuf *error)
     }
     free(check.marks);
     return check.found;
+}
+
+static void keep_first(void *arg, const char *text)
+{
+    struct sm_errbuf *error = arg;
+    if (error != NULL && error->text[0] == '\0') {
+        snprintf(error->text, sizeof error->text, "%s", text);
+    }
+}
+
+unsigned state_check(const struct state *state, struct sm_errbuf *error)
+{
+    if (error != NULL) {
+        error->text[0] = '\0';
+    }
+    return state_check_all(state, keep_first, error);
 }

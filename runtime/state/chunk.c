@@ -93,6 +93,7 @@ void *state_chunk_new(struct state_actor *actor, uint32_t shard, struct flow *fl
         atomic_fetch_add_explicit(&counters->unallocated, 1, memory_order_relaxed);
         return NULL;
     }
+    STEP();
     if (old != NULL) {
         memcpy(chunk + 1, old, before < bytes ? before : bytes);
         state_chunk_free(actor, flow, old);
@@ -135,6 +136,7 @@ void chunks_release(struct state_actor *actor, struct flow *flow)
     }
     for (uint32_t ref = chunks_of(flow)->first, next; ref != 0; ref = next) {
         next = chunk_at(actor->state, ref)->next;
+        STEP();
         slab_free(actor, chunk_at(actor->state, ref));
     }
 }
@@ -142,4 +144,9 @@ void chunks_release(struct state_actor *actor, struct flow *flow)
 uint32_t state_chunk_bytes(const void *chunk)
 {
     return ((const struct chunk *)chunk - 1)->bytes;
+}
+
+uint32_t state_chunk_count(const struct flow *flow)
+{
+    return chunks_of((struct flow *)(uintptr_t)flow)->count;
 }

@@ -33,6 +33,7 @@ static void wipe(struct journal_region *region)
     store(&region->start, 0);
     store(&region->next_start, 0);
     store(&region->freed, 0);
+    atomic_store_explicit(&region->section, 0, memory_order_release);
     atomic_store_explicit(&region->unit, 0, memory_order_release);
     atomic_store_explicit(&region->next_unit, 0, memory_order_release);
 }
@@ -125,7 +126,9 @@ void journal_free(struct journal *journal, void *object)
     (void)entry;
     journal->frees++;
     journal->packet_frees++;
+    STEP();
     store(&journal->region->used, journal->used);
+    STEP();
 }
 
 /*
@@ -164,6 +167,36 @@ static void finish_frees(struct state *state, struct journal_region *region, uin
         }
     }
     carry_out_frees(NULL, state, region, from, to, announced);
+}
+
+/*
+ * Whether all frees that are still to be carried out name objects in use, so that nothing is begun that cannot be
+ * finished. An announced one may have been carried out, and its place have become anything since.
+ */
+static bool frees_are_sound(struct state *state, struct journal_region *region, uint32_t from, uint32_t to)
+{
+    uint32_t announced = load(&region->freed), number = 0;
+    for (uint32_t at = from; at < to; at += entry_bytes(entry_at(region, at)->length)) {
+        const struct journal_entry *entry = entry_at(region, at);
+        if (entry->kind == JOURNAL_FREE && ++number > announced &&
+            !slab_may_release(state, (const void *)(uintptr_t)entry->address)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool section_frees(struct journal *journal, uint32_t end)
+{
+    bool any = false;
+    for (uint32_t at = journal->section; at < end; at += entry_bytes(entry_at(journal->region, at)->length)) {
+        if (entry_at(journal->region, at)->kind == JOURNAL_FREE) {
+            journal->frees--;
+            journal->packet_frees--;
+            any = true;
+        }
+    }
+    return any;
 }
 
 void journal_section_begin(struct journal *journal, bool noted)
@@ -213,29 +246,36 @@ void journal_unnote(struct journal *journal, unsigned cls, const struct sm_key *
 
 void journal_section_end(struct journal *journal)
 {
+    struct journal_region *region = journal->region;
     uint32_t end = journal->used;
     bool noted = journal->note != NULL && journal->note->kind != NOTE_NONE;
+    bool frees = section_frees(journal, end);
     journal->recent = 0;
     journal->used = journal->section + (noted ? entry_bytes(sizeof(struct journal_note)) : 0);
     journal->last = noted ? journal->section : journal->section_last;
     journal->note = NULL;
     STEP();
-    store(&journal->region->used, journal->used);
-    atomic_thread_fence(memory_order_release);
-    for (uint32_t at = journal->section; at < end; at += entry_bytes(entry_at(journal->region, at)->length)) {
-        const struct journal_entry *entry = entry_at(journal->region, at);
-        if (entry->kind == JOURNAL_FREE) {
-            journal->frees--;
-            journal->packet_frees--;
-            slab_release(journal->actor->state, journal->actor, (void *)(uintptr_t)entry->address);
-        }
+    if (frees) {
+        store(&region->freed, 0);
+        STEP();
+        atomic_store_explicit(&region->section, (uint64_t)end << 32 | journal->used, memory_order_release);
+        STEP();
+        carry_out_frees(journal->actor, journal->actor->state, region, journal->used, end, 0);
     }
+    store(&region->used, journal->used);
+    STEP();
+    if (frees) {
+        atomic_store_explicit(&region->section, 0, memory_order_release);
+        STEP();
+    }
+    atomic_thread_fence(memory_order_release);
 }
 
 void journal_prepare(struct journal *journal, bool all)
 {
     uint32_t next = all ? journal->used : journal->packet_start;
     store(&journal->region->freed, 0);
+    STEP();
     store(&journal->region->next_start, next);
     atomic_store_explicit(&journal->region->next_unit, all ? journal->unit + 1 : journal->unit, memory_order_release);
 }
@@ -288,6 +328,7 @@ static bool entry_is_sound(const struct state *state, const struct journal_entry
         return entry->address >= low && entry->address <= high && entry->length <= high - entry->address;
     }
     return (entry->kind == JOURNAL_ALLOC || entry->kind == JOURNAL_FREE) && entry->length == 0 &&
+           entry->address % STATE_UNIT == 0 &&
            entry->address - (uintptr_t)state->heap < (uint64_t)state->slab_count * SLAB_BYTES;
 }
 
@@ -312,16 +353,44 @@ static bool is_sound(const struct state *state, struct journal_region *region, u
     return true;
 }
 
+/*
+ * A section that was made final before its owner died, in the middle of its frees: finish them, and forget its entries.
+ * False: it cannot be.
+ */
+static bool finish_section(struct state *state, struct journal_region *region, size_t bytes, uint64_t low,
+                           uint64_t high)
+{
+    uint64_t section = atomic_load_explicit(&region->section, memory_order_acquire);
+    uint32_t start = (uint32_t)section, end = (uint32_t)(section >> 32), used = load(&region->used);
+    if (section == 0) {
+        return true;
+    }
+    /* Its end is `used`, or its start, where the last store but one was done. */
+    if (start > end || end > bytes - sizeof *region || (used != end && used != start) ||
+        !is_sound(state, region, start, end, low, high) || !frees_are_sound(state, region, start, end)) {
+        return false;
+    }
+    finish_frees(state, region, start, end);
+    store(&region->used, start);
+    store(&region->freed, 0);
+    atomic_store_explicit(&region->section, 0, memory_order_release);
+    return true;
+}
+
 int journal_recover(struct state *state, struct journal_region *region, size_t bytes, uint64_t commit, const void *low,
                     const void *high, journal_note_fn *noted, void *arg)
 {
+    if (!finish_section(state, region, bytes, (uintptr_t)low, (uintptr_t)high)) {
+        return SM_E_DAMAGED;
+    }
     uint32_t used = load(&region->used), start = load(&region->start), next = load(&region->next_start);
     bool committed = atomic_load_explicit(&region->base, memory_order_acquire) != commit;
     uint32_t from = committed ? next : start, last = from;
     int count = 0;
     bool frees = committed && next <= used && start <= next;
     if (used > bytes - sizeof *region || !is_sound(state, region, from, used, (uintptr_t)low, (uintptr_t)high) ||
-        (frees && !is_sound(state, region, start, next, (uintptr_t)low, (uintptr_t)high))) {
+        (frees && (!is_sound(state, region, start, next, (uintptr_t)low, (uintptr_t)high) ||
+                   !frees_are_sound(state, region, start, next)))) {
         return SM_E_DAMAGED;
     }
     if (frees) {
@@ -348,4 +417,25 @@ int journal_recover(struct state *state, struct journal_region *region, size_t b
     }
     wipe(region);
     return count;
+}
+
+bool journal_is_idle(const struct journal_region *region, uint64_t commit)
+{
+    struct journal_region *r = (struct journal_region *)(uintptr_t)region; /* atomic loads want it so */
+    return atomic_load_explicit(&r->base, memory_order_acquire) == commit && load(&r->used) == 0 &&
+           load(&r->start) == 0 && load(&r->next_start) == 0 &&
+           atomic_load_explicit(&r->section, memory_order_acquire) == 0;
+}
+
+const char *journal_at_rest(const struct journal_region *region, size_t bytes, uint64_t commit)
+{
+    struct journal_region *r = (struct journal_region *)(uintptr_t)region; /* atomic loads want it so */
+    if (region->capacity != bytes - sizeof *region) {
+        return "its capacity is another";
+    }
+    if (load(&r->used) > region->capacity || load(&r->start) > region->capacity ||
+        load(&r->next_start) > region->capacity) {
+        return "it ends outside of its room";
+    }
+    return journal_is_idle(region, commit) ? NULL : "it holds entries though nothing is under way";
 }

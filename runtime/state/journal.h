@@ -77,9 +77,10 @@ struct journal_region {
     _Atomic uint64_t base; /* the commit word that the uncommitted entries follow */
     _Atomic uint32_t used;
     _Atomic uint32_t start, next_start;
-    _Atomic uint32_t freed;           /* frees between start and next_start that have been begun */
+    _Atomic uint32_t freed;           /* frees between start and next_start, or of the section, that have been begun */
     _Atomic uint64_t unit, next_unit; /* the first uncommitted unit: as of base; once the commit word has changed */
-    uint32_t capacity;                /* bytes of entries */
+    _Atomic uint64_t section; /* entries of a section that is final, but for its frees: end << 32 | start; 0: none */
+    uint32_t capacity;        /* bytes of entries */
     _Alignas(16) unsigned char entries[];
 };
 
@@ -90,6 +91,7 @@ struct journal {
     uint32_t used;         /* as in the region */
     uint32_t last;         /* the entry before that */
     uint32_t packet_start; /* where the entries of the packet in hand begin */
+    uint32_t promised;     /* bytes that the flows it has in hand may yet take, for their timers and their ends */
     uint64_t unit;         /* the number of the packet (or timer) in hand; none is 0 */
     uint64_t settled;      /* the first one that is not committed */
     uint32_t start;
@@ -111,6 +113,7 @@ void journal_open(struct journal *journal, struct journal_region *region, struct
 static inline void journal_packet(struct journal *journal)
 {
     journal->packet_start = journal->used;
+    journal->promised = 0;
     journal->unit++;
     journal->packet_frees = 0;
     journal->recent = 0;
@@ -140,8 +143,22 @@ bool journal_image(struct journal *journal, const void *address, uint32_t length
 static inline bool journal_may_add(const struct journal *journal, uint64_t length)
 {
     uint64_t limit = JOURNAL_PACKET_BYTES - JOURNAL_RESERVE;
-    return journal == NULL ||
-           (uint64_t)journal->used - journal->packet_start + length + sizeof(struct journal_entry) + 15 <= limit;
+    return journal == NULL || (uint64_t)journal->used - journal->packet_start + journal->promised + length +
+                                      sizeof(struct journal_entry) + 15 <=
+                                  limit;
+}
+
+/*
+ * A flow comes to the packet's hands: an image of `length` bytes, and what may be done to it without asking, `promise`
+ * bytes. False: the packet has too much in hand already.
+ */
+static inline bool journal_promise(struct journal *journal, uint32_t length, uint32_t promise)
+{
+    if (!journal_may_add(journal, (uint64_t)length + promise)) {
+        return false;
+    }
+    journal->promised += promise;
+    return true;
 }
 
 /* This memory was allocated for the packet in hand: for as long as that is remembered, it needs no image. */
@@ -153,8 +170,8 @@ void journal_free(struct journal *journal, void *object);
 
 /*
  * A section: changes to memory with several writers, under its lock. They are undone by image only while the lock is
- * held; journal_section_end() makes them final, with one store, before it is given back. Frees in it are carried out
- * then.
+ * held; journal_section_end() makes them final, with one store, before it is given back: of `used`, or where the
+ * section frees something, of `section`; then its frees are carried out, by whoever is there to do it.
  */
 void journal_section_begin(struct journal *journal, bool noted);
 void journal_section_end(struct journal *journal);
@@ -170,6 +187,12 @@ void journal_unnote(struct journal *journal, unsigned cls, const struct sm_key *
 /* Around the store of the commit word: `all`: the packet in hand is complete too. */
 void journal_prepare(struct journal *journal, bool all);
 void journal_committed(struct journal *journal, uint64_t commit);
+
+/* Whether the writer is through with its last commit and has begun nothing since. Any thread. */
+bool journal_is_idle(const struct journal_region *region, uint64_t commit);
+
+/* What is wrong with the journal of a replica that does nothing, in words; NULL: nothing. */
+const char *journal_at_rest(const struct journal_region *region, size_t bytes, uint64_t commit);
 
 /*
  * The host, for a dead replica: undo and finish. Returns how many entries were undone, or SM_E_DAMAGED with nothing

@@ -96,9 +96,11 @@ static void run_dissolve(struct state *state, uint32_t first, uint32_t length)
         uint64_t word = control_load(&state->slabs[first + i]);
         struct slab_control c = slab_unpack(word);
         if (c.kind == SLAB_TAIL && c.length == i) {
+            STEP();
             (void)control_swap(&state->slabs[first + i], word, (struct slab_control){0});
         }
     }
+    STEP();
     control_store(&state->slabs[first], (struct slab_control){0});
 }
 
@@ -221,6 +223,7 @@ static bool slab_refill(struct state_actor *actor, unsigned bin)
     }
     /* Another actor's search may find it first, as soon as the border has moved: then the next one. */
     for (uint32_t fresh; (fresh = fresh_take(state, 1)) != UINT32_MAX;) {
+        STEP();
         if (slab_hold(actor, fresh, bin, 1)) {
             return true;
         }
@@ -272,6 +275,7 @@ static void *slab_take(struct state_actor *actor, unsigned bin, uint32_t index)
             uint64_t before = atomic_fetch_or_explicit(&slab->used[*word], bit, memory_order_acq_rel);
             assert((before & bit) == 0);
             (void)before;
+            STEP();
             fetch_next(actor->state, bin, index, *word * 64, room & ~bit);
             return object;
         }
@@ -322,6 +326,7 @@ static bool run_build(struct state_actor *actor, uint32_t first, uint32_t length
         uint64_t word = control_load(&slabs[taken]);
         struct slab_control c = slab_unpack(word);
         struct slab_control building = {.units = c.units, .holder = me, .kind = SLAB_BUILDING};
+        STEP();
         if (c.holder != 0 || c.kind != SLAB_OBJECTS_OF_ONE_SIZE || !control_swap(&slabs[taken], word, building)) {
             break;
         }
@@ -342,9 +347,12 @@ static bool run_build(struct state_actor *actor, uint32_t first, uint32_t length
         STEP();
         control_store(&slabs[i], (struct slab_control){.kind = SLAB_TAIL, .length = i});
     }
+    STEP();
     journal_alloc(actor->journal, actor->state->heap + (uint64_t)first * SLAB_BYTES);
     atomic_store_explicit(&slabs[0].used[0], 1, memory_order_release);
+    STEP();
     control_store(&slabs[0], (struct slab_control){.kind = SLAB_RUN, .length = length});
+    STEP();
     return true;
 }
 
@@ -414,6 +422,9 @@ static struct slab *bit_of(struct state *state, const void *object, uint32_t *bi
     struct slab_control c = slab_unpack(control_load(slab));
     *bit = c.kind == SLAB_OBJECTS_OF_ONE_SIZE && c.units > 0 ? (uint32_t)(offset % SLAB_BYTES / (c.units * STATE_UNIT))
                                                              : 0;
+    if (*bit >= SLAB_OBJECTS) {
+        *bit = 0; /* forged: of a dead replica's journal, and no object */
+    }
     return slab;
 }
 
@@ -423,6 +434,23 @@ bool slab_buried(struct state *state, const void *object)
     struct slab *slab = bit_of(state, object, &bit);
     bool used = atomic_load_explicit(&slab->used[bit / 64], memory_order_acquire) >> (bit % 64) & 1;
     return used && *(const uint64_t *)object == tombstone(object);
+}
+
+bool slab_may_release(struct state *state, const void *object)
+{
+    uint64_t offset = (uint64_t)((const unsigned char *)object - state->heap), within = offset % SLAB_BYTES;
+    if (offset / SLAB_BYTES >= state->slab_count) {
+        return false;
+    }
+    struct slab *slab = &state->slabs[offset / SLAB_BYTES];
+    struct slab_control c = slab_unpack(control_load(slab));
+    bool is_object = c.kind == SLAB_OBJECTS_OF_ONE_SIZE && c.units > 0 && within % (c.units * STATE_UNIT) == 0 &&
+                     within / (c.units * STATE_UNIT) < SLAB_OBJECTS;
+    if (!is_object && (c.kind != SLAB_RUN || within != 0)) {
+        return false;
+    }
+    uint32_t bit = is_object ? (uint32_t)(within / (c.units * STATE_UNIT)) : 0;
+    return atomic_load_explicit(&slab->used[bit / 64], memory_order_acquire) >> (bit % 64) & 1;
 }
 
 void slab_unmake(struct state *state, void *object)
@@ -437,6 +465,9 @@ void slab_release(struct state *state, struct state_actor *actor, void *object)
 {
     uint64_t offset = (uint64_t)((unsigned char *)object - state->heap);
     uint32_t index = (uint32_t)(offset / SLAB_BYTES), within = (uint32_t)(offset % SLAB_BYTES), bit = 0;
+    if (actor == NULL && !slab_may_release(state, object)) {
+        return; /* a dead one's journal named it twice */
+    }
     assert(index < state->slab_count);
     struct slab *slab = &state->slabs[index];
     struct slab_control c = slab_unpack(atomic_load_explicit(&slab->control, memory_order_relaxed));

@@ -132,6 +132,9 @@ void *slab_alloc_run(struct state_actor *actor, uint32_t length);
 void slab_free(struct state_actor *actor, void *object);
 void slab_release(struct state *state, struct state_actor *actor, void *object); /* at once; NULL actor: a dead one's */
 
+/* Whether this is an object or run that is in use: what a dead replica's journal names may be anything in the heap. */
+bool slab_may_release(struct state *state, const void *object);
+
 /* Mark an object that is about to be freed; whether it still is marked, and so not yet free. */
 void slab_bury(void *object);
 bool slab_buried(struct state *state, const void *object);

@@ -231,3 +231,29 @@ int state_lock_holder(const struct state *state, uint32_t stripe)
 {
     return (int)atomic_load_explicit(lock_of(state, stripe), memory_order_acquire) - 1;
 }
+
+void state_frame_keep(const struct state *state, struct state_frame *frame)
+{
+    *frame = (struct state_frame){.magic = state->magic,
+                                  .bytes = state->bytes,
+                                  .slabs = state->slabs,
+                                  .heap = state->heap,
+                                  .slab_count = state->slab_count,
+                                  .flow_limit = state->flow_limit};
+}
+
+bool state_frame_restore(struct state *state, const struct state_frame *frame)
+{
+    bool same = state->magic == frame->magic && state->bytes == frame->bytes && state->slabs == frame->slabs &&
+                state->heap == frame->heap && state->slab_count == frame->slab_count &&
+                state->flow_limit == frame->flow_limit;
+    if (!same) {
+        state->magic = frame->magic;
+        state->bytes = frame->bytes;
+        state->slabs = (struct slab *)(uintptr_t)frame->slabs;
+        state->heap = (unsigned char *)(uintptr_t)frame->heap;
+        state->slab_count = frame->slab_count;
+        state->flow_limit = frame->flow_limit;
+    }
+    return same;
+}

@@ -201,6 +201,7 @@ void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes);
 void *state_chunk_new(struct state_actor *actor, uint32_t shard, struct flow *flow, void *old, uint64_t bytes);
 void state_chunk_free(struct state_actor *actor, struct flow *flow, void *chunk);
 uint32_t state_chunk_bytes(const void *chunk);
+uint32_t state_chunk_count(const struct flow *flow);
 
 /*
  * Timers of a shard's flows, by packet time. Re-arming to a later time is one store (the heap is put right when the
@@ -228,5 +229,21 @@ int state_lock_holder(const struct state *state, uint32_t stripe);
  * inconsistencies and describes the first in *error.
  */
 unsigned state_check(const struct state *state, struct sm_errbuf *error);
+
+/* The same, with a call of `tell` (may be NULL) for each of them. */
+typedef void state_found_fn(void *arg, const char *text);
+unsigned state_check_all(const struct state *state, state_found_fn *tell, void *arg);
+
+/*
+ * The frame: what was settled when the state was formatted, and all else is found by. The host keeps a copy where no
+ * replica can write, and puts it back where one did: false, it was not as it had been.
+ */
+struct state_frame {
+    uint64_t magic, bytes;
+    const void *slabs, *heap;
+    uint32_t slab_count, flow_limit;
+};
+void state_frame_keep(const struct state *state, struct state_frame *frame);
+bool state_frame_restore(struct state *state, const struct state_frame *frame);
 
 #endif

@@ -130,6 +130,7 @@ static int table_rebuild(struct state_actor *actor, struct shard *shard)
     assert(groups != old);
     save_shard(actor, shard);
     groups_copy(state, groups, (1u << log) - 1, old, old_mask);
+    STEP();
     atomic_store_explicit(&shard->table, log == 0 ? 0 : (uintptr_t)groups | log, memory_order_relaxed);
     STEP();
     shard->tombstones = 0;
@@ -138,6 +139,7 @@ static int table_rebuild(struct state_actor *actor, struct shard *shard)
     } else {
         slab_free(actor, old);
     }
+    STEP();
     return 0;
 }
 
@@ -290,9 +292,11 @@ void state_remove(struct state_actor *actor, uint32_t index, struct flow *flow)
         uint32_t mask;
         struct group *groups = shard_groups(shard, &mask);
         atomic_store_explicit(&shard->table, 0, memory_order_relaxed);
+        STEP();
         shard->tombstones = 0;
         slab_free(actor, groups);
     }
+    STEP();
     live_add(counters, cls, -1);
     if (cls != STATE_BINDING) {
         counter_add(&counters->closed);

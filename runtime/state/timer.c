@@ -153,11 +153,13 @@ void timers_release(struct state_actor *actor, struct shard *shard, struct flow 
     assert(shard->timers >= flow->timers);
     save_shard(actor, shard);
     shard->timers -= flow->timers;
+    STEP();
     /* A large heap goes with the last flow; a small one stays for the next. */
     if (shard->timers == 0 && shard->heap_capacity > SLAB_HEAP_MIN / sizeof(struct timer_entry)) {
         struct timer_entry *old = shard->heap;
         assert(shard->heap_count == 0);
         shard->heap = NULL;
+        STEP();
         shard->heap_capacity = 0;
         slab_free(actor, old);
     }
@@ -170,6 +172,7 @@ int state_timer_set(struct state_actor *actor, uint32_t index, struct flow *flow
     struct flow_timer *timer = flow_timer(flow, slot);
     uint64_t before = timer->deadline;
     save(actor, timer, sizeof *timer);
+    STEP();
     timer->deadline = deadline.ns;
     if (timer->index != 0 && deadline.ns >= before) {
         return 0; /* its entry is not later */
@@ -179,6 +182,7 @@ int state_timer_set(struct state_actor *actor, uint32_t index, struct flow *flow
     if (timer->index == 0) {
         assert(shard->heap_count < shard->heap_capacity);
         save_shard(actor, shard);
+        STEP();
         shard->heap_count++;
         entry_rise(actor, shard, shard->heap_count - 1, entry);
     } else if (deadline.ns < shard->heap[timer->index - 1].deadline) {

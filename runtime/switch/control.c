@@ -613,6 +613,56 @@ static void flows(struct control *control, struct rpc_call *call, const struct w
     flows_ask(control, from);
 }
 
+/* ---- check ---- */
+
+static void begin_check(struct sm_switch *sw, void *arg)
+{
+    *(int *)arg = switch_check_begin(sw);
+}
+
+static void take_findings(struct sm_switch *sw, void *arg)
+{
+    memcpy(arg, &sw->check.findings, sizeof sw->check.findings);
+}
+
+static void checked(struct control *control)
+{
+    struct rpc_call *call = control->check_call;
+    struct check_findings *findings = malloc(sizeof *findings);
+    struct wire_out *out = wire_new();
+
+    control->check_call = NULL;
+    if (!call || !findings) {
+        if (call)
+            rpc_refuse(call, RPC_FAILED, "out of memory");
+        wire_free(out);
+        free(findings);
+        return;
+    }
+    worker_call(&control->worker, take_findings, findings);
+    wire_put_uint(out, "count", findings->count);
+    wire_put_double(out, "paused_us", (double)findings->paused_ns / 1e3);
+    wire_array_begin(out, "findings");
+    for (unsigned i = 0; i < findings->count && i < CHECK_LINES; i++)
+        wire_put_str(out, NULL, findings->lines[i]);
+    wire_array_end(out);
+    free(findings);
+    rpc_reply(call, out);
+}
+
+static void check(struct control *control, struct rpc_call *call, const struct wire_value *params)
+{
+    int result = SM_E_STATE;
+
+    (void)params;
+    if (!control->check_call)
+        worker_call(&control->worker, begin_check, &result);
+    if (result)
+        rpc_refuse(call, RPC_BUSY, "another operation or check is under way");
+    else
+        control->check_call = call;
+}
+
 /* ---- dispatch ---- */
 
 static const struct {
@@ -636,6 +686,7 @@ static const struct {
     {"restore", restore_serve},
     {"keep", keep},
     {"kept", kept},
+    {"check", check},
 };
 
 static void request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)
@@ -715,6 +766,8 @@ static void on_notice(uv_async_t *async)
     }
     if (notices & (1u << NOTICE_SNAPSHOT | 1u << NOTICE_RESTORED))
         checkpoint_noticed(control);
+    if (notices & 1u << NOTICE_CHECKED)
+        checked(control);
     if (notices & 1u << NOTICE_QUERIED)
         flows_answered(control);
     if (notices & 1u << NOTICE_ENDED) {

@@ -33,6 +33,7 @@ struct control {
     /* Answers that are still due. */
     struct rpc_call *flows_call;
     struct rpc_call *finish_call;
+    struct rpc_call *check_call;
     bool shutting_down;
     struct wire_out *flows_out;
     uint32_t flows_limit, flows_count;

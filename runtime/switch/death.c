@@ -221,6 +221,7 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
     if (!had_state)
         return;
+    switch_frame_restore(sw); /* whoever died may have written on it before */
     if (switch_put_right(sw->arena, slot) != 0)
         switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone", s->name);
     if (s->distrusted && sw->bindings)

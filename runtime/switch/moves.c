@@ -238,7 +238,7 @@ int switch_move_begin(struct sm_switch *sw, uint64_t deadline_ns, bool open_gate
 {
     struct switch_operation *operation = &sw->operation;
 
-    if (operation->active || sw->input_held)
+    if (operation->active || sw->input_held || sw->check.active)
         return SM_E_STATE;
     uint32_t id = operation->id + 1;
     memset(operation, 0, sizeof *operation);

@@ -280,7 +280,8 @@ unsigned switch_input(struct sm_switch *sw)
         fetch_buffer(sw, i);
 
     sw->paused = sw->paused && sw->in_flight > 0;
-    while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended && !sw->paused && !sw->input_held) {
+    while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended && !sw->paused && !sw->input_held &&
+           !sw->check.active) {
         if (sw->gate_packet && sw->entered >= sw->gate_packet) {
             gated = true;
             break;

@@ -90,7 +90,7 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
                 sw->port_reports[i].driver = sw->ports[i]->is_interface ? "libpcap+libnet" : "file";
             }
     }
-    if (!sw || allocate(sw) != 0) {
+    if (!sw || allocate(sw) != 0 || switch_frame_keep(sw) != 0) {
         snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
         if (sw) {
             sw->ports[0] = sw->ports[1] = NULL; /* they stay the caller's */
@@ -137,6 +137,7 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
 {
     int result = switch_close_ports(sw, whole, error);
 
+    switch_frame_free(sw);
     sm_parser_destroy(sw->parser);
     audit_free(&sw->audit);
     switch_bind_close(sw);
@@ -189,6 +190,7 @@ void switch_learn(struct sm_switch *sw)
     if (sw->registered)
         return;
     sw->registered = true;
+    switch_frame_registered(sw);
     sw->sends = sw->arena->registration.sends;
     sw->reason_count = sw->arena->registration.reason_count;
     sw->steering = sw->arena->steering;
@@ -353,6 +355,8 @@ static bool anybody_ticking(const struct sm_switch *sw)
 /* Tell replicas the time now and then; and once at the end, so that every timer up to the last packet has fired. */
 static void keep_time(struct sm_switch *sw, unsigned done)
 {
+    if (sw->check.active)
+        return;
     if (sw->input_held)
         return;
     if (sw->cannot_wait && !sw->options.clock && sw->state == SWITCH_RUNNING && done == 0 && sw->clock != 0) {
@@ -405,6 +409,7 @@ unsigned switch_poll(struct sm_switch *sw)
     keep_time(sw, done);
     switch_ledger(sw);
     publish(sw);
+    switch_check_poll(sw);
     if (sw->ports[1] && done == 0 && sw->ports[1]->ops->flush(sw->ports[1]) != 0)
         switch_fail(sw, "%s", sw->ports[1]->error.text);
     return done;
@@ -436,7 +441,7 @@ void switch_sleep_end(struct sm_switch *sw)
 
 int switch_sleep_ms(const struct sm_switch *sw)
 {
-    if (sw->operation.active)
+    if (sw->operation.active || sw->check.active)
         return 1;
     if (sw->state == SWITCH_RUNNING && !sw->input_ended) {
         if (sw->has_pending)

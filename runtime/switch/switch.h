@@ -29,6 +29,7 @@
 #include "ports/port.h"
 #include "replica/snapshot.h"
 #include "switch/audit.h"
+#include "switch/check.h"
 #include "switch/histogram.h"
 #include "switch/move.h"
 
@@ -209,7 +210,8 @@ enum switch_notice {
     NOTICE_QUERIED,
     NOTICE_CONDEMNED,
     NOTICE_SNAPSHOT,
-    NOTICE_RESTORED
+    NOTICE_RESTORED,
+    NOTICE_CHECKED,
 };
 
 struct switch_options {
@@ -313,6 +315,12 @@ struct sm_switch {
     struct switch_snapshot snapshot;
     struct switch_restore restore;
     bool input_held; /* a checkpoint is being restored: nothing is received, and time stands still */
+    struct frame_copy *frame;
+    struct {
+        bool active;
+        uint64_t since; /* wall clock, ns */
+        struct check_findings findings;
+    } check;
     char error[256]; /* why the run cannot end well; empty: it can */
 };
 

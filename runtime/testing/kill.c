@@ -38,6 +38,7 @@ static void bury(struct sm_test *test, unsigned slot)
 
     if (test->condemned == test->sw->slots[slot].id)
         test->condemned = 0;
+    switch_slot_died(test->sw, slot);
     if (test->options.ended)
         test->options.ended(member->replica, member->replica->user);
     bind_forget(member->replica);
@@ -45,7 +46,6 @@ static void bury(struct sm_test *test, unsigned slot)
     replica_restore_end(member->replica);
     free(member->replica);
     *member = (struct member){0};
-    switch_slot_died(test->sw, slot);
     if (sm_test_replicas(test) == 0 && test->sw->state != SWITCH_ENDED)
         test_add_replica(test, &ignored);
 }

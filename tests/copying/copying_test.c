@@ -210,7 +210,7 @@ static void end(struct sm_test *test, const char *what)
     struct sm_errbuf error = {""};
 
     cr_assert_eq(sm_test_finish(test), 0, "%s: %s", what, sm_test_result(test)->broken);
-    cr_assert(sm_test_same(base, test, SM_BY_ALL, NULL, &error), "%s: %s", what, error.text);
+    cr_assert(sm_test_same(base, test, SM_BY_ALL, &error), "%s: %s", what, error.text);
     sm_test_destroy(test, NULL);
 }
 

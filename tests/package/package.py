@@ -5,6 +5,7 @@
   install     into a folder, which is then moved
   layout      every file where it belongs, by component; the commands say their version; each has a man page
   cmake       a project with find_package(splitmerge CONFIG) builds and runs, in C and C++
+  template    the template builds where it was installed, and its test passes
   pkgconfig   the same programs by pkg-config
   symbols     the library exports what the headers declare, and nothing else
   man         no page has a warning
@@ -126,6 +127,16 @@ def cmake(folder):
           and options.build + "/include" not in text)
     consume([os.path.join(folder, "consumer-c"), os.path.join(folder, "consumer-cxx")])
     run([os.path.join(folder, "tester")])
+
+
+def template(folder):
+    run([options.cmake, "-S", path("share/doc/splitmerge/examples/template"), "-B", folder, "-G", "Ninja",
+         "-DCMAKE_PREFIX_PATH=" + prefix, "-DCMAKE_C_COMPILER=" + options.cc,
+         "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror " + options.flags])
+    run([options.cmake, "--build", folder])
+    run([os.path.join(folder, "guard_test")])
+    with open(os.path.join(folder, "CTestTestfile.cmake"), encoding="utf-8") as file:
+        check("its test is known to ctest", "add_test(" in file.read())
 
 
 def pkgconfig(folder):
@@ -251,6 +262,6 @@ def service(folder):
 
 
 with tempfile.TemporaryDirectory(prefix="splitmerge-package-") as scratch:
-    {step.__name__: step for step in (install, layout, cmake, pkgconfig, symbols, man, completion, service)}[
+    {step.__name__: step for step in (install, layout, cmake, template, pkgconfig, symbols, man, completion, service)}[
         options.step](scratch)
 sys.exit(1 if failures else 0)

@@ -190,3 +190,73 @@ Test(limits, bindings_need_steering_by_flow)
     cr_assert_eq(sm_test_create(&test, &options, &error), SM_E_CONFLICT);
     cr_assert(strstr(error.text, "'bind' binds keys") != NULL, "%s", error.text);
 }
+
+/*
+ * A handler that takes thousands of flows in hand, arms their timers and then closes them all: it is refused what could
+ * not be undone, the same wherever in a burst it is and whoever dies.
+ */
+#define MANY 3000u
+
+static sm_class many;
+static uint64_t most, least;
+
+static void hoard(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    static sm_flow flows[MANY];
+    const sm_time soon = {sm_packet_time(packet).ns + 1000};
+    unsigned count = 0;
+
+    (void)user;
+    while (count < MANY && sm_flow_create(replica, many, packet, (uint16_t)(count + 1), &flows[count], NULL) == 0)
+        count++;
+    for (unsigned i = 0; i < count; i++)
+        for (unsigned slot = 0; slot < SM_MAX_TIMERS; slot++)
+            sm_flow_timer_set(replica, many, flows[i], slot, (sm_time){soon.ns + slot + i % 7});
+    for (unsigned i = 0; i < count; i++)
+        sm_flow_close(replica, many, flows[i]);
+    most = count > most ? count : most;
+    least = count < least ? count : least;
+}
+
+static void never(struct sm_replica *replica, sm_class of, sm_flow flow, unsigned slot, sm_time now, void *user)
+{
+    (void)replica, (void)of, (void)flow, (void)slot, (void)now, (void)user;
+}
+
+static int setup_many(struct sm_replica *replica, void **user)
+{
+    const struct sm_class_options options = {.size = sizeof options,
+                                             .name = "many",
+                                             .record_size = 16,
+                                             .granularity = SM_BY_FLOW,
+                                             .timers = SM_MAX_TIMERS,
+                                             .on_timer = never};
+
+    (void)user;
+    return sm_class_register(replica, &options, &many);
+}
+
+Test(limits, flows_in_hand)
+{
+    struct sm_trace *trace = sm_trace_create();
+    struct sm_test_options options = {.size = sizeof options,
+                                      .on_packet = hoard,
+                                      .setup = setup_many,
+                                      .input = trace,
+                                      .replicas = 2,
+                                      .schedule = true,
+                                      .kills = 10};
+    struct sm_test_result result;
+    struct sm_errbuf error;
+
+    for (unsigned i = 0; i < 60; i++)
+        cr_assert_eq(sm_trace_udp(trace, (sm_time){1000000 + i}, "10.0.0.1:1", "10.0.0.2:2", &i, sizeof i), 0);
+    least = UINT64_MAX;
+    cr_assert_eq(sm_test_run(&options, &result, &error), 0, "%s", error.text);
+    cr_assert_str_empty(result.broken, "%s", result.broken);
+    cr_assert_geq(least, SM_MAX_IN_HAND);
+    cr_assert_eq(least, most, "between %lu and %lu", (unsigned long)least, (unsigned long)most);
+    cr_assert_lt(most, MANY);
+    cr_assert_eq(result.flows_live, 0);
+    sm_trace_destroy(trace);
+}

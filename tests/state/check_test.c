@@ -32,9 +32,18 @@ static void setup(void)
 
 TestSuite(state_check, .init = setup);
 
+/* For coverage.py. */
+static void print_found(void *arg, const char *text)
+{
+    (void)arg;
+    printf("found: %s\n", text);
+}
+
 static void expect_found(const char *what)
 {
     struct sm_errbuf error = {""};
+    state_check_all(f.state, print_found, NULL);
+    fflush(stdout);
     cr_assert_gt(state_check(f.state, &error), 0, "%s went unnoticed", what);
     cr_assert_neq(error.text[0], '\0');
     cr_assert_gt(state_check(f.state, NULL), 0);
@@ -78,12 +87,39 @@ Test(state_check, tables)
                                                        : flow_ref(f.state, flow));
     PLANT("a table nowhere", shard->table, 3);
     PLANT("a table of another size", shard->table, shard->table + 1);
+    PLANT("a table of one group", shard->table, shard->table & ~UINT64_C(15));
+    unsigned empty = group_slot(group_empty(group->tags));
+    PLANT("a tag that is none", group->tags, bytes_set(group->tags, empty, 5));
     PLANT("flows in both tables", shard->first.tags, 0x80);
     PLANT("a flow in an empty shard", f.state->shards[0].first.tags, 0x80);
 }
 
+/* A flow in a group where a search for it does not come by. */
+Test(state_check, a_flow_out_of_reach)
+{
+    uint32_t mask;
+    unsigned slot;
+    struct group *groups = shard_groups(shard, &mask), *from = some_group(&slot), *to = groups;
+    while (to == from || group_empty(to->tags) == 0) {
+        to = group_at(to, 1);
+    }
+    const struct group from_was = *from, to_was = *to;
+    unsigned empty = group_slot(group_empty(to->tags));
+    to->refs[empty] = from->refs[slot];
+    to->low = bytes_set(to->low, empty, group_low(from, slot));
+    to->tags = bytes_set(to->tags, empty, group_tag(from, slot));
+    from->tags = bytes_set(from->tags, slot, 0);
+    expect_found("a flow out of reach");
+    *from = from_was;
+    *to = to_was;
+    cr_assert_eq(state_check(f.state, NULL), 0);
+}
+
 Test(state_check, flows_and_limits)
 {
+    PLANT("a class without a size", f.state->class_bin[cls], 255);
+    PLANT("flows in a copy", f.state->shards[state_copy(0)].count, 1);
+    PLANT("flows in copies", f.actor->counters[IN_COPIES].live, 1);
     PLANT("a changed key", flow->key.a[15], 1);
     PLANT("a changed hash", flow->hash, flow->hash + 1);
     PLANT("another class", flow->cls, 9);
@@ -122,6 +158,7 @@ Test(state_check, slabs)
     c.holder = 0;
     c.units++;
     PLANT("another size", slab->control, slab_pack(c));
+    PLANT("a kind that is none", slab->control, slab_pack((struct slab_control){.kind = SLAB_BUILDING}));
     PLANT("a tail without run", slab->control, slab_pack((struct slab_control){.kind = SLAB_TAIL, .length = 1}));
     void *run = slab_alloc_run(f.actor, 3);
     expect_found("a run without owner");

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Kill at every step: for every place of the runtime at which a replica can die, it dies there as the source and as the
+ * destination of a move, with and without copying, at its first visits; then what leaves, the flows and the shared
+ * objects are those of a run in which nobody dies. A place that was never reached fails the test: the middlebox
+ * (everything.c) is then to be extended.
+ *
+ * SM_SEED fixes who takes which step, SM_PLACE runs one place only, SM_FULL=1 takes more visits.
+ */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "everything.h"
+
+enum role { SOURCE, DESTINATION, ROLES };
+
+static const char *const role_names[ROLES] = {"source", "destination"};
+
+/* Places that only one side of a move comes by, by function; or none: checkpoints are taken between
+ * moves, and notes on shared flows are for classes with on_undo, whose kills are in tests/shared. */
+static const struct {
+    const char *function;
+    enum role never;
+} one_sided[] = {
+    {"replica_release ", DESTINATION},
+    {"export_part ", DESTINATION},
+    {"import_flows ", SOURCE},
+    {"journal_note ", SOURCE},
+    {"journal_note ", DESTINATION},
+    {"journal_unnote ", SOURCE},
+    {"journal_unnote ", DESTINATION},
+    {"journal_section_begin ", SOURCE},
+    {"journal_section_begin ", DESTINATION},
+    {"carry_out ", SOURCE},
+    {"carry_out ", DESTINATION},
+    {"snapshot_fill ", SOURCE},
+    {"snapshot_fill ", DESTINATION},
+};
+
+#define ATTEMPTS 60u /* other seeds, until a place is met in a role */
+#define STRETCH 60u  /* packets from one move to the next */
+
+static const struct sm_trace *trace;
+static struct sm_test *reference;
+static unsigned failures, deaths, runs, copies_refused;
+static uint64_t copied;
+
+struct trial {
+    uint32_t place;
+    enum role role;
+    uint64_t visit;
+    uint64_t seed;
+};
+
+static bool killed_or_rested(const struct sm_test *test, void *armed)
+{
+    return (*(bool *)armed && !sm_test_kill_pending(test)) || !sm_test_moving(test);
+}
+
+/* All shards go to and fro between two replicas; one of them has its appointment. Whether it has died. */
+static bool play(struct sm_test *test, const struct trial *trial)
+{
+    const unsigned third = 3;
+    uint64_t packets = 0;
+    bool died = false, armed = false;
+    int result = 0;
+
+    for (unsigned turn = trial->seed % 2; result == 0; turn++) {
+        if (sm_test_replicas(test) < 2 + (packets < 2 * STRETCH))
+            sm_test_start_replica(test);
+        unsigned from = sm_test_replica(test, turn % 2), to = sm_test_replica(test, 1 - turn % 2);
+        if (!died) {
+            sm_test_kill_at(test, trial->role == SOURCE ? from : to, trial->place, trial->visit);
+            armed = true;
+        }
+        copies_refused += sm_test_copying(test, turn % 4 >= 2, NULL) != 0;
+        sm_test_merge(test, from, to);
+        if (packets == 2 * STRETCH)
+            sm_test_kill(test, third); /* its heirs inherit while their shards move */
+        result = sm_test_until(test, killed_or_rested, &armed);
+        packets += STRETCH;
+        if (result == 0)
+            result = sm_test_until_packet(test, packets);
+        died |= armed && !sm_test_kill_pending(test);
+        armed &= !died;
+    }
+    return died;
+}
+
+static const char *judge(struct sm_test *test)
+{
+    static struct sm_errbuf error;
+
+    if (sm_test_finish(test) != 0)
+        return sm_test_result(test)->broken;
+    if (everything_mistakes)
+        return "the middlebox met what should not be";
+    if (!sm_test_same(test, reference, SM_BY_ALL, &error))
+        return error.text;
+    if (everything_counted != EVERYTHING_PACKETS || everything_locked != EVERYTHING_PACKETS ||
+        !everything_shared_right) {
+        snprintf(error.text, sizeof error.text,
+                 "shared objects counted %lld and %llu packets of %u, or others are wrong",
+                 (long long)everything_counted, (unsigned long long)everything_locked, EVERYTHING_PACKETS);
+        return error.text;
+    }
+    return NULL;
+}
+
+/* Whether it died there. */
+static bool attempt(const struct trial *trial)
+{
+    struct sm_test_options options = everything_options(trace);
+    struct sm_errbuf error;
+    struct sm_test *test;
+
+    options.replicas = 3;
+    options.seed = trial->seed;
+    if (sm_test_create(&test, &options, &error) != 0) {
+        printf("FAILED: %s\n", error.text);
+        failures++;
+        return false;
+    }
+    bool died = play(test, trial);
+    const char *wrong = judge(test);
+    if (wrong) {
+        printf("FAILED SM_SEED=%llu SM_PLACE=%u (%s), %s, visit %llu: %s\n", (unsigned long long)trial->seed,
+               trial->place, sm_test_place_name(trial->place), role_names[trial->role],
+               (unsigned long long)trial->visit, wrong);
+        failures++;
+    }
+    copied += sm_test_result(test)->copied;
+    sm_test_destroy(test, NULL);
+    runs++;
+    deaths += died;
+    return died;
+}
+
+static bool expected(uint32_t place, enum role role)
+{
+    const char *name = sm_test_place_name(place);
+
+    for (size_t i = 0; i < sizeof one_sided / sizeof *one_sided; i++)
+        if (strncmp(name, one_sided[i].function, strlen(one_sided[i].function)) == 0 && one_sided[i].never == role)
+            return false;
+    return true;
+}
+
+static void kill_there(uint32_t place, enum role role, uint64_t seed, unsigned visits)
+{
+    bool died = false;
+
+    for (unsigned i = 0; !died && i < ATTEMPTS; i++)
+        died = attempt(&(struct trial){place, role, 1, seed + i});
+    if (!died) {
+        printf("FAILED place %u (%s) was never reached by a %s\n", place, sm_test_place_name(place), role_names[role]);
+        failures++;
+    }
+    for (unsigned visit = 2; died && visit <= visits; visit++)
+        attempt(&(struct trial){place, role, visit, seed + visit});
+}
+
+int main(void)
+{
+    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    unsigned visits = getenv("SM_FULL") ? 12 : 2;
+    const char *one = getenv("SM_PLACE");
+    struct sm_trace *made = everything_trace();
+    struct sm_test_options options = everything_options(made);
+    struct sm_errbuf error = {""};
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!made || sm_test_create(&reference, &options, &error) != 0 || sm_test_finish(reference) != 0) {
+        printf("unsplit: %s\n", reference ? sm_test_result(reference)->broken : error.text);
+        return 1;
+    }
+    trace = made;
+    printf("SM_SEED=%llu, %u places\n", (unsigned long long)seed, sm_test_places());
+    for (uint32_t place = 0; place < sm_test_places(); place++)
+        for (enum role role = SOURCE; role < ROLES; role++)
+            if (expected(place, role) && (!one || strtoul(one, NULL, 0) == place))
+                kill_there(place, role, seed, visits);
+    sm_test_destroy(reference, NULL);
+    sm_trace_destroy(made);
+    printf("%u runs, %u deaths at a place, %llu shards copied; %u failed\n", runs, deaths, (unsigned long long)copied,
+           failures);
+    return failures || copies_refused || copied == 0;
+}
