@@ -93,7 +93,10 @@ static void on_status(void *user, const struct rpc_error *error, const struct wi
     o->surplus += missing < 0 ? (unsigned)-missing : 0;
     fprintf(stderr, "sm-orchestrator: goes on with the service where it is: %u replicas, %s\n", count,
             o->ops.stage == OPS_IDLE ? "no operation" : "an operation under way");
-    if (strcmp(state, "waiting") == 0)
+    if (strcmp(state, "waiting") == 0 && o->restore_file)
+        orchestrator_fail(o, "the orchestrator died while %s was restored: nothing has been read yet, run it again",
+                          o->restore_file);
+    else if (strcmp(state, "waiting") == 0)
         orchestrator_launch(o);
     else
         orchestrator_goes_on(o, state);

@@ -143,6 +143,11 @@ static int build(struct control *control, const struct service *service, uint64_
     bool taken = control->arena_fd >= 0;
     int result = taken ? inherit(control->arena_fd, &left, error) : 0;
 
+    if (result == 0 && taken && !left.resumed) { /* nothing had been read: begin anew, with an arena that is empty */
+        close(control->arena_fd);
+        control->arena_fd = -1;
+        taken = false;
+    }
     if (result == 0)
         result = open_ports(service, &left, &options, error);
     if (result == 0) {

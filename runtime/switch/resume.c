@@ -168,8 +168,6 @@ int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct s
     if (arena->registered)
         switch_learn(sw);
     read_ledger(sw);
-    if (sw->state == SWITCH_WAITING)
-        return 0;
     skip_input(sw, position, left->skip);
     count_lost(sw, left);
     orphan_shards(sw);

@@ -10,6 +10,7 @@ SM_SEED fixes the random numbers (not the kernel's timing); SM_FULL=1 kills more
 
 import filecmp
 import json
+import mmap
 import os
 import random
 import signal
@@ -280,6 +281,60 @@ def state_survives(build, rng, count, rate):
     expect(report["deaths"]["switch"] == count, f"{count} deaths of the switch", report["deaths"])
 
 
+STATE_MAGIC = (0x31657461745373).to_bytes(8, "little")
+
+
+def memory_of(pid):
+    """The arena that a switch has, to be written to."""
+    folder = f"/proc/{pid}/fd"
+    for entry in os.listdir(folder):
+        if os.readlink(f"{folder}/{entry}").startswith("/memfd:splitmerge"):
+            return os.open(f"{folder}/{entry}", os.O_RDWR)
+    return None
+
+
+def damage_is_refused(build):
+    print("-- a switch that leaves damaged memory")
+    service = lab.Service(build)
+    counter = os.path.join(build, "middleboxes/counter/counter")
+    service.write("service.yaml", GENERATED.format(counter=counter, rate="2kpps") +
+                  "limits: {flows: 10k, memory: 16MiB}\n")
+    service.start("service.yaml")
+    if not expect(service.wait_running(60), "the service runs", service.log()):
+        return
+    pid = processes("sm-switch")[0]
+    fd = memory_of(pid)
+    with mmap.mmap(fd, 0) as memory:
+        at = memory.find(STATE_MAGIC)
+        expect(at > 0, "its state is found")
+        memory[at:at + 8] = bytes(8)
+    os.close(fd)
+    os.kill(pid, signal.SIGKILL)
+    try:
+        code = service.process.wait(20)
+    except subprocess.TimeoutExpired:
+        code = "no end"
+    expect(code == 1 and "the arena of service restart is damaged: not a formatted state" in service.log(),
+           f"refused with one line, status {code}", service.log()[-2000:])
+    service.stop()
+
+
+def nonsense_is_refused(build):
+    """What is handed over is no arena at all."""
+    service = lab.Service(build)
+    counter = os.path.join(build, "middleboxes/counter/counter")
+    service.write("service.yaml", GENERATED.format(counter=counter, rate="2kpps"))
+    fd = os.memfd_create("nonsense")
+    os.write(fd, bytes(range(256)) * 64)
+    sw = service.program("sm-switch")[0]
+    done = subprocess.run(["sh", "-c", f"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=arena exec {sw} service.yaml 3<&{fd}"],
+                          pass_fds=(fd,), cwd=service.folder, env=service.environment, capture_output=True, text=True,
+                          timeout=20, check=False)
+    os.close(fd)
+    expect(done.returncode == 1 and "what was left behind is not an arena" in done.stderr, "nonsense is refused",
+           done.returncode, done.stderr)
+
+
 def under_traffic(build, rng, count):
     print("-- live: switch, orchestrator and replicas at random instants")
     path = lab.Path()
@@ -321,6 +376,8 @@ def main():
         switch_by_events(given.build, rng)
         switch_from_outside(given.build, rng, 20 if FULL else 6)
         state_survives(given.build, rng, 20 if FULL else 3, "2kpps" if given.slow else "50kpps")
+        damage_is_refused(given.build)
+        nonsense_is_refused(given.build)
         under_traffic(given.build, rng, 30 if FULL else 6)
     live.expect_alone()
     live.finish()
