@@ -183,6 +183,16 @@ static unsigned wanted(const struct ops *ops, const struct ops_request *request)
     return REPLICAS + (done && request->verb == OPS_SPLIT && !request->into) - (done && request->verb == OPS_MERGE);
 }
 
+/* How many shards r2 has after the operation when nobody dies: half of its own is given away, or some more come, once.
+ */
+static unsigned shards_of_r2(unsigned row)
+{
+    static struct ops ops;
+    begin(&ops, &requests[row]);
+    finish(&ops);
+    return placement_count(world.owners, 2);
+}
+
 static void judge(struct ops *ops, int missing, unsigned row, unsigned step)
 {
     struct ops_result refusal;
@@ -210,6 +220,7 @@ static bool crash(unsigned row, unsigned step, enum fate fate, uint32_t victim)
     static struct ops ops, next;
     struct ops_action action;
     unsigned at = 0;
+    unsigned expected = shards_of_r2(row);
     begin(&ops, &requests[row]);
     for (; ops_next(&ops, &action); at++) {
         keep(&next, &ops); /* before the action: it follows from it */
@@ -229,6 +240,8 @@ static bool crash(unsigned row, unsigned step, enum fate fate, uint32_t victim)
         cr_expect_eq(next.result.code, OPS_OK, "row %u, step %u, fate %d: %s", row, step, fate, next.result.message);
         cr_expect_eq(total, wanted(&next, &requests[row]), "row %u, step %u, fate %d: %u replicas, missing %d", row,
                      step, fate, next.count, missing);
+        cr_expect_eq(placement_count(world.owners, 2), expected, "row %u, step %u, fate %d: %u shards are r2's", row,
+                     step, fate, placement_count(world.owners, 2));
     }
     judge(&next, missing, row, step);
     world.moving_count = 0;
