@@ -263,7 +263,9 @@ static int verdict(const struct options *options, const struct part parts[2])
             return fail(options, RPC_FAILED, "%s was killed by signal %d", parts[i].name, WTERMSIG(parts[i].status));
     if (WIFEXITED(parts[0].status) && WEXITSTATUS(parts[0].status) == RPC_USAGE)
         return RPC_USAGE;
-    return WIFEXITED(parts[1].status) ? WEXITSTATUS(parts[1].status) : RPC_FAILED;
+    if (!WIFEXITED(parts[1].status) || WEXITSTATUS(parts[1].status) == EXIT_AGAIN)
+        return RPC_FAILED;
+    return WEXITSTATUS(parts[1].status);
 }
 
 /* Options as pairs of name and value; a NULL name: it was not given. The first one is the switch's too. */
