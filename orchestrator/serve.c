@@ -6,6 +6,9 @@
 
 #include "orchestrator.h"
 
+#define LISTEN_ATTEMPTS 30
+#define LISTEN_WAIT_US 10000
+
 #define FLOWS_LIMIT 10000     /* flows of one answer, unless asked for fewer */
 #define FLOWS_MAX_LIMIT 20000 /* with their fields they fit one message */
 
@@ -309,7 +312,14 @@ int serve_listen(struct orchestrator *o, struct sm_errbuf *error)
 {
     char path[108];
     struct rpc_handlers handlers = {.user = o, .request = on_request};
-    int result = rpc_listen(&o->server, o->loop, rundir_file(&o->dir, "orchestrator.sock", path), &handlers, error);
+    int result;
+    /* A child of one that was killed has its socket until it has become a replica. */
+    for (unsigned attempt = 0; attempt < LISTEN_ATTEMPTS; attempt++) {
+        result = rpc_listen(&o->server, o->loop, rundir_file(&o->dir, "orchestrator.sock", path), &handlers, error);
+        if (result != SM_E_STATE)
+            break;
+        usleep(LISTEN_WAIT_US);
+    }
     if (result == SM_E_STATE)
         snprintf(error->text, sizeof(error->text), "service %s already has an orchestrator", o->service.name);
     return result;
