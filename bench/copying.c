@@ -206,7 +206,7 @@ int bench_copying(const struct bench_options *options, struct report *report, st
     struct sm_errbuf closing;
     int result = service_open(&service, &both, error);
 
-    found.copy->target = found.arenas->target = (struct target){TARGET_AT_LEAST, 5};
+    found.arenas->target = (struct target){TARGET_AT_LEAST, 5};
     if (result == 0) {
         populate(&service);
         result = service_warm(&service, options->flows, error);

@@ -98,7 +98,8 @@ typedef void sm_hook_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, 
  * sm_alloc(), or anything else that fields cannot say. encode reads the flow and writes named values; it changes
  * nothing. decode is given them with a fresh flow, as after sm_flow_create(), and the version of the class that wrote
  * them (no later than its own); it may sm_alloc(), and the timers are set after it. Both return 0; any other value, an
- * error of types.h, ends the copy, which says so: a flow that is moved then stays where it is.
+ * error of types.h, ends the copy, which says so: a flow that is moved then stays where it is. So does one whose values
+ * take more than 256 KiB.
  */
 typedef int sm_encode_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, struct sm_writer *writer, void *user);
 typedef int sm_decode_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, uint32_t version, sm_value value,
