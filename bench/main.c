@@ -18,12 +18,13 @@
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
-    "usage: sm-bench forward | move | failover | library | coherent | checkpoint | all | drl [options]\n"
+    "usage: sm-bench forward | move | failover | library | state | coherent | checkpoint | all | drl [options]\n"
     "\n"
     "  forward   packets a second through the switch and one replica, against a bare ring\n"
     "  move      moving all flows between two replicas while packets flow, against copying them\n"
     "  failover  a replica is killed while packets flow: until a survivor serves its flows\n"
     "  library   CPU time of a packet in the rate limiter, against the same limiter over a plain table\n"
+    "  state     packets a second with the undo journal, against without\n"
     "  coherent  updates of eventual and strong counters, against plain and atomic increments\n"
     "  checkpoint  writing all flows to a file, against msgpack-c, and what packets notice of it\n"
     "  all       all of these\n"
@@ -44,9 +45,9 @@ static const struct {
     experiment_fn *run;
     bool apart; /* not one of `all` */
 } experiments[] = {
-    {"forward", bench_forward, false}, {"move", bench_move, false},         {"failover", bench_failover, false},
-    {"library", bench_library, false}, {"coherent", bench_coherent, false}, {"checkpoint", bench_checkpoint, false},
-    {"drl", bench_drl, true},
+    {"forward", bench_forward, false},       {"move", bench_move, false},   {"failover", bench_failover, false},
+    {"library", bench_library, false},       {"state", bench_state, false}, {"coherent", bench_coherent, false},
+    {"checkpoint", bench_checkpoint, false}, {"drl", bench_drl, true},
 };
 
 #define EXPERIMENTS (sizeof experiments / sizeof experiments[0])

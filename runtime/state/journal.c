@@ -72,7 +72,7 @@ static struct journal_entry *append(struct journal *journal, uint64_t address, u
 bool journal_image(struct journal *journal, const void *address, uint32_t length)
 {
     uint64_t at = (uintptr_t)address;
-    if (journal == NULL) {
+    if (journal == NULL || journal->off) {
         return true;
     }
     uint32_t known = journal->recent < 8 ? journal->recent : 8;

@@ -88,6 +88,7 @@ struct journal_region {
 struct journal {
     struct journal_region *region;
     struct state_actor *actor;
+    bool off;              /* no image is kept, and nothing could be undone: how sm-bench measures what keeping costs */
     uint32_t used;         /* as in the region */
     uint32_t last;         /* the entry before that */
     uint32_t packet_start; /* where the entries of the packet in hand begin */
