@@ -8,7 +8,7 @@
 #include "replica/replica.h"
 
 _Static_assert(SM_PACKET_SHARDS == SM_SHARDS, "one and the same");
-_Static_assert(SM_MAX_SEND_BYTES == POOL_SMALL_BYTES - POOL_DATA_OFFSET, "a reserve is of small buffers");
+_Static_assert(SM_MAX_SEND_BYTES <= POOL_SMALL_BYTES - POOL_DATA_OFFSET, "a reserve is of small buffers");
 
 const uint8_t *sm_packet_data(const struct sm_packet *packet)
 {

@@ -14,6 +14,7 @@
 #include "switch/bind.h"
 #include "switch/switch.h"
 
+#define FILE_AHEAD 1024u /* packets in flight for each replica, beyond which a file is not read on */
 #define BUFFERS_AHEAD 8u /* free buffers whose lines are fetched before they are written */
 
 /*
@@ -270,11 +271,24 @@ static inline void fetch_buffer(const struct sm_switch *sw, uint32_t n)
     prefetch_for_write(start + POOL_DATA_OFFSET);
 }
 
+/* Whether a file is so far ahead of the replicas that a burst more would only wait, and push what they need soon out of
+ * the caches. */
+static bool far_ahead(const struct sm_switch *sw)
+{
+    uint32_t replicas = 0;
+
+    if (sw->cannot_wait || sw->in_flight + CHANNEL_BURST <= FILE_AHEAD)
+        return false;
+    for (unsigned i = 0; i < sw->slot_count; i++)
+        replicas += sw->slots[i].state == SLOT_READY;
+    return sw->in_flight + CHANNEL_BURST > replicas * FILE_AHEAD;
+}
+
 unsigned switch_input(struct sm_switch *sw)
 {
     uint32_t admitted[CHANNEL_BURST];
     unsigned done = 0, count = 0;
-    bool gated = false;
+    bool gated = false, waits = far_ahead(sw);
 
     for (unsigned i = 1; i <= BUFFERS_AHEAD; i++)
         fetch_buffer(sw, i);
@@ -286,7 +300,7 @@ unsigned switch_input(struct sm_switch *sw)
             gated = true;
             break;
         }
-        if (!sw->has_pending && !receive(sw))
+        if (waits || (!sw->has_pending && !receive(sw)))
             break;
         struct sm_port *port = sw->ports[sw->pending_port];
         uint64_t time = sm_frame_time(port, &sw->pending).ns;
