@@ -103,6 +103,17 @@ def audit(found):
     return [end for end, count in held.items() if count > 1]
 
 
+def alone(path, service):
+    """The program without a service, both ways between the interfaces."""
+    process = path.middle.start(*service.program("sm-nat", "--config", service.path("nat.yaml"), "--in", "interface:left",
+                                                 "--out", "interface:right"))
+    pinged = lab.wait_until(
+        lambda: path.client.run("ping", "-c", "1", "-W", "1", path.SERVER, check=False).returncode == 0, 10)
+    expect(pinged, "ping through it alone")
+    process.terminate()
+    expect(process.wait(10) == 0, "SIGTERM ends it with status 0")
+
+
 def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
@@ -113,6 +124,7 @@ def main():
     service = lab.Service(given.build, path.middle)
     service.write("nat.yaml", CONFIG)
     service.write("service.yaml", SERVICE)
+    alone(path, service)
     os.mkdir(service.path("share"), 0o755)
     content = random.Random(1).randbytes((4 if given.slow else 24) << 20)
     with open(service.path("share/file"), "wb") as file:
