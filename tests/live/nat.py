@@ -76,10 +76,11 @@ def disturb(rng, service, rounds):
     killed = 0
     for _ in range(rounds):
         for replicas in (3, 1):
-            for _ in range(3):
+            for _ in range(40):  # a death may have come between, or its replacement be on its way
                 done = service.smctl("scale", replicas, timeout=90)
-                if done.returncode == 0 or "limits.hold.time" not in done.stderr:
+                if done.returncode == 0 or not any(why in done.stderr for why in ("limits.hold.time", "under way")):
                     break
+                time.sleep(0.25)
             expect(done.returncode == 0, f"scale {replicas}", done.stderr)
             for _ in range(2 if replicas == 3 else 1):
                 time.sleep(0.3 + rng.random() / 2)
@@ -138,7 +139,7 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     servers = [path.server.start(sys.executable, "-m", "http.server", "-d", service.path("share"), "80", stdout=-3,
                                  stderr=-3),
-               path.server.start("/usr/bin/python3", os.path.join(here, "ftpd.py"), service.path("share"), stdout=-3,
+               path.server.start(sys.executable, os.path.join(here, "ftpd.py"), service.path("share"), stdout=-3,
                                  stderr=-3),
                path.server.start("iperf3", "-s", stdout=-3, stderr=-3)]
     time.sleep(1.5)
