@@ -9,7 +9,7 @@ static unsigned start(struct shard_move *move, unsigned from, unsigned to)
     move->from = (uint8_t)from;
     move->to = (uint8_t)to;
     move->generation++;
-    return MOVE_DO_RELEASE | (move->lane == MOVE_NO_LANE ? 0 : MOVE_DO_EXPORT);
+    return MOVE_DO_RELEASE;
 }
 
 static unsigned discard(const struct shard_move *move)
@@ -28,7 +28,7 @@ static unsigned released(struct shard_move *move, unsigned from, uint32_t genera
     }
     if (move->lane != MOVE_NO_LANE) {
         move->state = MOVE_COPYING;
-        return 0;
+        return MOVE_DO_EXPORT;
     }
     move->state = MOVE_STEADY;
     return MOVE_DO_OWN | MOVE_DO_ADOPT | MOVE_DO_FLUSH;

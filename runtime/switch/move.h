@@ -45,7 +45,7 @@ enum move_event { MOVE_START, MOVE_RELEASED, MOVE_ABANDON, MOVE_OWNER_DIED, MOVE
 enum {
     MOVE_DO_RELEASE = 1 << 0, /* put a release marker in the owner's ring, and hold the shard's packets from now on */
     MOVE_DO_OWN = 1 << 1,     /* make `to` the owner */
-    MOVE_DO_EXPORT = 1 << 2,  /* ask the owner, behind that marker, for the first part of the shard's state */
+    MOVE_DO_EXPORT = 1 << 2,  /* ask who has released it for the first part of the shard's state */
     MOVE_DO_DISCARD = 1 << 3, /* what is in the lane, and in its copy, is not wanted any more */
     MOVE_DO_INSTALL = 1 << 4, /* put an install marker in the owner's ring: it adopts the copy */
     MOVE_DO_ADOPT = 1 << 5,   /* put an adopt marker in the owner's ring */

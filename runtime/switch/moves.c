@@ -109,6 +109,8 @@ bool switch_released(struct sm_switch *sw, unsigned slot, uint32_t number, uint3
         return false;
     if (actions & MOVE_DO_OWN)
         arrive(sw, number, actions);
+    else
+        act(sw, number, actions);
     return true;
 }
 

@@ -355,11 +355,9 @@ Test(copying, answers_that_nobody_asked_for)
     unsigned from, to;
 
     begin(test, &from, &to);
-    while (test->sw->lanes_used == 0)
+    const unsigned lane = 0;
+    while (test->sw->lanes_used == 0 || test->sw->lanes[lane].awaits == SWITCH_NONE)
         cr_assert_eq(sm_test_step(test), 0);
-    unsigned lane = 0;
-    while (test->sw->lanes[lane].state == LANE_FREE)
-        lane++;
     struct switch_lane *asked = &test->sw->lanes[lane];
     const unsigned slot = asked->awaits, other = 1 - slot;
     const struct out_entry right = {.kind = OUT_LANE, .buffer = lane, .length = asked->ticket};
@@ -371,7 +369,6 @@ Test(copying, answers_that_nobody_asked_for)
     for (unsigned i = 0; i < 4; i++)
         cr_assert(!switch_lane_answered(test->sw, slot, &wrong[i]), "row %u", i);
     cr_assert(!switch_lane_answered(test->sw, other, &right), "another one's");
-    cr_assert(!switch_lane_answered(test->sw, slot, &right), "before it has released the shard");
     end(test, "forged");
 }
 
