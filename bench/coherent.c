@@ -69,7 +69,7 @@ static int open_replica(struct coherent_bench *bench, unsigned slot, struct sm_e
     int result = replica_bind(replica, bench->arena, slot);
     if (result == 0)
         result = register_objects(replica, bench);
-    return result ? result : arena_register(bench->arena, bench->registration, error);
+    return result ? result : arena_register(bench->arena, replica->slot, bench->registration, error);
 }
 
 static int open_bench(struct coherent_bench *bench, const struct bench_options *options, struct sm_errbuf *error)

@@ -222,7 +222,7 @@ static int register_counter(struct failover *f, struct sm_errbuf *error)
         nobody->registration = registration;
         result = counter_setup(nobody, &f->cls);
         if (result == 0)
-            result = arena_register(f->service.arena, registration, error);
+            result = arena_register(f->service.arena, 0, registration, error);
     }
     free(registration);
     free(nobody);

@@ -74,7 +74,7 @@ static int add_replica(struct service *service, struct sm_errbuf *error)
     if (result == 0)
         result = service->options.setup(replica, service->options.user);
     if (result == 0)
-        result = arena_register(service->arena, registration, error);
+        result = arena_register(service->arena, (unsigned)slot, registration, error);
     free(registration);
     replica->registration = NULL;
     if (result)

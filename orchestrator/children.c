@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
-#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,42 +10,6 @@
 #include "orchestrator.h"
 
 extern char **environ;
-
-static bool in_path(const char *name, char *found, size_t size)
-{
-    const char *path = getenv("PATH");
-    for (const char *at = path ? path : ""; *at;) {
-        size_t length = strcspn(at, ":");
-        int written = snprintf(found, size, "%.*s/%s", (int)length, at, name);
-        if (length > 0 && written > 0 && (size_t)written < size && access(found, X_OK) == 0)
-            return true;
-        at += length + (at[length] == ':');
-    }
-    return false;
-}
-
-/* Beside our own program, and where a build tree has middleboxes. */
-static bool beside_us(const char *name, char *found, size_t size)
-{
-    static const char *const places[] = {"%s/%s", "%s/../middleboxes/*/%s"};
-    char self[2048], pattern[4096];
-    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    if (length < 0)
-        return false;
-    self[length] = '\0';
-    *strrchr(self, '/') = '\0';
-    bool done = false;
-    for (unsigned i = 0; i < 2 && !done; i++) {
-        glob_t matches;
-        snprintf(pattern, sizeof(pattern), i == 0 ? places[0] : places[1], self, name);
-        if (glob(pattern, 0, NULL, &matches) != 0)
-            continue;
-        done = access(matches.gl_pathv[0], X_OK) == 0;
-        snprintf(found, size, "%s", matches.gl_pathv[0]);
-        globfree(&matches);
-    }
-    return done;
-}
 
 static void on_closed(uv_handle_t *handle)
 {
@@ -96,12 +59,12 @@ static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_n
     orchestrator_child_exited(child->o, child);
 }
 
-static int run_program(struct child *child, const char *program)
+static int run_program(struct child *child, const char *file, const struct program *program)
 {
     struct orchestrator *o = child->o;
     char attach[108], variable[2][160];
     unsigned count = 0, variables = 0;
-    while (o->service.args[count])
+    while (program->args[count])
         count++;
     while (environ[variables])
         variables++;
@@ -111,8 +74,8 @@ static int run_program(struct child *child, const char *program)
         free(env);
         return UV_ENOMEM;
     }
-    args[0] = (char *)(uintptr_t)o->service.exec;
-    memcpy(args + 1, o->service.args, count * sizeof(*args));
+    args[0] = program->exec;
+    memcpy(args + 1, program->args, count * sizeof(*args));
     snprintf(variable[0], sizeof(variable[0]), "SPLITMERGE_ATTACH=%s", rundir_file(&o->dir, "attach.sock", attach));
     snprintf(variable[1], sizeof(variable[1]), "SPLITMERGE_REPLICA=r%u", child->id);
     env[0] = variable[0]; /* getenv() finds the first */
@@ -122,7 +85,7 @@ static int run_program(struct child *child, const char *program)
         {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = 1}, {.flags = UV_INHERIT_FD, .data.fd = 2}};
     /* In a session of its own: the terminal's interrupt is for us, who end replicas in order. */
     uv_process_options_t options = {
-        .file = program,
+        .file = file,
         .args = args,
         .env = env,
         .exit_cb = on_exit_of_child,
@@ -138,20 +101,21 @@ static int run_program(struct child *child, const char *program)
 
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
 {
-    char program[4096];
-    const char *exec = o->service.exec;
-    if (strchr(exec, '/')) {
-        snprintf(program, sizeof(program), "%s", exec);
-    } else if (!in_path(exec, program, sizeof(program)) && !beside_us(exec, program, sizeof(program))) {
-        snprintf(error->text, sizeof(error->text), "middlebox '%.100s' is not in PATH", exec);
-        return SM_E_NOT_FOUND;
-    }
+    char file[4096];
+    const struct ops_replica *replica = ops_replica(&o->ops, id);
+    const struct program *program =
+        replica && replica->fresh && o->ops.request.verb == OPS_UPGRADE && o->next.exec ? &o->next : &o->program;
+    int result = program_find(program->exec, file, sizeof(file), error);
+    if (result != 0)
+        return result;
     struct child *child = child_note(o, id);
     if (!child) {
         snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
     }
-    int result = run_program(child, program);
+    free(child->exec);
+    child->exec = strdup(program->exec);
+    result = run_program(child, file, program);
     child->process.data = child;
     if (result == 0) {
         child->alive = true;
@@ -159,8 +123,7 @@ int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
     }
     child->status = 127;
     uv_close((uv_handle_t *)&child->process, on_closed);
-    snprintf(error->text, sizeof(error->text), "middlebox '%.100s' cannot be started: %s", program,
-             uv_strerror(result));
+    snprintf(error->text, sizeof(error->text), "middlebox '%.100s' cannot be started: %s", file, uv_strerror(result));
     return SM_E_IO;
 }
 
@@ -207,6 +170,7 @@ void children_free(struct orchestrator *o)
     while (o->children) {
         struct child *child = o->children;
         o->children = child->next;
+        free(child->exec);
         free(child);
     }
 }

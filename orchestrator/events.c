@@ -122,20 +122,43 @@ static bool take_copy(char *rest)
     return false;
 }
 
+/* --args takes all that follows. */
+static void parse_upgrade(struct parser *p, struct event *event, char *rest)
+{
+    char *argument;
+    while ((argument = word(&rest)) != NULL && !p->failed) {
+        if (strcmp(argument, "--exec") == 0) {
+            event->exec = word(&rest);
+        } else if (strcmp(argument, "--no-rollback") == 0) {
+            event->request.no_rollback = true;
+        } else if (strcmp(argument, "--args") == 0) {
+            size_t count = 0;
+            event->args = calloc(strlen(rest) + 2, sizeof(*event->args));
+            while (event->args && (argument = word(&rest)) != NULL)
+                event->args[count++] = argument;
+            break;
+        } else {
+            expected(p, "--exec, --no-rollback or --args", argument);
+        }
+    }
+    if (!event->exec)
+        expected(p, "--exec PROGRAM", NULL);
+}
+
 /* Behind the operations' verbs. */
-enum { KILL = OPS_REBALANCE + 1, CHECKPOINT };
+enum { KILL = OPS_UPGRADE + 1, CHECKPOINT };
 
 static void parse_verb(struct parser *p, struct event *event, char *verb, char *rest)
 {
-    static const char *const names[] = {"scale",     "split", "merge",      "move", "drain",
-                                        "rebalance", "kill",  "checkpoint", NULL};
+    static const char *const names[] = {"scale",     "split",   "merge", "move",       "drain",
+                                        "rebalance", "upgrade", "kill",  "checkpoint", NULL};
     unsigned place = 0;
     char *argument;
     uint64_t count;
     while (verb && names[place] && strcmp(names[place], verb) != 0)
         place++;
     if (!verb || !names[place]) {
-        expected(p, "scale, split, merge, move, drain, rebalance, kill or checkpoint", verb);
+        expected(p, "scale, split, merge, move, drain, rebalance, upgrade, kill or checkpoint", verb);
         return;
     }
     if (place == CHECKPOINT) {
@@ -147,8 +170,8 @@ static void parse_verb(struct parser *p, struct event *event, char *verb, char *
     event->request.verb = (enum ops_verb)place;
     event->kill = place == KILL;
     event->request.copy = !event->kill && take_copy(rest);
-    if (place == OPS_MOVE) {
-        parse_move(p, event, rest);
+    if (place == OPS_MOVE || place == OPS_UPGRADE) {
+        (place == OPS_MOVE ? parse_move : parse_upgrade)(p, event, rest);
         return;
     }
     argument = place == OPS_REBALANCE ? NULL : word(&rest);
@@ -241,8 +264,10 @@ int events_load(struct events *events, const char *file, struct sm_errbuf *error
 
 void events_free(struct events *events)
 {
-    for (size_t i = 0; i < events->count; i++)
+    for (size_t i = 0; i < events->count; i++) {
         free((char *)(uintptr_t)events->list[i].text);
+        free(events->list[i].args);
+    }
     free(events->list);
     free(events->text);
     *events = (struct events){0};

@@ -23,6 +23,8 @@ struct event {
     struct ops_request request;
     const char *selector; /* move: not NULL */
     const char *file;     /* checkpoint: not NULL; as written */
+    const char *exec;     /* upgrade: not NULL */
+    const char **args;    /* upgrade: ended by NULL; NULL: none are given */
     const char *text;     /* VERB ARGS as written */
 
     /* Filled by whoever runs it. */

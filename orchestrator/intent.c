@@ -36,6 +36,17 @@ static void put_replicas(struct wire_out *out, const struct ops *ops)
     wire_array_end(out);
 }
 
+/* The program, then its arguments; empty: none. */
+static void put_program(struct wire_out *out, const char *key, const struct program *program)
+{
+    wire_array_begin(out, key);
+    if (program->exec)
+        wire_put_str(out, NULL, program->exec);
+    for (char **arg = program->args; arg && *arg; arg++)
+        wire_put_str(out, NULL, *arg);
+    wire_array_end(out);
+}
+
 static void put_operation(struct wire_out *out, const struct orchestrator *o)
 {
     const struct ops *ops = &o->ops;
@@ -46,6 +57,10 @@ static void put_operation(struct wire_out *out, const struct orchestrator *o)
     wire_put_uint(out, "replica", ops->request.replica);
     wire_put_uint(out, "to", ops->request.into);
     wire_put_bool(out, "copy", ops->request.copy);
+    wire_put_bool(out, "no_rollback", ops->request.no_rollback);
+    wire_put_uint(out, "tries", ops->tries);
+    put_program(out, "program", &o->program);
+    put_program(out, "next", &o->next);
     wire_put_str(out, "selector", o->selector ? o->selector->text : NULL);
     wire_put_uint(out, "into", ops->result.into);
     wire_put_uint(out, "code", ops->result.code);
@@ -174,6 +189,17 @@ static void get_replicas(struct ops *ops, const struct wire_value *list)
     }
 }
 
+static void get_program(struct program *program, const struct wire_value *list)
+{
+    const unsigned count = wire_count(list);
+    const char **words = count ? calloc(count + 1, sizeof(*words)) : NULL;
+    for (unsigned i = 0; words && i < count; i++)
+        words[i] = wire_str(wire_item(list, i), "");
+    if (words)
+        program_set(program, words[0], words + 1); /* out of memory: what the service file says stays */
+    free(words);
+}
+
 static void get_operation(struct orchestrator *o, const struct wire_value *text)
 {
     struct ops *ops = &o->ops;
@@ -187,7 +213,11 @@ static void get_operation(struct orchestrator *o, const struct wire_value *text)
         .replica = (uint32_t)wire_get_uint(text, "replica", 0),
         .into = (uint32_t)wire_get_uint(text, "to", 0),
         .copy = wire_get_bool(text, "copy", false),
+        .no_rollback = wire_get_bool(text, "no_rollback", false),
     };
+    ops->tries = (unsigned)wire_get_uint(text, "tries", 0);
+    get_program(&o->program, wire_get_array(text, "program"));
+    get_program(&o->next, wire_get_array(text, "next"));
     ops->result = (struct ops_result){
         .code = (enum ops_code)wire_get_uint(text, "code", 0),
         .into = (uint32_t)wire_get_uint(text, "into", 0),

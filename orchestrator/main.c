@@ -39,6 +39,10 @@ static int run(struct orchestrator *o, const char *file, const char *events)
         result = events_load(&o->events, events, &error);
     if (result != 0)
         return fail(2, &error);
+    if (program_set(&o->program, o->service.exec, o->service.args) != 0) {
+        snprintf(error.text, sizeof(error.text), "out of memory");
+        return fail(1, &error);
+    }
     if (rundir_init(&o->dir, o->service.name, &error) != 0 || rundir_create(&o->dir, &error) != 0)
         return fail(1, &error);
     /* A lock that a parent handed on is not for our replicas to inherit. */
@@ -111,6 +115,8 @@ int main(int argc, char **argv)
     if (o->kept_text)
         wire_message_free(o->kept_text);
     children_free(o);
+    program_free(&o->program);
+    program_free(&o->next);
     events_free(&o->events);
     service_free(&o->service);
     rundir_unlock(&o->dir);

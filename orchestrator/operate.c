@@ -84,7 +84,7 @@ static void on_move_answered(void *user, const struct rpc_error *error, const st
 
 static void do_move(struct orchestrator *o)
 {
-    bool opens = o->operation_for == FOR_EVENT && o->gated;
+    bool opens = o->operation_for == FOR_EVENT && o->gated && !o->gate_open;
     struct wire_out *params = wire_new();
     wire_array_begin(params, "moves");
     for (size_t i = 0; i < o->ops.range_count; i++) {
@@ -98,6 +98,7 @@ static void do_move(struct orchestrator *o)
     wire_put_uint(params, "deadline_ms", MOVE_DEADLINE_MS);
     wire_put_bool(params, "open_gate", opens);
     wire_put_bool(params, "copy", o->ops.request.copy);
+    wire_put_bool(params, "settle", o->ops.request.verb == OPS_UPGRADE);
     if (opens) {
         /* The next gate first: reading goes on as soon as the move's markers are queued. */
         o->gate_open = true;
@@ -180,6 +181,54 @@ static void do_kill(struct orchestrator *o, uint32_t id)
         ops_exited(&o->ops, id, "is gone");
 }
 
+/* ---- upgrading ---- */
+
+static void on_opened(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    (void)result;
+    if (error)
+        ops_refused(&o->ops, (enum ops_code)error->code, error->message);
+    else
+        ops_opened(&o->ops);
+    operate(o);
+}
+
+static void on_closed(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    struct orchestrator *o = user;
+    (void)result;
+    if (error) {
+        ops_refused(&o->ops, (enum ops_code)error->code, error->message);
+    } else {
+        program_take_over(&o->program, &o->next);
+        ops_closed(&o->ops);
+    }
+    operate(o);
+}
+
+static void on_back(void *user, const struct rpc_error *error, const struct wire_value *result)
+{
+    (void)user;
+    (void)result;
+    if (error)
+        fprintf(stderr, "sm-orchestrator: the upgrade cannot be ended: %s\n", error->message);
+}
+
+static void do_open(struct orchestrator *o)
+{
+    struct wire_out *params = wire_new();
+    wire_put_bool(params, "forward_only", o->ops.request.no_rollback);
+    rpc_request(o->sw, "upgrade", params, ANSWER_MS, on_opened, o);
+}
+
+static void do_close(struct orchestrator *o, bool forward)
+{
+    struct wire_out *params = wire_new();
+    wire_put_bool(params, "forward", forward);
+    rpc_request(o->sw, "upgraded", params, ANSWER_MS, forward ? on_closed : on_back, o);
+}
+
 /* ---- the machine ---- */
 
 static void do_reply(struct orchestrator *o)
@@ -189,6 +238,11 @@ static void do_reply(struct orchestrator *o)
     o->operation_call = NULL;
     selector_free(o->selector);
     o->selector = NULL;
+    if (o->ops.request.verb == OPS_UPGRADE) {
+        program_free(&o->next);
+        if (result.code == OPS_OK)
+            o->missing = 0; /* there are as many new ones as there were old ones, whoever of those has died */
+    }
     if (o->operation_for == FOR_US)
         orchestrator_replaced(o, &result);
     else if (o->operation_for == FOR_EVENT)
@@ -220,6 +274,13 @@ static void act(struct orchestrator *o, const struct ops_action *action)
         break;
     case OPS_DO_KILL:
         do_kill(o, action->id);
+        break;
+    case OPS_DO_OPEN:
+        do_open(o);
+        break;
+    case OPS_DO_CLOSE:
+    case OPS_DO_BACK:
+        do_close(o, action->kind == OPS_DO_CLOSE);
         break;
     case OPS_DO_REPLY:
         do_reply(o);

@@ -95,7 +95,7 @@ static bool is_ready(const struct ops *ops, uint32_t id)
     return replica && replica->state == OPS_REPLICA_READY;
 }
 
-static const char *const verbs[] = {"scale", "split", "merge", "move", "drain", "rebalance"};
+static const char *const verbs[] = {"scale", "split", "merge", "move", "drain", "rebalance", "upgrade"};
 
 static enum ops_code check(const struct ops *ops, const struct ops_request *r, struct ops_result *refusal)
 {
@@ -118,6 +118,12 @@ static enum ops_code check(const struct ops *ops, const struct ops_request *r, s
         return refuse(refusal, OPS_FAILED, "merge: the service needs %u replicas and has no more", ops->min);
     if (r->verb == OPS_DRAIN && in_state(ops, OPS_REPLICA_READY) < 2)
         return refuse(refusal, OPS_FAILED, "drain: there is no other replica");
+    if (r->verb == OPS_UPGRADE && in_state(ops, OPS_REPLICA_READY) == 0)
+        return refuse(refusal, OPS_FAILED, "upgrade: there is no replica to take over from");
+    if (r->verb == OPS_UPGRADE && 2 * ops->count > OPS_MAX_REPLICAS)
+        return refuse(refusal, OPS_FAILED,
+                      "upgrade: it takes as many replicas again, expected at most %u, there are %u",
+                      OPS_MAX_REPLICAS / 2, ops->count);
     return OPS_OK;
 }
 
@@ -143,6 +149,11 @@ static void enter(struct ops *ops)
     if (request->verb == OPS_MOVE) {
         ops->stage = OPS_SELECTING;
         act(ops, OPS_DO_SELECT, 0);
+        return;
+    }
+    if (request->verb == OPS_UPGRADE) {
+        ops->stage = OPS_OPENING;
+        act(ops, OPS_DO_OPEN, 0);
         return;
     }
     if (request->verb == OPS_SCALE && request->count > ops->count)
@@ -171,6 +182,8 @@ enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, stru
     ops->result = (struct ops_result){.into = request->into};
     for (unsigned i = 0; i < ops->count; i++)
         ops->replicas[i].fresh = ops->replicas[i].leaving = false;
+    ops->failure[0] = '\0';
+    ops->tries = 0;
     enter(ops);
     return OPS_OK;
 }
@@ -190,9 +203,10 @@ static void retire(struct ops *ops)
         struct ops_replica *replica = &ops->replicas[i];
         if (!replica->leaving)
             continue;
-        if (replica->state == OPS_REPLICA_READY)
+        bool back = ops->request.verb == OPS_UPGRADE && ops->result.code != OPS_OK; /* it may own something */
+        if (replica->state == OPS_REPLICA_READY && !back)
             act(ops, OPS_DO_RETIRE, replica->id);
-        else if (replica->state == OPS_REPLICA_STARTING)
+        else if (replica->state != OPS_REPLICA_RETIRING)
             act(ops, OPS_DO_KILL, replica->id);
         replica->state = OPS_REPLICA_RETIRING;
     }
@@ -209,6 +223,8 @@ static void give_up(struct ops *ops, enum ops_code code, const char *message)
     snprintf(ops->result.message, sizeof(ops->result.message), "%s", message);
     for (unsigned i = 0; i < ops->count; i++)
         ops->replicas[i].leaving = ops->replicas[i].fresh;
+    if (ops->request.verb == OPS_UPGRADE)
+        act(ops, OPS_DO_BACK, 0);
     retire(ops);
 }
 
@@ -246,7 +262,93 @@ static void plan(const struct ops *ops, placement_table owners)
         if (others > 0)
             placement_drain(owners, ops->request.replica, ids, others);
         break;
+    case OPS_UPGRADE:
+        /* Each new replica gets what an old one has. */
+        for (unsigned i = 0, old = 0; count > 0 && i < ops->count; i++)
+            if (ops->replicas[i].leaving)
+                placement_merge(owners, ops->replicas[i].id, ids[old++ % count]);
+        break;
     }
+}
+
+/* ---- upgrades ---- */
+
+static void go_back(struct ops *ops, const char *why)
+{
+    char message[sizeof(ops->result.message)];
+    snprintf(message, sizeof(message), "the new version failed: %s; the old one goes on", why);
+    give_up(ops, OPS_FAILED, message);
+}
+
+/* Something has moved already, and the old version could not read it: whoever is left of the new one, or others. */
+static void go_forward(struct ops *ops)
+{
+    uint32_t ids[OPS_MAX_REPLICAS];
+    ops->failure[0] = '\0';
+    if (staying(ops, ids) > 0) {
+        look(ops);
+    } else {
+        start_replicas(ops, in_state(ops, OPS_REPLICA_READY) ? in_state(ops, OPS_REPLICA_READY) : 1);
+        ops->stage = OPS_STARTING;
+    }
+}
+
+/* The new version has failed somewhere. */
+static void go_on_or_back(struct ops *ops, const char *why)
+{
+    if (!ops->request.no_rollback || ops->tries == 0) {
+        go_back(ops, why);
+    } else if (ops->tries < OPS_UPGRADE_TRIES) {
+        go_forward(ops);
+    } else {
+        ops->result.code = OPS_FAILED;
+        snprintf(ops->result.message, sizeof(ops->result.message),
+                 "the new version failed %u times (%s); both versions go on, and the upgrade may be asked for again",
+                 ops->tries, why);
+        finish(ops);
+    }
+}
+
+void ops_opened(struct ops *ops)
+{
+    if (ops->stage != OPS_OPENING)
+        return;
+    unsigned count = in_state(ops, OPS_REPLICA_READY);
+    for (unsigned i = 0; i < ops->count; i++)
+        ops->replicas[i].leaving = true;
+    start_replicas(ops, count > 0 ? count : 1);
+    ops->stage = OPS_STARTING;
+}
+
+void ops_closed(struct ops *ops)
+{
+    if (ops->stage == OPS_CLOSING)
+        retire(ops);
+}
+
+static void upgrade_moved(struct ops *ops, const struct ops_moved *moved)
+{
+    struct ops_moved *sum = &ops->result.moved;
+    sum->completed += moved->completed;
+    sum->flows += moved->flows;
+    sum->held_packets += moved->held_packets;
+    sum->seconds += moved->seconds;
+    if (ops->failure[0] || moved->abandoned > 0)
+        go_on_or_back(ops, ops->failure[0] ? ops->failure : moved->cause);
+    else
+        look(ops);
+}
+
+/* A replica is gone, of the old or the new version. False: it died as any replica may, and is replaced some time. */
+static bool upgrade_exited(struct ops *ops, uint32_t id, enum ops_replica_state state, bool fresh, const char *how)
+{
+    if (!fresh || ops->stage == OPS_CLOSING)
+        return false;
+    snprintf(ops->failure, sizeof(ops->failure), "replica r%u %.170s%s", id, how,
+             state == OPS_REPLICA_STARTING ? " before it was ready" : "");
+    if (ops->stage == OPS_STARTING || ops->stage == OPS_LOOKING)
+        go_on_or_back(ops, ops->failure);
+    return true; /* moves end, and then it is seen */
 }
 
 void ops_owners(struct ops *ops, const placement_table owners)
@@ -257,9 +359,13 @@ void ops_owners(struct ops *ops, const placement_table owners)
     memcpy(after, owners, sizeof(after));
     plan(ops, after);
     ops->range_count = placement_ranges(owners, after, ops->ranges);
-    if (ops->range_count == 0) {
+    if (ops->range_count == 0 && ops->request.verb == OPS_UPGRADE) {
+        ops->stage = OPS_CLOSING;
+        act(ops, OPS_DO_CLOSE, 0);
+    } else if (ops->range_count == 0) {
         retire(ops);
     } else {
+        ops->tries++;
         ops->stage = OPS_MOVING;
         act(ops, OPS_DO_MOVE, 0);
     }
@@ -283,12 +389,15 @@ bool ops_exited(struct ops *ops, uint32_t id, const char *how)
         return true;
     enum ops_replica_state state = replica->state;
     bool concerned = replica->leaving || id == ops->request.replica || id == ops->result.into;
+    bool fresh = replica->fresh;
     remove_replica(ops, replica);
     if (state == OPS_REPLICA_RETIRING) {
         if (ops->stage == OPS_RETIRING && in_state(ops, OPS_REPLICA_RETIRING) == 0)
             finish(ops);
         return true;
     }
+    if (ops->request.verb == OPS_UPGRADE && ops->stage != OPS_IDLE && ops->stage != OPS_RETIRING)
+        return upgrade_exited(ops, id, state, fresh, how);
     if (state == OPS_REPLICA_STARTING && ops->stage == OPS_STARTING) {
         snprintf(message, sizeof(message), "replica r%u %s before it was ready", id, how);
         give_up(ops, OPS_FAILED, message);
@@ -318,6 +427,10 @@ void ops_moved(struct ops *ops, const struct ops_moved *moved)
 {
     if (ops->stage != OPS_MOVING)
         return;
+    if (ops->request.verb == OPS_UPGRADE) {
+        upgrade_moved(ops, moved);
+        return;
+    }
     ops->result.moved = *moved;
     if (moved->abandoned > 0) {
         ops->result.code = OPS_FAILED;
@@ -332,7 +445,8 @@ void ops_moved(struct ops *ops, const struct ops_moved *moved)
 
 void ops_refused(struct ops *ops, enum ops_code code, const char *message)
 {
-    if (ops->stage == OPS_SELECTING || ops->stage == OPS_LOOKING || ops->stage == OPS_MOVING)
+    if (ops->stage == OPS_SELECTING || ops->stage == OPS_LOOKING || ops->stage == OPS_MOVING ||
+        ops->stage == OPS_OPENING || ops->stage == OPS_CLOSING)
         give_up(ops, code, message);
 }
 
@@ -453,6 +567,17 @@ int ops_resume(struct ops *ops, const struct ops_present *present, unsigned coun
         return missing;
     if (ops->stage == OPS_RETIRING) {
         retire(ops);
+        return missing;
+    }
+    if (ops->request.verb == OPS_UPGRADE && ops->stage == OPS_CLOSING) {
+        act(ops, OPS_DO_CLOSE, 0);
+        return missing;
+    }
+    if (ops->request.verb == OPS_UPGRADE) {
+        if (ops->request.no_rollback && ops->tries > 0)
+            go_forward(ops);
+        else
+            go_back(ops, "the orchestrator died meanwhile");
         return missing;
     }
     uint32_t gone = missed(ops);

@@ -14,6 +14,14 @@
  * end. A stage that has nothing to do is left out. What fails before `moving` changes nothing: replicas that the
  * operation started are retired again, and then it is done. Moves that were abandoned leave a valid service, whose
  * replicas then all stay.
+ *
+ * An upgrade has two stages more: the switch lets another version in, and makes it the service's:
+ *
+ *     idle -> opening -> starting -> looking -> [moving -> looking] -> closing -> retiring -> idle
+ *
+ * It looks again until all is with the new replicas. Whatever fails before closing has succeeded takes it back: the new
+ * replicas are killed, and the old ones, which have stayed, take over what these had. Without a way back the ones that
+ * are left take over instead, or others are started, up to OPS_UPGRADE_TRIES times.
  */
 
 #include "placement.h"
@@ -22,7 +30,9 @@
 #define OPS_START_MS 30000  /* a replica is ready within this, or has failed */
 #define OPS_RETIRE_MS 10000 /* a replica that was told to end is gone within this, or is killed */
 
-enum ops_verb { OPS_SCALE, OPS_SPLIT, OPS_MERGE, OPS_MOVE, OPS_DRAIN, OPS_REBALANCE };
+#define OPS_UPGRADE_TRIES 5
+
+enum ops_verb { OPS_SCALE, OPS_SPLIT, OPS_MERGE, OPS_MOVE, OPS_DRAIN, OPS_REBALANCE, OPS_UPGRADE };
 
 struct ops_request {
     enum ops_verb verb;
@@ -30,6 +40,7 @@ struct ops_request {
     uint32_t replica; /* split, merge, drain */
     uint32_t into;    /* split (0: a new one), merge, move */
     bool copy;        /* shards move by copying; no stage depends on it */
+    bool no_rollback; /* upgrade: it is not taken back once something has moved */
 };
 
 /* Codes are the exit statuses of smctl. */
@@ -49,7 +60,16 @@ struct ops_result {
     uint32_t into; /* split: who got the half */
 };
 
-enum ops_stage { OPS_IDLE, OPS_SELECTING, OPS_STARTING, OPS_LOOKING, OPS_MOVING, OPS_RETIRING };
+enum ops_stage {
+    OPS_IDLE,
+    OPS_SELECTING,
+    OPS_STARTING,
+    OPS_LOOKING,
+    OPS_MOVING,
+    OPS_RETIRING,
+    OPS_OPENING,
+    OPS_CLOSING
+};
 
 enum ops_replica_state { OPS_REPLICA_STARTING, OPS_REPLICA_READY, OPS_REPLICA_RETIRING };
 
@@ -68,6 +88,9 @@ enum ops_action_kind {
     OPS_DO_RETIRE, /* tell `id` to end; then ops_exited() */
     OPS_DO_KILL,   /* `id` owns nothing and does not end; then ops_exited() */
     OPS_DO_REPLY,  /* the operation is over: ops->result */
+    OPS_DO_OPEN,   /* upgrade: let the new version in; then ops_opened() or ops_refused() */
+    OPS_DO_CLOSE,  /* it is the service's from now on; then ops_closed() or ops_refused() */
+    OPS_DO_BACK,   /* it is not, and is let in no more */
 };
 
 struct ops_action {
@@ -83,6 +106,8 @@ struct ops {
     enum ops_stage stage;
     struct ops_request request;
     struct ops_result result;
+    char failure[208];          /* upgrade: what the new version died of; empty: nothing so far */
+    unsigned tries;             /* upgrade: times that the moves were planned */
     bool set[PLACEMENT_SHARDS]; /* move: what the selector gave */
     struct placement_range ranges[PLACEMENT_SHARDS];
     size_t range_count;
@@ -112,7 +137,9 @@ bool ops_exited(struct ops *ops, uint32_t id, const char *how);
 void ops_selected(struct ops *ops, const bool set[PLACEMENT_SHARDS]);
 void ops_owners(struct ops *ops, const placement_table owners);
 void ops_moved(struct ops *ops, const struct ops_moved *moved);
-/* Selecting, looking, or moving was refused. */
+void ops_opened(struct ops *ops);
+void ops_closed(struct ops *ops);
+/* Selecting, looking, moving, opening or closing was refused. */
 void ops_refused(struct ops *ops, enum ops_code code, const char *message);
 /* A replica would not retire, and lives on. */
 void ops_stays(struct ops *ops, uint32_t id, const char *message);

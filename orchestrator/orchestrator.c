@@ -251,7 +251,7 @@ void orchestrator_child_exited(struct orchestrator *o, struct child *child)
     char how[48];
     child_how(child, how);
     if (o->phase == PHASE_CONNECTING || o->phase == PHASE_STARTING) {
-        orchestrator_fail(o, "middlebox '%s' (replica r%u) %s before it was ready%s%s", o->service.exec, child->id, how,
+        orchestrator_fail(o, "middlebox '%s' (replica r%u) %s before it was ready%s%s", o->program.exec, child->id, how,
                           child->refusal[0] ? ": " : "", child->refusal);
     } else if (o->phase == PHASE_RUNNING) {
         if (child->refusal[0])
@@ -441,7 +441,7 @@ static void on_start_timeout(uv_timer_t *timer)
     uint32_t late = 0;
     for (const struct child *child = o->children; child && !late; child = child->next)
         late = child->was_ready ? 0 : child->id;
-    orchestrator_fail(o, "middlebox '%s' (replica r%u) was not ready within %u s", o->service.exec, late,
+    orchestrator_fail(o, "middlebox '%s' (replica r%u) was not ready within %u s", o->program.exec, late,
                       OPS_START_MS / 1000);
 }
 

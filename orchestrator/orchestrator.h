@@ -37,6 +37,12 @@ enum operation_for { FOR_CLIENT, FOR_EVENT, FOR_US };
 
 #define CHILD_UNKNOWN INT64_MAX /* the status of a replica whose parent was an orchestrator that has died */
 
+/* What replicas run; its own memory. */
+struct program {
+    char *exec;  /* NULL: none */
+    char **args; /* after the program's name, ended by NULL */
+};
+
 /* A replica's process. Stays listed when it has ended, for the report. */
 struct child {
     uv_process_t process; /* of one that we have started */
@@ -52,6 +58,7 @@ struct child {
     uint32_t shards;
     char condemned[80]; /* why the switch had it killed; empty: it did not */
     char refusal[160];  /* why the switch refused it; empty: it did not */
+    char *exec;         /* what it runs; NULL: an orchestrator before us has started it */
     struct orchestrator *o;
     struct child *next;
 };
@@ -65,6 +72,8 @@ struct orchestrator {
     struct events events;
     const char *report_file;
     const char *restore_file; /* absolute; NULL: begin without flows */
+    struct program program;   /* that replicas are started of; at first the service file's */
+    struct program next;      /* the new version, while the service is upgraded */
 
     uv_loop_t *loop;
     enum phase phase;
@@ -141,6 +150,14 @@ void orchestrator_child_exited(struct orchestrator *o, struct child *child);
 /* "exited with status 1", "was killed by signal 9" */
 const char *child_how(const struct child *child, char text[static 48]);
 
+/* program.c */
+int program_set(struct program *program, const char *exec, const char *const *args); /* SM_E_NO_MEMORY */
+void program_free(struct program *program);
+/* `from` becomes `program`; nothing where there is no `from`. */
+void program_take_over(struct program *program, struct program *from);
+/* The file that `exec` names: by its path, in PATH, or beside us. SM_E_NOT_FOUND, SM_E_PERMISSION: *error says why. */
+int program_find(const char *exec, char *found, size_t size, struct sm_errbuf *error);
+
 /* children.c */
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error);
 /* A replica that we have not started; `pid` has just been seen alive. */
@@ -187,6 +204,10 @@ void intent_read(struct orchestrator *o, const struct wire_value *text);
 void resume(struct orchestrator *o);
 
 /* serve.c */
+#define UPGRADE_ARGS 64u
+/* o->next, for an upgrade that is to begin. `args` NULL: the present ones. SM_E_* with *error: there is no such
+ * program. */
+int serve_next(struct orchestrator *o, const char *exec, const char *const *args, struct sm_errbuf *error);
 int serve_listen(struct orchestrator *o, struct sm_errbuf *error);
 void serve_reply(struct rpc_call *call, const struct ops_result *result, bool split);
 

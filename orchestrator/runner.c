@@ -135,6 +135,8 @@ static void run_event(struct orchestrator *o, struct event *event)
         run_checkpoint(o, event->file);
     else if (event->selector && selector_create(&selector, event->selector, &error) != 0)
         finish_event(o, "refused", error.text);
+    else if (event->exec && serve_next(o, event->exec, event->args, &error) != 0)
+        finish_event(o, "refused", error.text);
     else if (operate_begin(o, &event->request, selector, FOR_EVENT, NULL, &refusal) != OPS_OK)
         finish_event(o, "refused", refusal.message);
 }

@@ -12,7 +12,7 @@
 #define FLOWS_LIMIT 10000     /* flows of one answer, unless asked for fewer */
 #define FLOWS_MAX_LIMIT 20000 /* with their fields they fit one message */
 
-static const char *const verbs[] = {"scale", "split", "merge", "move", "drain", "rebalance"};
+static const char *const verbs[] = {"scale", "split", "merge", "move", "drain", "rebalance", "upgrade"};
 
 void serve_reply(struct rpc_call *call, const struct ops_result *result, bool split)
 {
@@ -52,6 +52,19 @@ struct status_call {
     struct rpc_call *call;
 };
 
+/* What the switch says of it, and what it runs. */
+static void put_replica(struct wire_out *out, const struct child *child, const struct wire_value *replica)
+{
+    wire_map_begin(out, NULL);
+    for (unsigned i = 0; i < wire_count(replica); i++) {
+        const char *key;
+        const struct wire_value *value = wire_pair(replica, i, &key);
+        wire_put_value(out, key, value);
+    }
+    wire_put_str(out, "exec", child->exec);
+    wire_map_end(out);
+}
+
 /* The replicas that are there, in the order of their names: the switch's are in the order of its slots. */
 static void put_replicas(struct orchestrator *o, struct wire_out *out, const struct wire_value *list)
 {
@@ -60,7 +73,7 @@ static void put_replicas(struct orchestrator *o, struct wire_out *out, const str
         for (unsigned i = 0; i < wire_count(list); i++) {
             const struct wire_value *replica = wire_item(list, i);
             if (wire_get_uint(replica, "id", 0) == child->id && strcmp(wire_get_str(replica, "state", ""), "gone") != 0)
-                wire_put_value(out, NULL, replica);
+                put_replica(out, child, replica);
         }
     }
     wire_array_end(out);
@@ -275,6 +288,43 @@ static void restore(struct orchestrator *o, struct rpc_call *call, const struct 
         transfer(o, call, "restore", params);
 }
 
+/* ---- upgrade ---- */
+
+/* The new version that an upgrade is to; without arguments of its own it gets those of the old one. */
+int serve_next(struct orchestrator *o, const char *exec, const char *const *args, struct sm_errbuf *error)
+{
+    char found[4096];
+    int result = program_find(exec, found, sizeof(found), error);
+    if (result == 0 && program_set(&o->next, exec, args ? args : (const char *const *)o->program.args) != 0) {
+        snprintf(error->text, sizeof(error->text), "out of memory");
+        result = SM_E_NO_MEMORY;
+    }
+    return result;
+}
+
+static void upgrade(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
+{
+    struct ops_request request = {.verb = OPS_UPGRADE, .no_rollback = wire_get_bool(params, "no_rollback", false)};
+    const struct wire_value *list = wire_get_array(params, "args");
+    const char *exec = wire_get_str(params, "exec", "");
+    const char *args[UPGRADE_ARGS + 1] = {0};
+    struct ops_result refusal;
+    struct sm_errbuf error;
+    if (exec[0] == '\0' || wire_count(list) > UPGRADE_ARGS) {
+        rpc_refuse(call, RPC_USAGE, "upgrade: expected a program, and at most %u arguments", UPGRADE_ARGS);
+        return;
+    }
+    for (unsigned i = 0; i < wire_count(list); i++)
+        args[i] = wire_str(wire_item(list, i), "");
+    if (o->ops.stage != OPS_IDLE)
+        ops_begin(&o->ops, &request, &refusal);
+    else if (serve_next(o, exec, list ? args : NULL, &error) != 0)
+        refusal = (struct ops_result){.code = OPS_FAILED};
+    else if (operate_begin(o, &request, NULL, FOR_CLIENT, call, &refusal) == OPS_OK)
+        return;
+    rpc_refuse(call, (enum rpc_code)refusal.code, "%s", refusal.message[0] ? refusal.message : error.text);
+}
+
 /* ---- dispatch ---- */
 
 static void on_request(void *user, struct rpc_call *call, const char *method, const struct wire_value *params)
@@ -282,8 +332,8 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
     static const struct {
         const char *name;
         void (*serve)(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params);
-    } methods[] = {
-        {"status", status}, {"flows", flows}, {"checkpoint", checkpoint}, {"restore", restore}, {"check", check}};
+    } methods[] = {{"status", status},         {"upgrade", upgrade}, {"flows", flows},
+                   {"checkpoint", checkpoint}, {"restore", restore}, {"check", check}};
     struct orchestrator *o = user;
     if (strcmp(method, "hello") == 0 || (strcmp(method, "stop") == 0 && o->phase < PHASE_FINISHING)) {
         (method[0] == 'h' ? hello : stop)(o, call, params);

@@ -234,6 +234,33 @@ SM_EXPORT bool sm_test_kill_pending(const struct sm_test *test);
 /* The nth allocation of per-flow memory from now on fails, as when the arena is full; 0: none. */
 SM_EXPORT void sm_test_fail_allocation(struct sm_test *test, uint64_t nth);
 
+/* ---- Upgrades ---- */
+
+/* Another version of the middlebox: as in sm_test_options. It may differ from the first as sm_start() allows. */
+struct sm_test_upgrade {
+    size_t size; /* sizeof(struct sm_test_upgrade) */
+    sm_packet_fn *on_packet;
+    int (*setup)(struct sm_replica *replica, void **user);
+    bool forward_only; /* also where the old version cannot read what the new one writes */
+};
+
+/*
+ * Start as many replicas of another version as there are, and move all shards to them; goes on with the next steps.
+ * Replicas that are started meanwhile, in place of dead ones too, are of the new version. SM_E_STATE: an operation or
+ * an upgrade is under way; SM_E_LIMIT: there are more than half of SM_TEST_REPLICAS; SM_E_INVALID: the size, no
+ * handler, with threads. What the registration or setup came to: the upgrade has not begun, *error (may be NULL) says
+ * why.
+ */
+SM_EXPORT int sm_test_upgrade(struct sm_test *test, const struct sm_test_upgrade *upgrade, struct sm_errbuf *error);
+
+/*
+ * When no move is under way: end it. Forward: the old replicas retire. SM_E_AGAIN: they had shards (moves were
+ * abandoned), which are moved now. SM_E_NOT_FOUND: no replica of the new version is alive. Back, at any time: the new
+ * ones are killed, and the old ones take over again. SM_E_STATE: there is no upgrade, or a move is under way.
+ */
+SM_EXPORT int sm_test_upgrade_forward(struct sm_test *test);
+SM_EXPORT int sm_test_upgrade_back(struct sm_test *test);
+
 /* ---- Looking at it ---- */
 
 /* The state so far. Valid until the next call with this test. */

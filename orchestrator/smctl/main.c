@@ -34,6 +34,8 @@ static const struct command {
     {"move", cmd_move, "SELECTOR --to R [--copy]", "the shards of some flows to R", true},
     {"drain", cmd_drain, "R [--copy]", "all of R's shards to the others; R stays", true},
     {"rebalance", cmd_rebalance, "[--copy]", "the same number of shards for all", true},
+    {"upgrade", cmd_upgrade, "--exec PROGRAM [--no-rollback] [--args ARG...]", "to another version of the middlebox",
+     false},
     {"checkpoint", cmd_checkpoint, "FILE", "write all its state to a file, while it runs", false},
     {"restore", cmd_restore, "FILE", "the state of such a file, where there are no flows", false},
     {"check", cmd_check, "", "look for damage in all of its state", false},

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "arena/builds.h"
 #include "state/layout.h"
 
 static uint64_t pages(uint64_t bytes)
@@ -236,30 +237,6 @@ void arena_add_row(struct arena *arena, unsigned slot)
     }
 }
 
-/* The first difference between two registrations, in words. */
-static void describe_conflict(const struct registration *a, const struct registration *b, struct sm_errbuf *error)
-{
-    for (unsigned i = 0; i < SM_MAX_CLASSES; i++)
-        if (memcmp(&a->classes[i], &b->classes[i], sizeof a->classes[i]) != 0) {
-            snprintf(error->text, sizeof error->text,
-                     "flow class %u is '%s' version %u with %u-byte records, other replicas registered '%s' version %u "
-                     "with %u-byte records",
-                     i, b->classes[i].name, b->classes[i].version, b->classes[i].record_size, a->classes[i].name,
-                     a->classes[i].version, a->classes[i].record_size);
-            return;
-        }
-    for (unsigned i = 0; i < SM_MAX_SHARED; i++)
-        if (memcmp(&a->shared[i], &b->shared[i], sizeof a->shared[i]) != 0) {
-            snprintf(error->text, sizeof error->text,
-                     "shared object %u is '%s' (%s of %u bytes), other replicas registered '%s' (%s of %u bytes)", i,
-                     b->shared[i].name, coherent_kind_name(b->shared[i].kind), b->shared[i].value_bytes,
-                     a->shared[i].name, coherent_kind_name(a->shared[i].kind), a->shared[i].value_bytes);
-            return;
-        }
-    snprintf(error->text, sizeof error->text, "its name ('%s') or drop reasons differ from other replicas' ('%s')",
-             b->middlebox, a->middlebox);
-}
-
 static bool ends(const char *text, size_t size)
 {
     return memchr(text, '\0', size) != NULL;
@@ -299,17 +276,9 @@ static bool sound(const struct registration *registration)
     return true;
 }
 
-int arena_register(struct arena *arena, const struct registration *registration, struct sm_errbuf *error)
+/* The first registration of a service. */
+static int register_first(struct arena *arena, const struct registration *registration, struct sm_errbuf *error)
 {
-    if (!sound(registration))
-        return SM_E_PROTOCOL;
-    if (arena->registered) {
-        if (memcmp(&arena->registration, registration, sizeof *registration) == 0)
-            return 0;
-        describe_conflict(&arena->registration, registration, error);
-        return SM_E_CONFLICT;
-    }
-
     enum sm_granularity steering = steering_choose(registration->classes, registration->class_count);
     for (unsigned i = 0; i < registration->class_count; i++) {
         const struct state_class *cls = &registration->classes[i];
@@ -338,11 +307,25 @@ int arena_register(struct arena *arena, const struct registration *registration,
                                                         : SM_E_CONFLICT;
         if (id < 0)
             return id;
+        arena->builds[0].forms[i] = (uint8_t)i;
     }
     for (unsigned i = 0; i < registration->shared_count; i++)
         arena->strong[i].size = registration->shared[i].kind == SHARED_STRONG ? registration->shared[i].value_bytes : 0;
+    arena->builds[0].registration = *registration;
+    arena->builds[0].number = ++arena->build_count;
     arena->registration = *registration;
     arena->steering = steering;
     arena->registered = true;
     return 0;
+}
+
+int arena_register(struct arena *arena, unsigned slot, const struct registration *registration, struct sm_errbuf *error)
+{
+    if (!sound(registration))
+        return SM_E_PROTOCOL;
+    int build =
+        arena->registered ? builds_take(arena, registration, error) : register_first(arena, registration, error);
+    if (build >= 0)
+        arena->slot_build[slot] = (uint8_t)build;
+    return build < 0 ? build : 0;
 }

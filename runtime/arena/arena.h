@@ -10,8 +10,8 @@
  * areas (export.h), the packet pool, the flow state (state/state.h).
  *
  * Life-cycle.  arena_create() by the host; the descriptor goes to replicas over the attach socket; arena_map() there.
- * The registry is empty until the first replica hands its registration in, and never changes after that. The memory
- * is gone when the last process that maps it is.
+ * The registry is empty until the first replica hands its registration in, and changes after that only by an upgrade
+ * (builds.h). The memory is gone when the last process that maps it is.
  *
  * Concurrency.  The header is written by the switch's control thread before replicas are ready, except where a field
  * says otherwise.
@@ -48,7 +48,7 @@
 
 enum arena_mode { ARENA_INLINE, ARENA_TAP };
 
-/* What a middlebox registers; the same for every replica of a service, compared byte by byte. */
+/* What a middlebox registers; the same for every replica of one build, compared byte by byte. */
 struct registration {
     char middlebox[32];
     uint32_t class_count;
@@ -59,6 +59,16 @@ struct registration {
     struct shared_object shared[SM_MAX_SHARED];
     char reasons[SM_MAX_REASONS][48];
 };
+
+/* A build of the middlebox, in use or on its way in or out (builds.h). */
+struct build {
+    uint8_t number;                /* of all that the service ever had; 0: there is none */
+    uint8_t forms[SM_MAX_CLASSES]; /* in which it makes flows of its classes */
+    struct registration registration;
+};
+
+#define ARENA_BUILDS 2u       /* at a time */
+#define ARENA_MIXED UINT8_MAX /* a shard's flows are of more than one build */
 
 /* A strong object: locked by the replica slot whose number, plus one, is in `holder`. A strong counter has the lock
  * alone, for those who take from it. */
@@ -101,9 +111,21 @@ struct arena {
     uint64_t channel_bytes;
     uint32_t bindings; /* most bound keys */
 
-    bool registered;   /* the registration below holds */
-    uint32_t steering; /* enum sm_granularity, chosen from the registered classes (design D3) */
-    struct registration registration;
+    bool registered;                  /* the registration below holds */
+    uint32_t steering;                /* enum sm_granularity, chosen from the registered classes (design D3) */
+    struct registration registration; /* with what later builds have added */
+
+    struct build builds[ARENA_BUILDS];
+    uint8_t base_build;  /* that the service runs; the other one is on its way in, or of no use */
+    uint8_t build_count; /* that the service ever had */
+    bool upgrading;      /* replicas of another build than `base` may register */
+    bool forward_only;   /* even where `base` cannot read what they make of its flows */
+    bool way_back;       /* `base` can, without code of theirs */
+    uint8_t slot_build[ARENA_SLOTS];
+    /* The number of the build whose forms a shard's flows are in; 0: none yet. The owner writes it. */
+    uint8_t shard_build[SM_SHARDS];
+    /* Flows that a replica ended, as they could not be brought back into an older form. */
+    _Atomic uint64_t unconverted[ARENA_SLOTS];
 
     /* Who is processing a shard's packets, slot + 1, written by replicas: set at adoption, cleared at release, checked
      * at every packet. It is how a replica notices a second owner; it shares nothing with the switch's own table. */
@@ -166,10 +188,12 @@ int arena_take_over(struct arena **arena, int fd, const struct arena_options *op
 void arena_unmap(struct arena *arena);
 
 /*
- * Take a registration. The first one is checked, chooses the steering key and fixes the classes; later ones must be
- * equal to it. SM_E_CONFLICT: *error names what differs; SM_E_LIMIT.
+ * Take the registration of a slot's replica. The first one is checked, chooses the steering key and fixes the classes;
+ * later ones must be equal to it, unless the service is being upgraded (builds.h). SM_E_CONFLICT: *error names what
+ * differs; SM_E_LIMIT.
  */
-int arena_register(struct arena *arena, const struct registration *registration, struct sm_errbuf *error);
+int arena_register(struct arena *arena, unsigned slot, const struct registration *registration,
+                   struct sm_errbuf *error);
 
 /* The steering key of a set of classes (design D3): the candidate that partitions most of them, ties by order. */
 enum sm_granularity steering_choose(const struct state_class *classes, unsigned count);

@@ -111,7 +111,7 @@ struct query_header {
 
 struct query_flow {
     uint8_t key[40]; /* struct sm_key */
-    uint16_t cls;
+    uint16_t form;   /* of its class */
     uint16_t shard;
     uint32_t record_bytes;
     uint32_t encoded; /* by the class's callback, as MessagePack: not the record's own bytes */

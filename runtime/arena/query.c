@@ -14,7 +14,7 @@ static bool fill_flow(struct state *state, uint8_t *area, uint32_t shard, struct
 {
     struct query_header *header = (struct query_header *)(void *)area;
     uint32_t used = (uint32_t)sizeof *header + header->bytes, encoded = 0;
-    uint32_t bytes = state_class(state, flow_class(flow))->record_size;
+    uint32_t bytes = state_class(state, flow_form(flow))->record_size;
     struct query_flow *to = (struct query_flow *)(void *)(area + used);
 
     if (used + sizeof *to + 8 > CHANNEL_QUERY_BYTES)
@@ -32,7 +32,7 @@ static bool fill_flow(struct state *state, uint8_t *area, uint32_t shard, struct
     if (!encoded)
         memcpy(to + 1, flow_record(flow), bytes);
     *to = (struct query_flow){
-        .cls = (uint16_t)flow_class(flow), .shard = (uint16_t)shard, .record_bytes = bytes, .encoded = encoded > 0};
+        .form = (uint16_t)flow_form(flow), .shard = (uint16_t)shard, .record_bytes = bytes, .encoded = encoded > 0};
     memcpy(to->key, flow_key(flow), sizeof to->key);
     header->bytes += (uint32_t)sizeof *to + ((bytes + 7) & ~7u);
     header->count++;

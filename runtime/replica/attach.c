@@ -166,6 +166,8 @@ int attach_poll(struct sm_replica *replica, unsigned budget)
         atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
     unsigned done = replica_burst(replica, budget);
 
+    if (replica->failed)
+        return replica->failed;
     if (done > 0)
         return (int)done;
     return replica->retired ? SM_E_END : 0;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "arena/builds.h"
 #include "replica/replica.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are carried as they lie in memory, low byte first");
@@ -22,18 +23,39 @@ _Static_assert(SM_MAX_CLASSES <= 128 && STATE_TIMERS <= 15, "one byte says which
 #define DEADLINE_BYTES 9u
 #define HEAD_BYTES (1u + 1u + 2u + (unsigned)sizeof(struct sm_key) + 1u) /* up to the deadlines */
 
+static struct state_class *class_of(const struct codec *codec, unsigned cls)
+{
+    return state_class(codec->state, codec->forms[cls]);
+}
+
+static void learn(struct codec *codec, const uint8_t *forms, unsigned count)
+{
+    codec->class_count = (uint8_t)count;
+    for (unsigned i = 0; i < count; i++) {
+        codec->forms[i] = forms[i];
+        codec->classes[i].gap_count = (uint8_t)layout_gaps(class_of(codec, i), codec->classes[i].gaps);
+    }
+}
+
 void codec_init(struct codec *codec, struct state *state, struct state_actor *actor, struct sm_replica *replica)
 {
     *codec = (struct codec){.state = state, .actor = actor, .replica = replica};
-    for (unsigned i = 0; i < state_class_count(state); i++)
-        codec->classes[i].gap_count = (uint8_t)layout_gaps(state_class(state, i), codec->classes[i].gaps);
+    learn(codec, replica->forms, replica->class_count);
+}
+
+void codec_init_base(struct codec *codec, const struct arena *arena)
+{
+    const struct build *base = builds_base(arena);
+
+    *codec = (struct codec){.state = arena->state};
+    learn(codec, base->forms, base->registration.class_count);
 }
 
 int codec_complete(const struct codec *codec, struct sm_errbuf *error)
 {
-    for (unsigned i = 0; i < state_class_count(codec->state); i++)
-        if (state_class(codec->state, i)->copy == CLASS_NOT_COPIED) {
-            layout_why_not(state_class(codec->state, i), error);
+    for (unsigned i = 0; i < codec->class_count; i++)
+        if (class_of(codec, i)->copy == CLASS_NOT_COPIED) {
+            layout_why_not(class_of(codec, i), error);
             return SM_E_CONFLICT;
         }
     return 0;
@@ -75,8 +97,8 @@ int codec_header(const struct codec *codec, struct codec_buffer *out)
 
     record_begin(&writer, out);
     sm_write_list(&writer, "classes");
-    for (unsigned i = 0; i < state_class_count(codec->state); i++)
-        put_class(&writer, state_class(codec->state, i));
+    for (unsigned i = 0; i < codec->class_count; i++)
+        put_class(&writer, class_of(codec, i));
     sm_write_end(&writer);
     int result = record_end(&writer);
     if (result)
@@ -156,7 +178,7 @@ static bool get_class(struct state_class *cls, sm_value map)
 static int choose_way(const struct codec *codec, const struct state_class *from, unsigned own, uint8_t *way,
                       struct sm_errbuf *error)
 {
-    const struct state_class *to = state_class(codec->state, own);
+    const struct state_class *to = class_of(codec, own);
     bool callbacks = from->copy == CLASS_BY_CALLBACKS;
 
     if (to->copy == CLASS_NOT_COPIED) {
@@ -197,8 +219,8 @@ static int match_class(struct codec_source *source, const struct codec *codec, s
 {
     struct state_class *from = &source->classes[source->count].cls;
 
-    for (unsigned i = 0; i < state_class_count(codec->state); i++)
-        if (strcmp(state_class(codec->state, i)->name, from->name) == 0) {
+    for (unsigned i = 0; i < codec->class_count; i++)
+        if (strcmp(class_of(codec, i)->name, from->name) == 0) {
             source->classes[source->count].own = (uint8_t)i;
             return choose_way(codec, from, i, &source->classes[source->count++].way, error);
         }
@@ -289,11 +311,12 @@ static int encode_bound(const struct codec *codec, const struct flow *flow, stru
 static int encode_flow(const struct codec *codec, uint32_t shard, struct flow *flow, struct codec_buffer *out)
 {
     const unsigned id = flow_class(flow);
-    const struct state_class *cls = state_class(codec->state, id);
+    const struct state_class *cls = class_of(codec, id);
     const size_t before = out->used;
     uint8_t *to = out->bytes + before;
 
-    if (cls->copy == CLASS_NOT_COPIED || (cls->copy == CLASS_BY_CALLBACKS && !codec->replica))
+    if (cls->copy == CLASS_NOT_COPIED || (cls->copy == CLASS_BY_CALLBACKS && !codec->replica) ||
+        codec->forms[id] != flow_form(flow))
         return SM_E_CONFLICT;
     if (out->size - before < CODEC_FLOW_BYTES + (cls->copy == CLASS_BY_FIELDS ? cls->record_size : 0))
         return SM_E_LIMIT;
@@ -323,7 +346,7 @@ int codec_encode(const struct codec *codec, uint32_t shard, struct flow *flow, s
     const size_t before = out->used;
     int result = encode_flow(codec, shard, flow, out);
 
-    if (result == 0 && state_class(codec->state, flow_class(flow))->binds[0])
+    if (result == 0 && class_of(codec, flow_class(flow))->binds[0])
         result = encode_bound(codec, flow, out);
     if (result)
         out->used = before;
@@ -385,10 +408,10 @@ static bool find(const struct codec *codec, const struct codec_source *source, c
     if (length < HEAD_BYTES || (bytes[0] != FLOW_HEAD && bytes[0] != BINDS_HEAD) || bytes[2] != KEY_HEAD ||
         bytes[3] != sizeof flow->key)
         return false;
-    if (bytes[1] >= (source ? source->count : state_class_count(codec->state)))
+    if (bytes[1] >= (source ? source->count : codec->class_count))
         return false;
     flow->own = source ? source->classes[bytes[1]].own : bytes[1];
-    flow->cls = source ? &source->classes[bytes[1]].cls : state_class(codec->state, flow->own);
+    flow->cls = source ? &source->classes[bytes[1]].cls : class_of(codec, flow->own);
     flow->way = source                                  ? (enum codec_way)source->classes[bytes[1]].way
                 : flow->cls->copy == CLASS_BY_CALLBACKS ? WAY_CALLBACKS
                                                         : WAY_COPY;
@@ -423,7 +446,7 @@ static int slot_from(const struct state_class *from, const struct state_class *t
 
 static void arm(const struct codec *codec, uint32_t shard, uint64_t now, const struct encoded *from, struct flow *flow)
 {
-    const struct state_class *cls = state_class(codec->state, from->own);
+    const struct state_class *cls = class_of(codec, from->own);
     unsigned ours = cls->timers - (cls->idle_ns > 0) - (cls->hard_ns > 0);
 
     for (unsigned slot = 0; slot < cls->timers; slot++) {
@@ -465,7 +488,7 @@ static int call_back(const struct codec *codec, uint32_t shard, const struct enc
 static int make_record(const struct codec *codec, uint32_t shard, const struct encoded *from, struct flow *flow,
                        struct sm_errbuf *error)
 {
-    const struct state_class *cls = state_class(codec->state, from->own);
+    const struct state_class *cls = class_of(codec, from->own);
     const char *field;
     int result = 0;
 
@@ -496,7 +519,7 @@ static int bind_keys(const struct codec *codec, uint32_t shard, const struct enc
 {
     int result = 0;
 
-    if (state_class(codec->state, from->own)->binds[0] == '\0')
+    if (class_of(codec, from->own)->binds[0] == '\0')
         return 0;
     for (unsigned i = from->bound_count; result == 0 && i-- > 0;) {
         struct sm_key key;
@@ -505,7 +528,7 @@ static int bind_keys(const struct codec *codec, uint32_t shard, const struct enc
     }
     if (result)
         snprintf(error->text, sizeof error->text, "a key cannot be bound to a flow of class '%s' again: %s",
-                 state_class(codec->state, from->own)->name, sm_strerror(result));
+                 class_of(codec, from->own)->name, sm_strerror(result));
     return result;
 }
 
@@ -520,7 +543,7 @@ int codec_decode(const struct codec *codec, const struct codec_source *source, u
         return SM_E_DAMAGED;
     }
     *used = from.used;
-    const struct state_class *cls = state_class(codec->state, from.own);
+    const struct state_class *cls = class_of(codec, from.own);
     if (cls->copy == CLASS_NOT_COPIED) {
         layout_why_not(cls, error);
         return SM_E_CONFLICT;

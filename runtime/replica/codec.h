@@ -29,11 +29,13 @@ struct sm_replica;
 #define CODEC_FLOW_BYTES 128u /* most that a flow takes besides its record and the keys bound to it */
 #define CODEC_BOUND_BYTES (3u + SM_MAX_BINDINGS * (2u + (unsigned)sizeof(struct sm_key))) /* most that these take */
 
-/* One end of streams: the classes of a state, and who encodes or decodes. */
+/* One end of streams: the classes of a build of the middlebox, and who encodes or decodes. */
 struct codec {
     struct state *state;
-    struct state_actor *actor;  /* NULL: only encodes */
-    struct sm_replica *replica; /* whose callbacks are called; NULL: classes with callbacks can do nothing */
+    uint8_t class_count;
+    uint8_t forms[SM_MAX_CLASSES]; /* of the classes; flows in others cannot be encoded */
+    struct state_actor *actor;     /* NULL: only encodes */
+    struct sm_replica *replica;    /* whose callbacks are called; NULL: classes with callbacks can do nothing */
     struct {
         uint8_t gap_count; /* ranges that belong to no field: zero in what is encoded */
         struct layout_range gaps[SM_MAX_FIELDS + 1];
@@ -41,6 +43,10 @@ struct codec {
 };
 
 void codec_init(struct codec *codec, struct state *state, struct state_actor *actor, struct sm_replica *replica);
+
+/* For the host, who only encodes and looks: the classes of the build that the service runs (arena/builds.h). */
+struct arena;
+void codec_init_base(struct codec *codec, const struct arena *arena);
 
 /* Whether all flows can be encoded: SM_E_CONFLICT: *error names the class that cannot, and why. */
 int codec_complete(const struct codec *codec, struct sm_errbuf *error);

@@ -15,7 +15,7 @@
 /* It was written by a replica that has died: nothing in it is taken for granted. */
 static bool is_sound(const struct sm_replica *replica, const struct journal_note *note)
 {
-    if (note->cls >= state_class_count(replica->state) || replica->classes[note->cls].partitioned)
+    if (note->cls >= replica->class_count || replica->classes[note->cls].partitioned)
         return false;
     uint32_t size = replica->classes[note->cls].record_size;
     if (note->kind == NOTE_ADD)

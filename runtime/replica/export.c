@@ -69,10 +69,10 @@ static enum lane_status import_part(struct sm_replica *replica, uint32_t shard, 
     return status == LANE_DONE && !whole ? LANE_BAD_RECORD : status;
 }
 
-static enum lane_status install(struct sm_replica *replica, uint32_t shard, uint32_t copy)
+static enum lane_status install(struct sm_replica *replica, uint32_t shard, uint32_t copy, uint64_t now)
 {
     state_copy_install(replica->actor, shard, copy);
-    replica_adopt(replica, shard);
+    replica_adopt(replica, shard, now);
     return LANE_DONE;
 }
 
@@ -92,7 +92,7 @@ void replica_lane(struct sm_replica *replica, const struct in_entry *entry)
     else if (entry->kind == IN_IMPORT)
         status = import_part(replica, entry->shard, copy, area);
     else if (entry->kind == IN_INSTALL)
-        status = install(replica, entry->shard, copy);
+        status = install(replica, entry->shard, copy, entry->time);
     else
         status = clear(replica, copy);
     *replica_answer(replica) = (struct out_entry){.kind = OUT_LANE,

@@ -164,7 +164,7 @@ static void evict(struct sm_replica *replica, sm_class cls, const struct sm_pack
 {
     const sm_time unused = {after(packet->time, replica->classes[cls.id].idle_ns)};
 
-    if (!state_is_full(replica->state, packet->shard, cls.id))
+    if (!state_is_full(replica->actor, packet->shard, cls.id))
         return;
     struct flow *flow = state_earliest(replica->state, packet->shard, cls.id, replica->classes[cls.id].timers, unused);
     if (!flow)
@@ -345,7 +345,7 @@ void *sm_alloc(struct sm_replica *replica, sm_class cls, sm_flow flow, size_t by
 
 void *sm_realloc(struct sm_replica *replica, sm_class cls, sm_flow flow, void *chunk, size_t bytes)
 {
-    if (!replica->classes[cls.id].partitioned || state_class(replica->state, cls.id)->alloc_limit == 0)
+    if (!replica->classes[cls.id].partitioned || state_class(replica->state, replica->forms[cls.id])->alloc_limit == 0)
         return NULL;
     return state_chunk_new(replica->actor, replica->current_shard, flow_of_record(flow.state), chunk, bytes);
 }

@@ -52,8 +52,15 @@ void replica_unbind(struct sm_replica *replica)
 
 void replica_learn_classes(struct sm_replica *replica)
 {
-    for (unsigned i = 0; i < state_class_count(replica->state); i++) {
-        const struct state_class *cls = state_class(replica->state, i);
+    const struct arena *arena = replica->arena;
+    const struct build *build = &arena->builds[arena->slot_build[replica->slot]];
+
+    replica->build = build->number;
+    replica->class_count = (uint8_t)build->registration.class_count;
+    for (unsigned i = 0; i < replica->class_count; i++) {
+        const struct state_class *cls = state_class(replica->state, build->forms[i]);
+        replica->forms[i] = build->forms[i];
+        state_actor_form(replica->actor, i, build->forms[i]);
         replica->classes[i].record_size = cls->record_size;
         replica->classes[i].granularity = cls->granularity;
         replica->classes[i].partitioned = cls->partitioned;
@@ -121,7 +128,6 @@ void replica_commit(struct sm_replica *replica, bool all)
         replica_wake_switch(replica);
 }
 
-/* Part of what an entry asks for is done, and the journal is filling up: make it final. */
 void replica_progress(struct sm_replica *replica)
 {
     *replica_answer(replica) = (struct out_entry){.kind = OUT_PROGRESS, .bound = replica->bound};
@@ -226,7 +232,7 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
     replica_count(&channel->counters.bytes, meta->len);
 }
 
-void replica_adopt(struct sm_replica *replica, uint32_t shard)
+void replica_adopt(struct sm_replica *replica, uint32_t shard, uint64_t now)
 {
     if (replica->kept_count > 0 && hold_kept_returns(replica, shard))
         return;
@@ -236,6 +242,8 @@ void replica_adopt(struct sm_replica *replica, uint32_t shard)
     if (before != 0)
         replica_count(&replica->channel->counters.owner_violations, 1);
     STEP();
+    if (replica->arena->shard_build[shard] != replica->build && !replica_convert(replica, shard, now))
+        return;
     replica->owned[shard] = 1;
     shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
     if (replica->hooked)
@@ -243,13 +251,13 @@ void replica_adopt(struct sm_replica *replica, uint32_t shard)
     STEP();
 }
 
-static void inherit(struct sm_replica *replica, uint32_t number)
+static void inherit(struct sm_replica *replica, uint32_t number, uint64_t now)
 {
     STEP();
-    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+    for (uint32_t shard = 0; shard < SM_SHARDS && !replica->failed; shard++)
         if (atomic_load_explicit(&replica->arena->heir[shard], memory_order_acquire) ==
             arena_heir(number, replica->slot))
-            replica_adopt(replica, shard);
+            replica_adopt(replica, shard, now);
     STEP();
 }
 
@@ -315,7 +323,8 @@ static void snapshot(struct sm_replica *replica, uint32_t request)
     *replica_answer(replica) = (struct out_entry){.kind = OUT_SNAPSHOT, .buffer = request, .bound = replica->bound};
 }
 
-static void process_marker(struct sm_replica *replica, const struct in_entry *entry)
+/* False: the replica has failed. */
+static bool process_marker(struct sm_replica *replica, const struct in_entry *entry)
 {
     switch ((enum in_kind)entry->kind) {
     case IN_PACKET:
@@ -325,11 +334,11 @@ static void process_marker(struct sm_replica *replica, const struct in_entry *en
             replica_release(replica, entry->shard, entry->buffer);
         break;
     case IN_ADOPT:
-        for (uint32_t shard = entry->shard; shard <= entry->buffer && shard < SM_SHARDS; shard++)
-            replica_adopt(replica, shard);
+        for (uint32_t shard = entry->shard; shard <= entry->buffer && shard < SM_SHARDS && !replica->failed; shard++)
+            replica_adopt(replica, shard, entry->time);
         break;
     case IN_INHERIT:
-        inherit(replica, entry->buffer);
+        inherit(replica, entry->buffer, entry->time);
         break;
     case IN_TICK:
         tick(replica, entry->time);
@@ -353,6 +362,7 @@ static void process_marker(struct sm_replica *replica, const struct in_entry *en
         replica->retired = true;
         break;
     }
+    return replica->failed == 0;
 }
 
 static void fetch(const struct sm_replica *replica, const struct in_entry *entry, unsigned step)
@@ -399,8 +409,8 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
 {
     uint32_t head = atomic_load_explicit(&replica->channel->in_head, memory_order_acquire);
     uint32_t waiting = head - replica->consumed;
-    unsigned given_up = replica->kept_count > 0 ? hold_finish(replica) : 0;
-    unsigned n = waiting < budget ? waiting : budget, done = 0;
+    unsigned given_up = replica->kept_count > 0 && !replica->failed ? hold_finish(replica) : 0;
+    unsigned n = replica->failed ? 0 : waiting < budget ? waiting : budget, done = 0;
 
     if (n > CHANNEL_BURST)
         n = CHANNEL_BURST;
@@ -419,8 +429,8 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
         const struct in_entry *entry = &replica->in[replica->consumed & replica->channel->ring_mask];
         if (entry->kind == IN_PACKET)
             process_packet(replica, entry);
-        else
-            process_marker(replica, entry);
+        else if (!process_marker(replica, entry))
+            return done; /* what the burst has done is for its heirs to do */
         replica->consumed++;
         replica->complete = replica->produced;
         done++;

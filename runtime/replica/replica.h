@@ -62,6 +62,7 @@ struct sm_replica {
     struct journal journal;
     bool retired;
     bool started;
+    int failed;      /* it cannot go on, and commits nothing more: an SM_E_ value, last_error says why */
     bool reads_data; /* of packets, not only what the switch says of them: it is prefetched from then on */
 
     sm_packet_fn *on_packet;
@@ -86,6 +87,9 @@ struct sm_replica {
         struct sm_filter *binds; /* packets that may bind keys to its flows; NULL: none */
     } classes[SM_MAX_CLASSES];
     struct registration *registration; /* until sm_start() */
+    uint8_t build;                     /* the number of the build whose registration that was */
+    uint8_t class_count;
+    uint8_t forms[SM_MAX_CLASSES]; /* of its classes */
     struct codec codec;
     struct snapshot snapshot;
     struct codec_source *source; /* of the checkpoint that is being restored */
@@ -159,6 +163,13 @@ static inline void replica_count(_Atomic uint64_t *counter, uint64_t amount)
 /* A timeout of a flow of the current shard has fired, in timer slot `slot`: the flow ends (flow_api.c). */
 void flow_expire(struct sm_replica *replica, struct flow *flow, unsigned slot, sm_time now);
 
+/* Bring the flows of a shard that has come into the replica's own forms (convert.c). False: it cannot, and has failed.
+ */
+bool replica_convert(struct sm_replica *replica, uint32_t shard, uint64_t now);
+
+/* Part of what an entry asks for is done, and the journal is filling up: make it final. */
+void replica_progress(struct sm_replica *replica);
+
 /* Call the hooks for the flows of a shard that has come or is about to go. */
 void flow_hooks(struct sm_replica *replica, uint32_t shard, bool adopted);
 
@@ -196,7 +207,7 @@ void replica_piece(struct sm_replica *replica);
 struct out_entry *replica_answer(struct sm_replica *replica);
 
 /* Own a shard from now on. */
-void replica_adopt(struct sm_replica *replica, uint32_t shard);
+void replica_adopt(struct sm_replica *replica, uint32_t shard, uint64_t now);
 
 /* export.c: a step of copying a shard. */
 void replica_lane(struct sm_replica *replica, const struct in_entry *entry);

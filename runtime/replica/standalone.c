@@ -134,7 +134,7 @@ int standalone_open(struct sm_replica *replica, const struct sm_options *options
 int standalone_start(struct sm_replica *replica, struct sm_errbuf *error)
 {
     struct sm_switch *sw = replica->standalone->sw;
-    int result = arena_register(replica->arena, replica->registration, error);
+    int result = arena_register(replica->arena, replica->slot, replica->registration, error);
 
     if (result)
         return result;

@@ -17,11 +17,11 @@
 
 void bindings_format(struct state *state, uint32_t limit)
 {
-    state->classes[STATE_BINDING] =
+    state->forms[BINDING_FORM] =
         (struct state_class){.name = "bindings", .record_size = sizeof(struct binding), .limit = limit};
     int bin = slab_bin_for(state, flow_bytes(sizeof(struct binding), 0, false));
     assert(bin >= 0 && "the first bin that is asked for");
-    state->class_bin[STATE_BINDING] = (uint8_t)bin;
+    state->form_bin[BINDING_FORM] = (uint8_t)bin;
 }
 
 static struct flow_chunks *head_of(const struct flow *flow)
@@ -59,7 +59,7 @@ int state_bind(struct state_actor *actor, uint32_t shard, struct flow *flow, con
         return there == flow ? 0 : SM_E_CONFLICT;
     }
     struct flow *entry;
-    if (count_bindings(state, flow) == SM_MAX_BINDINGS || state->classes[STATE_BINDING].limit == 0) {
+    if (count_bindings(state, flow) == SM_MAX_BINDINGS || state->forms[BINDING_FORM].limit == 0) {
         return SM_E_LIMIT;
     }
     int result = state_insert(actor, shard, STATE_BINDING, key, hash, &entry);
@@ -106,6 +106,27 @@ void bindings_release(struct state_actor *actor, uint32_t index, struct flow *fl
         STEP();
         head->bindings = ((const struct binding *)flow_record(entry))->next;
         state_remove(actor, index, entry);
+    }
+}
+
+void bindings_hand_over(struct state_actor *actor, struct flow *from, struct flow *to)
+{
+    const struct state *state = actor->state;
+    if (!from->has_chunks) {
+        return;
+    }
+    struct flow_chunks *head = head_of(from);
+    for (uint32_t ref = head->bindings; ref != 0; ref = binding_at(state, ref)->next) {
+        struct binding *binding = binding_at(state, ref);
+        save(actor, binding, sizeof *binding);
+        STEP();
+        binding->flow = flow_ref(state, to);
+    }
+    if (head->bindings != 0) {
+        head_of(to)->bindings = head->bindings;
+        save(actor, head, sizeof *head);
+        STEP();
+        head->bindings = 0;
     }
 }
 

@@ -152,7 +152,7 @@ static void check_binding(struct check *check, uint32_t index, struct flow *entr
 {
     const struct state *state = check->state;
     const struct flow *flow = flow_at(state, ((const struct binding *)flow_record(entry))->flow), *at = NULL;
-    bool whole = is_within(check, flow) && flow->has_chunks && flow->cls < state_class_count(state) &&
+    bool whole = is_within(check, flow) && flow->has_chunks && flow->cls < SM_MAX_CLASSES &&
                  find(check, index, flow->cls, &flow->key) == flow;
     uint32_t ref = whole ? ((const struct flow_chunks *)flow_object((struct flow *)(uintptr_t)flow))->bindings : 0;
     for (unsigned i = 0; ref != 0 && at != entry && i < SM_MAX_BINDINGS; i++) {
@@ -191,7 +191,7 @@ static void check_chunks(struct check *check, uint32_t index, const struct flow 
         before = ref;
         ref = chunk->next;
     }
-    if (count != chunks->count || bytes != chunks->bytes || bytes > state->classes[flow->cls].alloc_limit) {
+    if (count != chunks->count || bytes != chunks->bytes || bytes > flow_description(state, flow)->alloc_limit) {
         report(check, "shard %u: %u chunks of %llu bytes, counted as %u of %u", index, count, (unsigned long long)bytes,
                chunks->count, chunks->bytes);
     }
@@ -206,13 +206,14 @@ static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_
         report(check, "shard %u: a flow outside of the slabs in use", index);
         return false;
     }
-    if ((flow->cls >= state_class_count(state) && flow->cls != STATE_BINDING) ||
-        flow->timers != state->classes[flow->cls].timers ||
-        flow->has_chunks != class_has_chunks(&state->classes[flow->cls])) {
-        report(check, "shard %u: a flow of class %u with %u timers", index, flow->cls, flow->timers);
+    if (flow->cls >= STATE_CLASSES || (flow->form >= state_class_count(state) && flow->form != BINDING_FORM) ||
+        flow->timers != flow_description(state, flow)->timers ||
+        flow->has_chunks != class_has_chunks(flow_description(state, flow))) {
+        report(check, "shard %u: a flow of class %u, form %u, with %u timers", index, flow->cls, flow->form,
+               flow->timers);
         return false;
     }
-    uint8_t bin = state->class_bin[flow->cls];
+    uint8_t bin = state->form_bin[flow->form];
     uint64_t bytes = bin < SLAB_BINS ? (uint64_t)state->bins[bin].units * STATE_UNIT : 0;
     if (!mark(check, flow_object((struct flow *)(uintptr_t)flow), bytes, "a flow", index)) {
         return false;

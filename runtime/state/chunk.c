@@ -81,7 +81,7 @@ static void chunk_link(struct state_actor *actor, struct flow *flow, struct chun
 
 void *state_chunk_new(struct state_actor *actor, uint32_t shard, struct flow *flow, void *old, uint64_t bytes)
 {
-    uint64_t limit = actor->state->classes[flow->cls].alloc_limit;
+    uint64_t limit = flow_description(actor->state, flow)->alloc_limit;
     struct flow_chunks *chunks = chunks_of(flow);
     uint32_t before = old != NULL ? state_chunk_bytes(old) : 0;
     bool room = bytes > 0 && bytes <= SM_MAX_ALLOC && chunks->bytes - before + bytes <= limit &&
@@ -139,6 +139,23 @@ void chunks_release(struct state_actor *actor, struct flow *flow)
         STEP();
         slab_free(actor, chunk_at(actor->state, ref));
     }
+}
+
+void chunks_hand_over(struct state_actor *actor, struct flow *from, struct flow *to)
+{
+    struct flow_chunks *old = chunks_of(from), *chunks = chunks_of(to);
+    for (uint32_t ref = old->first; ref != 0; ref = chunk_at(actor->state, ref)->next) {
+        struct chunk *chunk = chunk_at(actor->state, ref);
+        save(actor, chunk, sizeof *chunk);
+        STEP();
+        chunk->flow = flow_ref(actor->state, to);
+    }
+    chunks->first = old->first; /* `to` is new: it goes when this is undone */
+    chunks->count = old->count;
+    chunks->bytes = old->bytes;
+    save(actor, old, sizeof *old);
+    STEP();
+    old->first = old->count = old->bytes = 0;
 }
 
 uint32_t state_chunk_bytes(const void *chunk)

@@ -30,6 +30,7 @@
 #define STATE_BINDING SM_MAX_CLASSES /* the class of bindings: flows to tables and slabs, to nobody else */
 #define STATE_CLASSES (SM_MAX_CLASSES + 1u)
 #define STATE_SHARDS (SM_SHARDS + STATE_STRIPES + STATE_COPIES)
+#define BINDING_FORM STATE_FORMS
 #define STATE_UNIT 16u                                      /* sizes and references count in these */
 #define STATE_SPACE_MAX ((uint64_t)UINT32_MAX * STATE_UNIT) /* what references of 32 bits reach */
 
@@ -46,7 +47,7 @@ struct flow {
     uint8_t cls;
     uint8_t timers;     /* as the class has; here so that a look at the flow suffices */
     uint8_t has_chunks; /* 1: struct flow_chunks lies before the timers (classes with chunks or bound keys) */
-    uint8_t unused;
+    uint8_t form;       /* the form of its class that it is made in */
     struct sm_key key;
 };
 
@@ -133,6 +134,7 @@ struct state_actor {
     _Atomic(uint32_t) joined;
     struct journal *journal; /* the process's own; NULL: changes are final at once */
     struct slab_cursors slabs;
+    uint8_t forms[STATE_CLASSES];            /* in which it makes flows of each class */
     struct actor_counters counters[COUNTED]; /* by enum counted_in */
 };
 
@@ -143,14 +145,14 @@ struct state {
     unsigned char *heap;
     uint32_t slab_count;
     uint32_t flow_limit;
-    _Atomic(uint32_t) class_count;
+    _Atomic(uint32_t) form_count;
     uint32_t bin_count;
     struct slab_bin bins[SLAB_BINS];
-    uint8_t class_bin[STATE_CLASSES];
+    uint8_t form_bin[STATE_FORMS + 1];
     _Alignas(STATE_LINE) unsigned char secret[STATE_SECRET_BYTES];
     _Alignas(STATE_LINE) _Atomic(uint32_t) fresh; /* descriptors from here on were never used */
     _Atomic(uint32_t) actor_count;                /* slots that ever had an actor */
-    struct state_class classes[STATE_CLASSES];
+    struct state_class forms[STATE_FORMS + 1];    /* the last one: of bindings */
     struct state_actor actors[STATE_ACTORS];
     _Alignas(2 * STATE_LINE) struct shard shards[STATE_SHARDS];
 };
@@ -190,10 +192,22 @@ static inline struct chunk *chunk_at(const struct state *state, uint32_t ref)
     return (struct chunk *)((uintptr_t)state + (uint64_t)ref * STATE_UNIT);
 }
 
+/* The form of its class that a flow was made in. */
+static inline const struct state_class *flow_description(const struct state *state, const struct flow *flow)
+{
+    return &state->forms[flow->form];
+}
+
 /* chunk.c: the bin for a chunk and its header, and its objects' size; -1: a run. */
 int chunk_bin(uint32_t bytes, uint32_t *size);
-/* All chunks of a flow that ends. */
+/* All chunks of a flow that ends; to another flow, which has none. */
 void chunks_release(struct state_actor *actor, struct flow *flow);
+void chunks_hand_over(struct state_actor *actor, struct flow *from, struct flow *to);
+
+/* table.c: a flow in a form of its class, not in the table; the shard has room for its timers. NULL: no memory. */
+struct flow *flow_make(struct state_actor *actor, unsigned form, unsigned cls, const struct sm_key *key, uint32_t hash);
+/* The slot of the shard's table that refers to the flow. */
+struct group *slot_of(const struct state *state, const struct shard *shard, const struct flow *flow, unsigned *slot);
 
 static inline struct shard *shard_at(const struct state *state, uint32_t shard)
 {
@@ -282,6 +296,7 @@ void timers_release(struct state_actor *actor, struct shard *shard, struct flow 
 /* bound.c: the class of bindings; the bindings of a flow that ends. */
 void bindings_format(struct state *state, uint32_t limit);
 void bindings_release(struct state_actor *actor, uint32_t index, struct flow *flow);
+void bindings_hand_over(struct state_actor *actor, struct flow *from, struct flow *to);
 
 static inline bool class_has_chunks(const struct state_class *cls)
 {

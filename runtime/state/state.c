@@ -4,13 +4,13 @@
  *
  * Overview.  See state.h for what it is and internal.h for where it lies.
  *
- * Life-cycle.  The host formats zero-filled memory and adds classes; then actors join, change shards, leave or are
- * abandoned. Nothing is ever taken down: the memory is just unmapped.
+ * Life-cycle.  The host formats zero-filled memory and adds forms of classes; then actors join, change shards, leave or
+ * are abandoned. Nothing is ever taken down: the memory is just unmapped.
  *
- * Concurrency.  Formatting and adding classes: the host, before any replica uses them. Joining: anybody, a slot's actor
+ * Concurrency.  Formatting and adding forms: the host, before any replica uses them. Joining: anybody, a slot's actor
  * is claimed by an atomic exchange. Locks: a holder's slot in an atomic word; those who wait spin, yield, then sleep.
  *
- * Limits.  STATE_ACTORS, SM_MAX_CLASSES; the block is at most STATE_SPACE_MAX bytes.
+ * Limits.  STATE_ACTORS, SM_MAX_CLASSES, STATE_FORMS; the block is at most STATE_SPACE_MAX bytes.
  */
 
 #include "state/internal.h"
@@ -75,28 +75,28 @@ int state_class_add(struct state *state, const struct state_class *cls)
         cls->field_count > SM_MAX_FIELDS || cls->granularity >= SM_GRANULARITY_COUNT) {
         return SM_E_INVALID;
     }
-    uint32_t id = atomic_load_explicit(&state->class_count, memory_order_relaxed);
-    if (id == SM_MAX_CLASSES) {
+    uint32_t id = atomic_load_explicit(&state->form_count, memory_order_relaxed);
+    if (id == STATE_FORMS) {
         return SM_E_LIMIT;
     }
     int bin = slab_bin_for(state, flow_bytes(cls->record_size, cls->timers, class_has_chunks(cls)));
     if (bin < 0) {
         return SM_E_LIMIT;
     }
-    state->classes[id] = *cls;
-    state->class_bin[id] = (uint8_t)bin;
-    atomic_store_explicit(&state->class_count, id + 1, memory_order_release);
+    state->forms[id] = *cls;
+    state->form_bin[id] = (uint8_t)bin;
+    atomic_store_explicit(&state->form_count, id + 1, memory_order_release);
     return (int)id;
 }
 
 unsigned state_class_count(const struct state *state)
 {
-    return atomic_load_explicit(&((struct state *)(uintptr_t)state)->class_count, memory_order_acquire);
+    return atomic_load_explicit(&((struct state *)(uintptr_t)state)->form_count, memory_order_acquire);
 }
 
 struct state_class *state_class(struct state *state, unsigned id)
 {
-    return id < state_class_count(state) ? &state->classes[id] : NULL;
+    return id < state_class_count(state) ? &state->forms[id] : NULL;
 }
 
 int64_t live_sum(const struct state *state, unsigned cls)
@@ -158,6 +158,10 @@ int state_actor_join(struct state_actor **result, struct state *state, unsigned 
     actor->slot = slot;
     actor->slabs = (struct slab_cursors){0};
     actor->journal = NULL;
+    for (unsigned i = 0; i < SM_MAX_CLASSES; i++) {
+        actor->forms[i] = (uint8_t)i;
+    }
+    actor->forms[STATE_BINDING] = BINDING_FORM;
     uint32_t count = atomic_load_explicit(&state->actor_count, memory_order_relaxed);
     while (count <= slot && !atomic_compare_exchange_weak_explicit(&state->actor_count, &count, slot + 1,
                                                                    memory_order_acq_rel, memory_order_relaxed)) {
@@ -177,6 +181,12 @@ void state_actor_abandon(struct state *state, unsigned slot)
     assert(slot < STATE_ACTORS);
     slab_abandon(state, slot);
     atomic_store_explicit(&state->actors[slot].joined, 0, memory_order_release);
+}
+
+void state_actor_form(struct state_actor *actor, unsigned cls, unsigned form)
+{
+    assert(cls < SM_MAX_CLASSES && form < state_class_count(actor->state));
+    actor->forms[cls] = (uint8_t)form;
 }
 
 static _Atomic(uint32_t) *lock_of(const struct state *state, uint32_t stripe)

@@ -27,6 +27,7 @@
 #define STATE_STRIPES 1024u
 #define STATE_COPIES 64u /* shards that can be copied at a time */
 #define STATE_SHARD_FLOWS 32768u
+#define STATE_FORMS 64u                   /* descriptions of classes, of all versions that a service has ever run */
 #define STATE_TIMERS (SM_MAX_TIMERS + 2u) /* a flow's: the middlebox's, then those of its timeouts */
 #define STATE_ACTORS 66u                  /* replica slots, and one for the host */
 #define STATE_SECRET_BYTES 192
@@ -94,11 +95,16 @@ const uint8_t *state_secret(const struct state *state);
 void state_secret_set(struct state *state, const uint8_t *secret);
 
 /*
- * Host: add a class before any replica uses it. Returns its id (>= 0), SM_E_LIMIT, or SM_E_INVALID (sizes, timers,
- * granularity out of range). state_class(): NULL beyond the last; `limit` and `partitioned` may be changed through it.
+ * Forms. A class is known by its number, which stays; what its flows look like is a *form*, and a later version of the
+ * middlebox may bring another one. Each flow says which it is made in. The forms of the first version have the numbers
+ * of their classes.
+ *
+ * Host: describe a class by a form, before any replica uses it. Returns its number (>= 0), SM_E_LIMIT, or SM_E_INVALID
+ * (sizes, timers, granularity out of range). state_class(), of a form: NULL beyond the last; `limit` and `partitioned`
+ * may be changed through it.
  */
 int state_class_add(struct state *state, const struct state_class *cls);
-struct state_class *state_class(struct state *state, unsigned id);
+struct state_class *state_class(struct state *state, unsigned form);
 unsigned state_class_count(const struct state *state);
 
 /* Sums over actors; any thread, a snapshot. */
@@ -114,6 +120,9 @@ struct state_actor;
 int state_actor_join(struct state_actor **actor, struct state *state, unsigned slot);
 void state_actor_leave(struct state_actor *actor);
 void state_actor_abandon(struct state *state, unsigned slot);
+
+/* The form in which the actor makes flows of a class; at first the one of the class's number. */
+void state_actor_form(struct state_actor *actor, unsigned cls, unsigned form);
 
 /* Keyed hash of a key (XXH3 with the service's secret); two-way keys are canonical already, so it is symmetric. */
 uint64_t state_hash(const struct state *state, const struct sm_key *key);
@@ -147,7 +156,7 @@ int state_insert(struct state_actor *actor, uint32_t shard, unsigned cls, const 
 void state_remove(struct state_actor *actor, uint32_t shard, struct flow *flow);
 
 /* Whether a limit of flows would refuse an insertion now. */
-bool state_is_full(const struct state *state, uint32_t shard, unsigned cls);
+bool state_is_full(const struct state_actor *actor, uint32_t shard, unsigned cls);
 
 /* The flow of a class whose timer `slot` is armed for the earliest time before `before` (ties by key), NULL: none. */
 struct flow *state_earliest(const struct state *state, uint32_t shard, unsigned cls, unsigned slot, sm_time before);
@@ -190,6 +199,7 @@ void *flow_record(struct flow *flow);
 struct flow *flow_of_record(void *record);
 const struct sm_key *flow_key(const struct flow *flow);
 unsigned flow_class(const struct flow *flow);
+unsigned flow_form(const struct flow *flow);
 
 /* All of a flow that its owner writes when it is used: timers, key, record. */
 void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes);

@@ -34,9 +34,7 @@ struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls,
     return lookup_flow(state, shard, cls, key, hash);
 }
 
-/* The slot that refers to the flow. */
-static struct group *slot_of(const struct state *state, const struct shard *shard, const struct flow *flow,
-                             unsigned *slot)
+struct group *slot_of(const struct state *state, const struct shard *shard, const struct flow *flow, unsigned *slot)
 {
     uint32_t mask, ref = flow_ref(state, flow);
     struct group *groups = shard_groups(shard, &mask);
@@ -187,7 +185,7 @@ static bool limits_reserve(struct state_actor *actor, struct actor_counters *cou
                            unsigned cls)
 {
     const struct state *state = actor->state;
-    uint32_t limit = state->classes[cls].limit;
+    uint32_t limit = state->forms[actor->forms[cls]].limit;
     if (shard->count >= STATE_SHARD_FLOWS) {
         return false;
     }
@@ -204,24 +202,19 @@ static bool limits_reserve(struct state_actor *actor, struct actor_counters *cou
     return false;
 }
 
-/* All that a new flow needs besides its slot; NULL: not there. */
-static struct flow *flow_make(struct state_actor *actor, struct shard *shard, unsigned cls, const struct sm_key *key,
-                              uint64_t hash)
+struct flow *flow_make(struct state_actor *actor, unsigned form, unsigned cls, const struct sm_key *key, uint32_t hash)
 {
     struct state *state = actor->state;
-    uint32_t bytes = state->bins[state->class_bin[cls]].units * STATE_UNIT;
-    uint8_t timers = state->classes[cls].timers, chunks = class_has_chunks(&state->classes[cls]);
-    if (table_reserve(actor, shard) != 0 || timers_reserve(actor, shard, timers) != 0) {
-        return NULL;
-    }
-    unsigned char *object = slab_alloc(actor, state->class_bin[cls]);
+    uint8_t timers = state->forms[form].timers, chunks = class_has_chunks(&state->forms[form]);
+    unsigned char *object = slab_alloc(actor, state->form_bin[form]);
     if (object == NULL) {
         return NULL;
     }
-    memset(object, 0, bytes);
+    memset(object, 0, (size_t)state->bins[state->form_bin[form]].units * STATE_UNIT);
     struct flow *flow = (struct flow *)(object + (timers + chunks) * STATE_UNIT);
-    flow->hash = (uint32_t)hash;
+    flow->hash = hash;
     flow->cls = (uint8_t)cls;
+    flow->form = (uint8_t)form;
     flow->timers = timers;
     flow->has_chunks = chunks;
     flow->key = *key;
@@ -233,13 +226,17 @@ int state_insert(struct state_actor *actor, uint32_t index, unsigned cls, const 
 {
     struct state *state = actor->state;
     struct shard *shard = shard_at(state, index);
-    assert(cls < state_class_count(state) || cls == STATE_BINDING);
+    unsigned form = actor->forms[cls];
+    assert(form < state_class_count(state) || form == BINDING_FORM);
     struct actor_counters *counters = counters_of(actor, index);
     if (!limits_reserve(actor, counters, shard, cls)) {
         refuse(actor, counters, cls);
         return SM_E_LIMIT;
     }
-    struct flow *flow = flow_make(actor, shard, cls, key, hash);
+    struct flow *flow = NULL;
+    if (table_reserve(actor, shard) == 0 && timers_reserve(actor, shard, state->forms[form].timers) == 0) {
+        flow = flow_make(actor, form, cls, key, (uint32_t)hash);
+    }
     if (flow == NULL) {
         live_add(counters, cls, -1);
         refuse(actor, counters, cls);
@@ -369,6 +366,10 @@ unsigned flow_class(const struct flow *flow)
 {
     return flow->cls;
 }
+unsigned flow_form(const struct flow *flow)
+{
+    return flow->form;
+}
 
 void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes)
 {
@@ -377,9 +378,10 @@ void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes)
     return from;
 }
 
-bool state_is_full(const struct state *state, uint32_t shard, unsigned cls)
+bool state_is_full(const struct state_actor *actor, uint32_t shard, unsigned cls)
 {
-    uint32_t limit = state->classes[cls].limit;
+    const struct state *state = actor->state;
+    uint32_t limit = state->forms[actor->forms[cls]].limit;
     return state_shard_flows(state, shard) >= STATE_SHARD_FLOWS || live_sum(state, LIVE_FLOWS) >= state->flow_limit ||
            (limit != 0 && live_sum(state, cls) >= limit);
 }

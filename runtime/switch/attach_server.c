@@ -206,7 +206,7 @@ static void register_slot(struct sm_switch *sw, void *arg)
 {
     struct register_job *job = arg;
 
-    job->result = arena_register(sw->arena, job->registration, &job->error);
+    job->result = arena_register(sw->arena, job->slot, job->registration, &job->error);
     if (job->result == 0)
         switch_slot_ready(sw, job->slot);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "switch/checkpoint.h"
+#include "arena/builds.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,11 +52,10 @@ static int put_classes(struct checkpoint *checkpoint, struct sm_errbuf *error)
     struct codec_buffer *out = &checkpoint->section;
     struct codec codec;
 
-    codec_init(&codec, checkpoint->arena->state, NULL, NULL);
+    codec_init_base(&codec, checkpoint->arena);
     int result = codec_header(&codec, out);
     if (result == 0)
-        result = archive_put(checkpoint->file, ARCHIVE_CLASSES, state_class_count(checkpoint->arena->state), out->bytes,
-                             out->used, error);
+        result = archive_put(checkpoint->file, ARCHIVE_CLASSES, codec.class_count, out->bytes, out->used, error);
     out->used = 0;
     return result;
 }
@@ -201,7 +201,7 @@ static int put_section(struct checkpoint *checkpoint, struct sm_errbuf *error)
 /* Why a part has ended early. */
 static int part_error(const struct checkpoint *checkpoint, const struct snapshot_part *part, struct sm_errbuf *error)
 {
-    const struct state_class *cls = state_class(checkpoint->arena->state, part->cls);
+    const struct state_class *cls = builds_class(checkpoint->arena, part->cls);
 
     snprintf(error->text, sizeof error->text, "a flow of class '%s' cannot be encoded: %s", cls ? cls->name : "?",
              sm_strerror(part->error));

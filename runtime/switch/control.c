@@ -167,7 +167,7 @@ static struct range range_of(const struct wire_value *list, unsigned i)
 struct ranges_job {
     const struct wire_value *list;
     uint64_t deadline_ms;
-    bool open_gate, copy;
+    bool open_gate, copy, settle;
     uint32_t shards, id;
     enum rpc_code code;
     char message[256];
@@ -217,6 +217,7 @@ static void move_job(struct sm_switch *sw, void *arg)
             return;
         }
     }
+    sw->operation.settle = job->settle;
     job->shards = switch_move_go(sw);
     job->id = sw->operation.id;
     /* The answer says that the first markers are queued. */
@@ -245,6 +246,7 @@ static void move(struct control *control, struct rpc_call *call, const struct wi
         .deadline_ms = wire_get_uint(params, "deadline_ms", 10000),
         .open_gate = wire_get_bool(params, "open_gate", false),
         .copy = wire_get_bool(params, "copy", false),
+        .settle = wire_get_bool(params, "settle", false),
     };
 
     worker_call(&control->worker, move_job, &job);
@@ -497,7 +499,7 @@ static void flows_end(struct control *control, const struct flows_cursor *cursor
 
 static void put_flow(struct control *control, const struct query_flow *flow, const uint8_t *record, uint32_t id)
 {
-    const struct state_class *cls = state_class(control->arena->state, flow->cls);
+    const struct state_class *cls = state_class(control->arena->state, flow->form);
     json_t *state = flow->encoded ? report_encoded(record, flow->record_bytes) : report_record(cls, record);
 
     wire_map_begin(control->flows_out, NULL);
@@ -523,7 +525,7 @@ static bool put_page(struct control *control, const uint8_t *page, uint32_t id)
             return false;
         memcpy(&flow, page + at, sizeof flow);
         at += (uint32_t)sizeof flow;
-        const struct state_class *cls = state_class(control->arena->state, flow.cls);
+        const struct state_class *cls = state_class(control->arena->state, flow.form);
         if (!cls || (!flow.encoded && flow.record_bytes != cls->record_size) ||
             flow.record_bytes > CHANNEL_QUERY_BYTES - at)
             return false;
@@ -684,6 +686,8 @@ static const struct {
     {"shutdown", shut_down},
     {"checkpoint", checkpoint_serve},
     {"restore", restore_serve},
+    {"upgrade", upgrade_begin},
+    {"upgraded", upgrade_end},
     {"keep", keep},
     {"kept", kept},
     {"check", check},

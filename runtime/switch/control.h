@@ -57,6 +57,10 @@ void checkpoint_serve(struct control *control, struct rpc_call *call, const stru
 void restore_serve(struct control *control, struct rpc_call *call, const struct wire_value *params);
 void checkpoint_noticed(struct control *control);
 
+/* upgrade.c: requests */
+void upgrade_begin(struct control *control, struct rpc_call *call, const struct wire_value *params);
+void upgrade_end(struct control *control, struct rpc_call *call, const struct wire_value *params);
+
 /* attach_server.c */
 int attach_listen(struct control *control, const char *path, struct sm_errbuf *error);
 void attach_shutdown(struct control *control);

@@ -12,6 +12,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "arena/builds.h"
 #include "state/journal.h"
 #include "switch/bind.h"
 #include "switch/switch.h"
@@ -57,13 +58,19 @@ int switch_put_right(struct arena *arena, unsigned slot)
     return result < 0 ? result : 0;
 }
 
-static unsigned survivors_of(const struct sm_switch *sw, unsigned *survivors)
+/*
+ * Who can take over from a slot's replica. While the service is upgraded, replicas of the build that it runs by rights:
+ * the new one may have died of something that all of its replicas die of.
+ */
+static unsigned survivors_of(const struct sm_switch *sw, unsigned slot, unsigned *survivors)
 {
     unsigned count = 0;
 
-    for (unsigned i = 0; i < ARENA_SLOTS; i++)
-        if (sw->slots[i].state == SLOT_READY && !sw->slots[i].condemned)
-            survivors[count++] = i;
+    for (unsigned base = 2; count == 0 && base-- > 0;)
+        for (unsigned i = 0; i < ARENA_SLOTS; i++)
+            if (sw->slots[i].state == SLOT_READY && !sw->slots[i].condemned &&
+                builds_is_base(sw->arena, i) == (base == 1) && builds_inherits(sw->arena, i, slot))
+                survivors[count++] = i;
     return count;
 }
 
@@ -97,7 +104,8 @@ static void move_is_over(struct sm_switch *sw, uint32_t number)
 static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
 {
     unsigned survivors[ARENA_SLOTS], flushes = 0;
-    unsigned count = survivors_of(sw, survivors);
+    unsigned count = survivors_of(sw, slot, survivors);
+    uint64_t heirs = 0; /* also where moves were under way to */
 
     /* A number of its own: an heir that dawdles must not take what a later death gives it before the ticks in between.
      */
@@ -122,15 +130,17 @@ static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
             switch_lane_discard(sw, shard->move.lane);
         if (actions & MOVE_DO_OWN) {
             bequeath(sw, number);
+            heirs |= 1ull << shard->owner;
         } else {
             shard->owner = SWITCH_NONE;
+            shard->build = builds_number(sw->arena, slot);
             sw->orphans++;
         }
         if (actions & MOVE_DO_FLUSH)
             flush[flushes++] = number;
     }
-    for (unsigned i = 0; i < count; i++)
-        switch_push(sw, survivors[i], IN_INHERIT, sw->inheritance, 0, sw->clock);
+    for (; heirs; heirs &= heirs - 1)
+        switch_push(sw, (unsigned)__builtin_ctzll(heirs), IN_INHERIT, sw->inheritance, 0, sw->clock);
     return flushes;
 }
 
@@ -217,10 +227,13 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     s->state = SLOT_GONE;
     s->wake_fd = -1;
     s->ticking = false;
-    sw->final_tick = false; /* its heirs may have answered theirs already */
+    sw->operation.given &= ~(1ull << slot); /* nor does whoever gets the slot have to take anything up */
+    sw->final_tick = false;                 /* its heirs may have answered theirs already */
     atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
-    if (!had_state)
+    if (!had_state) {
+        state_actor_abandon(sw->arena->state, slot); /* it may have attached, and not registered */
         return;
+    }
     switch_frame_restore(sw); /* whoever died may have written on it before */
     if (switch_put_right(sw->arena, slot) != 0)
         switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone", s->name);
@@ -240,18 +253,22 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     switch_restore_forsaken(sw, slot);
 }
 
-/* A replica has come where there was none. */
+/* A replica has come where there was none that could have taken over. */
 void switch_adopt_orphans(struct sm_switch *sw, unsigned slot)
 {
     if (sw->orphans == 0)
         return;
     sw->inheritance++;
-    for (uint32_t number = 0; number < SM_SHARDS; number++)
-        if (!(move_step(&sw->shards[number].move, MOVE_ADOPTED, 0, slot, 0) & MOVE_DO_REFUSE))
-            bequeath(sw, number);
+    for (uint32_t number = 0; number < SM_SHARDS; number++) {
+        struct switch_shard *shard = &sw->shards[number];
+        if (shard->owner != SWITCH_NONE || !builds_reads(sw->arena, slot, shard->build) ||
+            (move_step(&shard->move, MOVE_ADOPTED, 0, slot, 0) & MOVE_DO_REFUSE))
+            continue;
+        bequeath(sw, number);
+        sw->orphans--;
+    }
     switch_push(sw, slot, IN_INHERIT, sw->inheritance, 0, sw->clock);
     for (uint32_t number = 0; number < SM_SHARDS; number++)
         if (sw->shards[number].owner == slot && sw->shards[number].hold_head != POOL_NONE)
             switch_flush_hold(sw, &sw->shards[number], slot);
-    sw->orphans = 0;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arena/builds.h"
 #include "state/layout.h"
 #include "switch/fault.h"
 #include "switch/switch.h"
@@ -91,6 +92,7 @@ static void arrive(struct sm_switch *sw, uint32_t number, unsigned actions)
     struct switch_operation *operation = &sw->operation;
     uint32_t flows = state_shard_flows(sw->arena->state, number);
     act(sw, number, actions);
+    operation->given |= 1ull << shard->owner;
     histogram_add(&sw->pauses, sw->now - shard->held_since);
     sw->moves_in_flight--;
     sw->moves_completed++;
@@ -139,6 +141,20 @@ void switch_move_abandon(struct sm_switch *sw, uint32_t number, const char *caus
     snprintf(sw->operation.cause, sizeof sw->operation.cause, "%s", cause);
 }
 
+/* Why a replica cannot have a shard; NULL: it can. */
+static const char *obstacle_to(const struct sm_switch *sw, const struct switch_shard *shard, unsigned to)
+{
+    const uint8_t build = shard->owner == SWITCH_NONE ? shard->build : builds_number(sw->arena, shard->owner);
+
+    if (sw->slots[to].state != SLOT_READY)
+        return "is gone";
+    if (!builds_reads(sw->arena, to, build))
+        return "runs an older version, which cannot read these flows";
+    if (sw->operation.copy && build != builds_number(sw->arena, to))
+        return "runs another version, so nothing is copied to it";
+    return NULL;
+}
+
 /* Start the next shard of the operation; false when it has to wait. */
 static bool start_next(struct sm_switch *sw)
 {
@@ -151,11 +167,12 @@ static bool start_next(struct sm_switch *sw)
         operation->next++;
         return true;
     }
-    if (sw->slots[to].state != SLOT_READY) {
+    const char *obstacle = obstacle_to(sw, shard, to);
+    if (obstacle) {
         operation->next++;
         operation->abandoned++;
         sw->moves_abandoned++;
-        snprintf(operation->cause, sizeof operation->cause, "replica %s is gone", sw->slots[to].name);
+        snprintf(operation->cause, sizeof operation->cause, "replica %s %s", sw->slots[to].name, obstacle);
         return true;
     }
     if (!switch_room_for_markers(sw, shard->owner) || !switch_room_for_markers(sw, to))
@@ -217,6 +234,30 @@ static void check_deadlines(struct sm_switch *sw)
     }
 }
 
+/* Whether the new owners have taken up all that this operation gave them; one that dawdles is too late some day. */
+static bool settled(struct sm_switch *sw)
+{
+    struct switch_operation *operation = &sw->operation;
+
+    for (unsigned slot = 0; !operation->settling && slot < ARENA_SLOTS; slot++)
+        operation->settle_at[slot] = sw->slots[slot].in_head;
+    operation->settling = true;
+    for (uint64_t left = operation->given; left; left &= left - 1) {
+        unsigned slot = (unsigned)__builtin_ctzll(left);
+        const struct switch_slot *s = &sw->slots[slot];
+        if (s->state != SLOT_READY)
+            continue;
+        uint32_t consumed = commit_consumed(atomic_load_explicit(&s->channel->commit, memory_order_acquire));
+        if ((int32_t)(consumed - operation->settle_at[slot]) >= 0)
+            continue;
+        if (sw->now <= operation->deadline)
+            return false;
+        operation->abandoned++;
+        snprintf(operation->cause, sizeof operation->cause, "replica %s does not take up what it was given", s->name);
+    }
+    return true;
+}
+
 void switch_moves_poll(struct sm_switch *sw)
 {
     struct switch_operation *operation = &sw->operation;
@@ -230,7 +271,7 @@ void switch_moves_poll(struct sm_switch *sw)
         switch_open_gate(sw);
     }
     check_deadlines(sw);
-    if (operation->next == operation->count && operation->in_flight == 0) {
+    if (operation->next == operation->count && operation->in_flight == 0 && (!operation->settle || settled(sw))) {
         operation->active = false;
         switch_notify(sw, NOTICE_MOVED);
     }
@@ -252,8 +293,9 @@ int switch_move_begin(struct sm_switch *sw, uint64_t deadline_ns, bool open_gate
 
 int switch_can_copy(const struct sm_switch *sw, struct sm_errbuf *error)
 {
-    for (unsigned i = 0; i < state_class_count(sw->arena->state); i++) {
-        const struct state_class *cls = state_class(sw->arena->state, i);
+    const struct state_class *cls;
+
+    for (unsigned i = 0; (cls = builds_class(sw->arena, i)) != NULL; i++) {
         if (cls->partitioned && cls->copy == CLASS_NOT_COPIED) {
             layout_why_not(cls, error);
             return SM_E_CONFLICT;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arena/builds.h"
 #include "switch/bind.h"
 
 static json_t *integer(uint64_t value)
@@ -47,8 +48,11 @@ static json_t *flows(const struct sm_switch *sw)
 {
     json_t *object = json_object();
     struct state_usage usage;
+    uint64_t unconverted = 0;
 
     state_usage(sw->arena->state, &usage);
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        unconverted += atomic_load_explicit(&sw->arena->unconverted[i], memory_order_relaxed);
     json_object_set_new(object, "created", integer(usage.flows_created));
     json_object_set_new(object, "moved", integer(sw->flows_moved));
     json_object_set_new(object, "expired", integer(usage.flows_closed));
@@ -56,6 +60,7 @@ static json_t *flows(const struct sm_switch *sw)
     json_object_set_new(object, "refused", integer(usage.flows_refused));
     json_object_set_new(object, "evicted", integer(usage.flows_evicted));
     json_object_set_new(object, "allocations_refused", integer(usage.allocations_refused));
+    json_object_set_new(object, "unconverted", integer(unconverted));
     return object;
 }
 
@@ -101,6 +106,7 @@ static json_t *replicas(const struct sm_switch *sw)
         json_object_set_new(object, "name", json_string(slot->name));
         json_object_set_new(object, "pid", integer((uint64_t)slot->pid));
         json_object_set_new(object, "state", json_string(states[slot->state]));
+        json_object_set_new(object, "build", integer(builds_number(sw->arena, i)));
         json_object_set_new(object, "packets", integer(slot->packets));
         json_object_set_new(object, "shards", integer(slot->shards));
         json_object_set_new(object, "flows", integer(slot_flows(sw, i)));

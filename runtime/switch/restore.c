@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "switch/restore.h"
+#include "arena/builds.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,7 +79,7 @@ static int index_shard(struct restore *restore, const uint8_t *body, size_t leng
         struct sm_key key;
         unsigned cls;
         if (codec_peek(&restore->codec, restore->source, body + *at, length - *at, &key, &cls, &used) != 0 ||
-            unit >= UNITS || state_class(restore->arena->state, cls)->partitioned != (unit < SM_SHARDS))
+            unit >= UNITS || builds_class(restore->arena, cls)->partitioned != (unit < SM_SHARDS))
             return SM_E_DAMAGED;
         int result = add_flow(restore, body + *at, used, unit, error);
         if (result)
@@ -171,7 +172,7 @@ int restore_open(struct restore **out, struct arena *arena, const char *path, st
         return SM_E_NO_MEMORY;
     }
     restore->arena = arena;
-    codec_init(&restore->codec, arena->state, NULL, NULL);
+    codec_init_base(&restore->codec, arena);
     int result = archive_open(&restore->archive, path, error);
     if (result == 0) {
         while (result == 0 && archive_next(restore->archive, &at, &section))

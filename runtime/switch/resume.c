@@ -18,6 +18,7 @@
 
 #include <stdio.h>
 
+#include "arena/builds.h"
 #include "switch/bind.h"
 #include "switch/switch.h"
 
@@ -139,8 +140,10 @@ static void count_lost(struct sm_switch *sw, const struct switch_left *left)
 
 static void orphan_shards(struct sm_switch *sw)
 {
-    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {
         sw->shards[shard].move.state = MOVE_ORPHANED;
+        sw->shards[shard].build = builds_of_shard(sw->arena, shard);
+    }
     sw->orphans = SM_SHARDS;
 }
 

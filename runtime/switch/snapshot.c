@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arena/builds.h"
 #include "arena/snapshot.h"
 #include "switch/switch.h"
 
@@ -31,7 +32,7 @@ int switch_snapshot_start(struct sm_switch *sw, struct sm_errbuf *error)
         return SM_E_STATE;
     }
     *s = (struct switch_snapshot){.slot = SWITCH_NONE, .ticket = s->ticket};
-    codec_init(&s->codec, sw->arena->state, NULL, NULL);
+    codec_init_base(&s->codec, sw->arena);
     int result = codec_complete(&s->codec, error);
     if (result)
         return result;
@@ -111,8 +112,10 @@ static void fill_own(struct sm_switch *sw)
 /* Whether the switch knows how to encode all classes: those with callbacks wait for a replica. */
 static bool fields_only(const struct sm_switch *sw)
 {
-    for (unsigned i = 0; i < state_class_count(sw->arena->state); i++)
-        if (state_class(sw->arena->state, i)->copy != CLASS_BY_FIELDS)
+    const struct state_class *cls;
+
+    for (unsigned i = 0; (cls = builds_class(sw->arena, i)) != NULL; i++)
+        if (cls->copy != CLASS_BY_FIELDS)
             return false;
     return true;
 }

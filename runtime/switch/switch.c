@@ -201,6 +201,9 @@ void switch_slot_ready(struct sm_switch *sw, unsigned slot)
 {
     sw->slots[slot].state = SLOT_READY;
     sw->slots[slot].moved = sw->now; /* from here on it has its time to answer */
+    /* An upgrade may have added reasons. */
+    if (sw->arena->upgrading && sw->arena->registration.reason_count <= SM_MAX_REASONS)
+        sw->reason_count = sw->arena->registration.reason_count;
     switch_learn(sw);
     atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
     switch_adopt_orphans(sw, slot);

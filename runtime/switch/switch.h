@@ -127,6 +127,7 @@ struct switch_slot {
 
 struct switch_shard {
     uint8_t owner; /* slot, or SWITCH_NONE */
+    uint8_t build; /* without an owner: the number of the build of the last one */
     struct shard_move move;
     uint32_t hold_head, hold_tail; /* buffers; POOL_NONE: none */
     uint64_t held_since;           /* wall clock, ns */
@@ -168,7 +169,11 @@ struct switch_operation {
     uint64_t started, deadline; /* wall clock, ns */
     bool open_gate;             /* once the first markers are queued */
     bool copy;                  /* by copying */
-    char cause[96];             /* why moves were abandoned */
+    bool settle;                /* it is over when the new owners have taken up all that was given to them */
+    bool settling;
+    uint64_t given;                  /* slots that got a shard */
+    uint32_t settle_at[ARENA_SLOTS]; /* what they have to have consumed */
+    char cause[96];                  /* why moves were abandoned */
 };
 
 struct switch_query {

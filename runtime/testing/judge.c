@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The test kit: what the service promises, whether it holds, and whether two runs ended alike. */
 
+#include "arena/builds.h"
 #include "testing/test.h"
 
 #include <inttypes.h>
@@ -148,7 +149,7 @@ static struct sm_test_flow flow_seen(const struct sm_test *test, uint32_t shard,
         .cls = {(uint16_t)flow_class(flow)},
         .key = flow_key(flow),
         .record = flow_record(flow),
-        .record_size = state_class(test->arena->state, flow_class(flow))->record_size,
+        .record_size = state_class(test->arena->state, flow_form(flow))->record_size,
         .replica = writer ? test->sw->slots[writer - 1].id : 0,
         .shard = shard,
     };
@@ -218,7 +219,7 @@ static bool is_there(const struct sm_test_flow *flow, void *arg)
     if (twin.record && other->digest(flow) == other->digest(&twin))
         return true;
     snprintf(other->error->text, sizeof other->error->text, "a flow of class %s, ports %u and %u: %s",
-             state_class(other->test->arena->state, flow->cls.id)->name, flow->key->a_port, flow->key->b_port,
+             builds_class(other->test->arena, flow->cls.id)->name, flow->key->a_port, flow->key->b_port,
              twin.record ? "its record differs" : "it is in one run only");
     return false;
 }

@@ -59,7 +59,7 @@ static bool survives_burst(struct sm_test *test, unsigned slot, unsigned budget,
     step_taken = doomed ? at_place : NULL;
     step_allocation_fails = test->allocations_left > 0 ? allocation_fails : NULL;
     if (setjmp(death) == 0)
-        replica_burst(test->members[slot].replica, budget);
+        replica_burst(test->members[slot].replica, budget), alive = test->members[slot].replica->failed == 0;
     else
         alive = false;
     step_taken = NULL;

@@ -62,7 +62,7 @@ static int register_middlebox(struct sm_test *test, struct sm_replica *replica, 
     if (result)
         snprintf(error->text, sizeof error->text, "setup: %s", sm_strerror(result));
     if (result == 0)
-        result = arena_register(test->arena, replica->registration, error);
+        result = arena_register(test->arena, replica->slot, replica->registration, error);
     free(replica->registration);
     replica->registration = NULL;
     return result;
@@ -99,7 +99,7 @@ int test_add_replica(struct sm_test *test, struct sm_errbuf *error)
     if (slot < 0)
         return slot;
     struct member *member = &test->members[slot];
-    *member = (struct member){.replica = calloc(1, sizeof *member->replica)};
+    *member = (struct member){.replica = calloc(1, sizeof *member->replica), .version = test->version};
     int result = member->replica ? start_member(test, (unsigned)slot, error) : SM_E_NO_MEMORY;
     if (result == 0)
         return slot;

@@ -21,6 +21,7 @@ struct member {
     struct sm_replica *replica; /* NULL: the slot is empty */
     void *user;
     bool leaving; /* to retire once it owns nothing */
+    unsigned version;
     pthread_t thread;
     _Atomic bool through; /* the replica's thread has met its end */
 };
@@ -38,7 +39,10 @@ struct sm_test {
     unsigned condemned; /* who dies at a place; 0: nobody */
     uint32_t place;
     uint64_t visits_left;
-    uint64_t allocations_left; /* until one fails; 0: none does */
+    unsigned version; /* of replicas that are started now */
+    bool upgrading;
+    struct sm_test_options before; /* the upgrade */
+    uint64_t allocations_left;     /* until one fails; 0: none does */
     struct sm_test_result result;
     bool finished;
 };

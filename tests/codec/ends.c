@@ -30,7 +30,7 @@ const char *end_open(struct end *end, int (*setup)(struct sm_replica *replica))
     if (result == 0)
         result = setup(end->replica);
     if (result == 0)
-        result = arena_register(end->arena, end->replica->registration, &error);
+        result = arena_register(end->arena, 0, end->replica->registration, &error);
     free(end->replica->registration);
     end->replica->registration = NULL;
     if (result == 0)

@@ -93,6 +93,14 @@ static void perform(struct ops *ops, const struct ops_action *action)
     case OPS_DO_LOOK:
         ops_owners(ops, world.owners);
         break;
+    case OPS_DO_OPEN:
+        ops_opened(ops);
+        break;
+    case OPS_DO_CLOSE:
+        ops_closed(ops);
+        break;
+    case OPS_DO_BACK:
+        break;
     case OPS_DO_MOVE:
         move(ops);
         tell_moved(ops);

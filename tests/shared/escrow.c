@@ -74,7 +74,7 @@ static bool start(unsigned slot)
             return false;
     bool registered = sm_counter_register(replica, "eventual", &eventual) == 0;
     replica->registration = NULL;
-    return registered && arena_register(arena, &mine, &error) == 0;
+    return registered && arena_register(arena, replica->slot, &mine, &error) == 0;
 }
 
 static void make_final(struct pending *pending)

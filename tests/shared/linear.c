@@ -166,7 +166,7 @@ static int open_worker(struct world *world, unsigned slot, struct registration *
     if (result == 0)
         result = sm_strong_register(worker->replica, "object", sizeof(int64_t), &world->object);
     if (result == 0)
-        result = arena_register(world->arena, registration, &error);
+        result = arena_register(world->arena, slot, registration, &error);
     worker->replica->registration = NULL;
     return result ? result : pthread_create(&worker->thread, NULL, work, worker);
 }

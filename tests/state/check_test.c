@@ -117,7 +117,7 @@ Test(state_check, a_flow_out_of_reach)
 
 Test(state_check, flows_and_limits)
 {
-    PLANT("a class without a size", f.state->class_bin[cls], 255);
+    PLANT("a class without a size", f.state->form_bin[cls], 255);
     PLANT("flows in a copy", f.state->shards[state_copy(0)].count, 1);
     PLANT("flows in copies", f.actor->counters[IN_COPIES].live, 1);
     PLANT("a changed key", flow->key.a[15], 1);

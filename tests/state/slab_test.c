@@ -45,13 +45,18 @@ Test(state_slab, classes_are_checked)
     cls = (struct state_class){.record_size = 1, .timers = STATE_TIMERS + 1};
     cr_assert_eq(state_class_add(f.state, &cls), SM_E_INVALID);
     for (unsigned i = 0; i < SM_MAX_CLASSES; i++) { /* each of a size of its own */
-        cls = (struct state_class){.record_size = 5000 + 16 * i};
+        cls = (struct state_class){.record_size = 5000 + 64 * i};
         cr_assert_eq(state_class_add(f.state, &cls), (int)i);
-        cr_assert_eq(state_class(f.state, i)->record_size, 5000 + 16 * i);
+        cr_assert_eq(state_class(f.state, i)->record_size, 5000 + 64 * i);
+    }
+    cls.record_size++;
+    cr_assert_eq(state_class_add(f.state, &cls), SM_MAX_CLASSES, "other versions may be of the same sizes");
+    for (unsigned i = SM_MAX_CLASSES + 1; i < STATE_FORMS; i++) {
+        cr_assert_eq(state_class_add(f.state, &cls), (int)i);
     }
     cr_assert_eq(state_class_add(f.state, &cls), SM_E_LIMIT);
-    cr_assert_eq(state_class_count(f.state), SM_MAX_CLASSES);
-    cr_assert_null(state_class(f.state, SM_MAX_CLASSES));
+    cr_assert_eq(state_class_count(f.state), STATE_FORMS);
+    cr_assert_null(state_class(f.state, STATE_FORMS));
     fixture_close(&f);
 }
 

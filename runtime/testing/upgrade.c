@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The test kit: another version of the middlebox takes over, or does not (arena/builds.h). */
+
+#include "arena/builds.h"
+#include "testing/test.h"
+
+#define PATIENCE_NS 10000000000ull
+
+/* Replicas of the build that replicas are started of now, or of the other one. */
+static unsigned of_version(const struct sm_test *test, bool next, unsigned *slots)
+{
+    unsigned ready[ARENA_SLOTS], found = 0;
+    const unsigned count = test_ready(test, ready);
+
+    for (unsigned i = 0; i < count; i++)
+        if ((test->members[ready[i]].version == test->version) == next)
+            slots[found++] = ready[i];
+    return found;
+}
+
+/* All that the old version's replicas have goes to those of the new one. */
+static int move_over(struct sm_test *test)
+{
+    unsigned slots[ARENA_SLOTS];
+    const unsigned count = of_version(test, true, slots);
+    int result = switch_move_begin(test->sw, test->sw->now + PATIENCE_NS, false);
+
+    if (result)
+        return result;
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {
+        unsigned owner = test->sw->shards[shard].owner;
+        if (owner != SWITCH_NONE && test->members[owner].version != test->version)
+            switch_move_add(test->sw, shard, shard, slots[shard % count]);
+    }
+    test->sw->operation.settle = true;
+    switch_move_go(test->sw);
+    return 0;
+}
+
+int sm_test_upgrade(struct sm_test *test, const struct sm_test_upgrade *upgrade, struct sm_errbuf *error)
+{
+    unsigned slots[ARENA_SLOTS];
+    struct sm_errbuf ignored;
+    int result = 0;
+
+    if (!error)
+        error = &ignored;
+    if (upgrade->size != sizeof *upgrade || !upgrade->on_packet || test->options.threads)
+        return SM_E_INVALID;
+    if (test->upgrading || sm_test_moving(test))
+        return SM_E_STATE;
+    const unsigned count = test_ready(test, slots);
+    if (2 * count > SM_TEST_REPLICAS)
+        return SM_E_LIMIT;
+    if ((result = builds_open(test->arena, upgrade->forward_only, error)) != 0)
+        return result;
+    test->before = test->options;
+    test->options.on_packet = upgrade->on_packet;
+    test->options.setup = upgrade->setup;
+    test->version++;
+    test->upgrading = true;
+    for (unsigned i = 0; result >= 0 && i < count; i++)
+        result = test_add_replica(test, error);
+    if (result >= 0)
+        result = move_over(test);
+    if (result < 0)
+        sm_test_upgrade_back(test);
+    return result;
+}
+
+int sm_test_upgrade_forward(struct sm_test *test)
+{
+    unsigned old[ARENA_SLOTS], new[ARENA_SLOTS];
+    const unsigned count = of_version(test, false, old);
+
+    if (!test->upgrading || sm_test_moving(test))
+        return SM_E_STATE;
+    if (of_version(test, true, new) == 0)
+        return SM_E_NOT_FOUND;
+    for (unsigned i = 0; i < count; i++)
+        if (test->sw->slots[old[i]].shards > 0)
+            return move_over(test) ? SM_E_STATE : SM_E_AGAIN;
+    builds_close(test->arena, true);
+    test->upgrading = false;
+    for (unsigned i = 0; i < count; i++)
+        test->members[old[i]].leaving = true;
+    return 0;
+}
+
+int sm_test_upgrade_back(struct sm_test *test)
+{
+    unsigned slots[ARENA_SLOTS];
+
+    if (!test->upgrading)
+        return SM_E_STATE;
+    const unsigned count = of_version(test, true, slots);
+    test->options.on_packet = test->before.on_packet;
+    test->options.setup = test->before.setup;
+    test->version--;
+    test->upgrading = false;
+    for (unsigned i = 0; i < count; i++)
+        sm_test_kill(test, test->sw->slots[slots[i]].id);
+    builds_close(test->arena, false);
+    return 0;
+}

@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""A running service is upgraded to another build of its middlebox, whose records are others, and back; new builds that
+fail in every way are taken back by themselves. What leaves is what one unsplit instance would have sent.
+
+SM_FULL=1 upgrades more often.
+"""
+
+import filecmp
+import json
+import os
+import subprocess
+
+import live
+from live import expect, lab
+
+FULL = os.environ.get("SM_FULL", "") not in ("", "0")
+SAMPLE = os.path.abspath(os.path.join(live.SAMPLES, "flows.pcap"))
+PACKETS = 2300
+
+SERVICE = """service: upgrade
+middlebox: {{exec: {exec}}}
+replicas: {{start: 2, min: 1, max: 4}}
+ports:
+  in: {{pcap: {input}, pace: {pps}pps}}
+  out: {{pcap: out.pcap, order: arrival}}
+limits: {{unresponsive: 2s}}
+"""
+
+
+def service_of(build, pps):
+    programs = [os.path.join(build, "tests", "upgrade", f"versions-{version}") for version in (1, 2)]
+    service = lab.Service(build)
+    service.write("service.yaml", SERVICE.format(exec=programs[0], input=SAMPLE, pps=pps))
+    for program, out in zip(programs, ("alone.pcap", "alone2.pcap")):
+        done = subprocess.run([program, "--in", SAMPLE, "--out", out], cwd=service.folder, timeout=120, check=False)
+        expect(done.returncode == 0, f"{os.path.basename(program)} alone", done)
+    expect(filecmp.cmp(service.path("alone.pcap"), service.path("alone2.pcap"), shallow=False),
+           "both versions send the same")
+    return service, programs
+
+
+def expect_unharmed(service, report, status, wanted):
+    expect(status == wanted, f"status {status}", service.log()[-3000:])
+    live.expect_no_sanitizer(service.log())
+    if report:
+        live.expect_report(report, moves=True)
+    expect(filecmp.cmp(service.path("out.pcap"), service.path("alone.pcap"), shallow=False),
+           "the output is the standalone one")
+
+
+def by_events(build):
+    print("-- over a capture, by events")
+    service, (one, two) = service_of(build, 4000)
+    lines = [f"packet=300 upgrade --exec {two}", "packet=700 kill any", "packet=900 scale 3",
+             f"packet=1100 upgrade --exec {one}", "packet=1400 scale 2", f"packet=1500 upgrade --exec {two} --args",
+             f"packet=1700 upgrade --exec {one} --no-rollback", f"packet=1900 upgrade --exec {one}"]
+    service.write("events", "\n".join(lines) + "\n")
+    done = subprocess.run(service.program("smctl", "run", "service.yaml", "--events", "events", "--report",
+                                          "report.json"), cwd=service.folder, env=service.environment, timeout=120,
+                          capture_output=True, text=True, check=False)
+    service.write("log", done.stderr)
+    expect(done.returncode == 0, f"status {done.returncode}", done.stderr[-3000:])
+    live.expect_no_sanitizer(done.stderr)
+    expect(filecmp.cmp(service.path("out.pcap"), service.path("alone.pcap"), shallow=False),
+           "the output is the standalone one")
+    with open(service.path("report.json"), encoding="utf-8") as file:
+        report = json.load(file)
+    live.expect_report(report, moves=True)
+    expect([event["result"] for event in report["events"]] == ["done"] * len(lines), "all events done",
+           report["events"])
+
+
+def expect_refused(service, what, says, *arguments, status=1):
+    before = [(replica["name"], replica["exec"]) for replica in service.status()["replicas"]]
+    done = service.smctl("upgrade", *arguments, timeout=60)
+    expect(done.returncode == status and says in done.stderr and done.stderr.count("\n") == 1,
+           f"{what}: {done.stderr.strip()}", done, service.log()[-2000:])
+    after = [(replica["name"], replica["exec"]) for replica in service.status()["replicas"]]
+    expect(before == after, "the service is as it was", before, after)
+
+
+def by_hand(build):
+    print("-- by hand: what fails is taken back")
+    service, (one, two) = service_of(build, 100)
+    service.start("service.yaml", "--report", "report.json")
+    if not expect(service.wait_running(60), "the service runs", service.log()):
+        return
+    service.write("text", "no program\n")
+    expect_refused(service, "no such file", "No such file", "--exec", service.path("none"))
+    expect_refused(service, "not executable", "no executable file", "--exec", service.path("text"))
+    expect_refused(service, "a folder", "no executable file", "--exec", service.folder)
+    expect_refused(service, "not a middlebox", "before it was ready", "--exec", "/bin/true")
+    expect_refused(service, "no program", "expected: smctl upgrade --exec", status=2)
+    expect_refused(service, "fails at the start", "exited with status 4", "--exec", two, "--args", "--fail", "start")
+    expect_refused(service, "registers what is impossible", "keys cannot change", "--exec", two, "--args", "--fail",
+                   "register")
+    expect_refused(service, "exits with its first flow", "the old one goes on", "--exec", two, "--args", "--fail",
+                   "exit")
+    expect_refused(service, "hangs with its first flow", "the old one goes on", "--exec", two, "--args", "--fail",
+                   "hang")
+    done = service.smctl("upgrade", "--exec", two, timeout=60)
+    expect(done.returncode == 0, f"upgrade: {done.stdout.strip()}", done, service.log()[-2000:])
+    runs = [replica["exec"] for replica in service.status()["replicas"]]
+    expect(runs == [two] * 2, "two replicas of the new version", runs)
+    done = service.smctl("scale", "3", timeout=60)
+    runs = [replica["exec"] for replica in service.status()["replicas"]]
+    expect(done.returncode == 0 and runs == [two] * 3, "whoever comes later is of it too", done, runs)
+    service.process.wait(60)
+    with open(service.path("report.json"), encoding="utf-8") as file:
+        expect_unharmed(service, json.load(file), service.process.returncode, 0)
+
+
+def main():
+    given = live.arguments(__doc__)
+    live.enter_or_skip()
+    for _ in range(5 if FULL else 1):
+        by_events(given.build)
+    by_hand(given.build)
+    live.expect_alone()
+    live.finish()
+
+
+main()

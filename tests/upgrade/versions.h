@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef SM_TESTS_VERSIONS_H
+#define SM_TESTS_VERSIONS_H
+
+/*
+ * Two versions of one middlebox. What they do to packets depends only on what both keep, so that a service that is
+ * upgraded, or not, or only for a while, sends what an unsplit one of either version sends.
+ *
+ * Class "counts" is described by fields: version 2 widens one, moves all of them, adds one, and has a timer more.
+ * Class "lists" holds chunks that point to one another: version 2 has other ones, made by its upgrade callback; it is
+ * registered only where the way back is not asked for.
+ */
+
+#include <splitmerge/testing.h>
+
+extern sm_hook_fn *adopting; /* of flows that a replica adopts; NULL: nobody is told */
+extern bool with_lists;
+extern _Atomic uint64_t upgrades, mistakes;
+
+int setup_one(struct sm_replica *replica, void **user);
+int setup_two(struct sm_replica *replica, void **user);
+void on_packet_one(struct sm_replica *replica, struct sm_packet *packet, void *user);
+void on_packet_two(struct sm_replica *replica, struct sm_packet *packet, void *user);
+
+/* What both versions keep of a flow, as one number; by the size of its record. */
+uint64_t kept(const struct sm_test_flow *flow);
+
+/* refusals.c: what a new version must not be. Returns the number of failures. */
+unsigned refusals(const struct sm_trace *trace);
+
+#endif
