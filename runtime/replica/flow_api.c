@@ -110,7 +110,7 @@ static inline __attribute__((always_inline)) sm_flow hand_out(struct sm_replica 
 
     if (!journal_promise(&replica->journal, bytes, promise_of(replica, cls, flow)))
         return (sm_flow){NULL};
-    journal_image(&replica->journal, from, bytes);
+    journal_record(&replica->journal, from, bytes);
     if (idle)
         state_timer_set(replica->actor, packet->shard, flow, replica->classes[cls.id].timers,
                         (sm_time){after(packet->time, idle)});

@@ -10,11 +10,6 @@ static struct journal_entry *entry_at(struct journal_region *region, uint32_t at
     return (struct journal_entry *)(void *)(region->entries + at);
 }
 
-static uint32_t entry_bytes(uint32_t length)
-{
-    return (uint32_t)sizeof(struct journal_entry) + ((length + 15) & ~15u);
-}
-
 static uint32_t load(_Atomic uint32_t *word)
 {
     return atomic_load_explicit(word, memory_order_acquire);
@@ -49,60 +44,28 @@ void journal_format(struct journal_region *region, size_t bytes)
 
 void journal_open(struct journal *journal, struct journal_region *region, struct state_actor *actor, uint64_t commit)
 {
-    *journal = (struct journal){.region = region, .actor = actor, .unit = 1, .settled = 1};
+    *journal =
+        (struct journal){.region = region, .actor = actor, .capacity = region->capacity, .unit = 1, .settled = 1};
     atomic_store_explicit(&region->unit, journal->settled, memory_order_release);
     atomic_store_explicit(&region->base, commit, memory_order_release);
     actor->journal = journal;
 }
 
-static struct journal_entry *append(struct journal *journal, uint64_t address, uint32_t length, enum journal_kind kind)
+bool journal_knows(const struct journal *journal, uint64_t address, uint32_t length)
 {
-    uint32_t bytes = entry_bytes(length);
-    if (journal->region->capacity - journal->used < bytes) {
-        return NULL;
+    uint32_t known = journal->recent < JOURNAL_RECENT ? journal->recent : JOURNAL_RECENT;
+    for (uint32_t i = 0; i < known; i++) {
+        if (journal->images[i].address <= address &&
+            address + length <= journal->images[i].address + journal->images[i].length) {
+            return true;
+        }
     }
-    struct journal_entry *entry = entry_at(journal->region, journal->used);
-    *entry = (struct journal_entry){
-        .address = address, .length = length, .kind = kind, .back = journal->used - journal->last};
-    journal->last = journal->used;
-    journal->used += bytes;
-    return entry;
+    return false;
 }
 
 bool journal_image(struct journal *journal, const void *address, uint32_t length)
 {
-    uint64_t at = (uintptr_t)address;
-    if (journal == NULL || journal->off) {
-        return true;
-    }
-    uint32_t known = journal->recent < 8 ? journal->recent : 8;
-    for (uint32_t i = 0; i < known; i++) {
-        if (journal->images[i].address <= at && at + length <= journal->images[i].address + journal->images[i].length) {
-            return true;
-        }
-    }
-    struct journal_entry *entry = append(journal, at, length, JOURNAL_IMAGE);
-    if (entry == NULL) {
-        return false;
-    }
-    memcpy(entry + 1, address, length);
-    journal->images[journal->recent % 8].address = at;
-    journal->images[journal->recent++ % 8].length = length;
-    STEP();
-    store(&journal->region->used, journal->used);
-    STEP();
-    /* The image before the change, whatever the compiler would like. */
-    atomic_thread_fence(memory_order_release);
-    return true;
-}
-
-void journal_known(struct journal *journal, const void *address, uint32_t length)
-{
-    if (journal == NULL) {
-        return;
-    }
-    journal->images[journal->recent % 8].address = (uintptr_t)address;
-    journal->images[journal->recent++ % 8].length = length;
+    return journal == NULL || journal_record(journal, address, length);
 }
 
 void journal_alloc(struct journal *journal, const void *object)
@@ -110,7 +73,7 @@ void journal_alloc(struct journal *journal, const void *object)
     if (journal == NULL) {
         return;
     }
-    struct journal_entry *entry = append(journal, (uintptr_t)object, 0, JOURNAL_ALLOC);
+    struct journal_entry *entry = journal_append(journal, (uintptr_t)object, 0, JOURNAL_ALLOC);
     assert(entry != NULL && "a packet's allocations fit in the room that it is sure of");
     (void)entry;
     STEP();
@@ -121,7 +84,7 @@ void journal_alloc(struct journal *journal, const void *object)
 
 void journal_free(struct journal *journal, void *object)
 {
-    struct journal_entry *entry = append(journal, (uintptr_t)object, 0, JOURNAL_FREE);
+    struct journal_entry *entry = journal_append(journal, (uintptr_t)object, 0, JOURNAL_FREE);
     assert(entry != NULL && "a packet's frees fit in the room that it is sure of");
     (void)entry;
     journal->frees++;
@@ -140,7 +103,7 @@ static void carry_out_frees(struct state_actor *actor, struct state *state, stru
                             uint32_t from, uint32_t to, uint32_t skip)
 {
     uint32_t number = 0;
-    for (uint32_t at = from; at < to; at += entry_bytes(entry_at(region, at)->length)) {
+    for (uint32_t at = from; at < to; at += journal_entry_bytes(entry_at(region, at)->length)) {
         const struct journal_entry *entry = entry_at(region, at);
         if (entry->kind != JOURNAL_FREE || number++ < skip) {
             continue;
@@ -159,7 +122,7 @@ static void carry_out_frees(struct state_actor *actor, struct state *state, stru
 static void finish_frees(struct state *state, struct journal_region *region, uint32_t from, uint32_t to)
 {
     uint32_t announced = load(&region->freed), number = 0;
-    for (uint32_t at = from; announced > 0 && at < to; at += entry_bytes(entry_at(region, at)->length)) {
+    for (uint32_t at = from; announced > 0 && at < to; at += journal_entry_bytes(entry_at(region, at)->length)) {
         const struct journal_entry *entry = entry_at(region, at);
         if (entry->kind == JOURNAL_FREE && ++number == announced &&
             slab_buried(state, (void *)(uintptr_t)entry->address)) {
@@ -176,7 +139,7 @@ static void finish_frees(struct state *state, struct journal_region *region, uin
 static bool frees_are_sound(struct state *state, struct journal_region *region, uint32_t from, uint32_t to)
 {
     uint32_t announced = load(&region->freed), number = 0;
-    for (uint32_t at = from; at < to; at += entry_bytes(entry_at(region, at)->length)) {
+    for (uint32_t at = from; at < to; at += journal_entry_bytes(entry_at(region, at)->length)) {
         const struct journal_entry *entry = entry_at(region, at);
         if (entry->kind == JOURNAL_FREE && ++number > announced &&
             !slab_may_release(state, (const void *)(uintptr_t)entry->address)) {
@@ -189,7 +152,7 @@ static bool frees_are_sound(struct state *state, struct journal_region *region, 
 static bool section_frees(struct journal *journal, uint32_t end)
 {
     bool any = false;
-    for (uint32_t at = journal->section; at < end; at += entry_bytes(entry_at(journal->region, at)->length)) {
+    for (uint32_t at = journal->section; at < end; at += journal_entry_bytes(entry_at(journal->region, at)->length)) {
         if (entry_at(journal->region, at)->kind == JOURNAL_FREE) {
             journal->frees--;
             journal->packet_frees--;
@@ -209,7 +172,7 @@ void journal_section_begin(struct journal *journal, bool noted)
         return;
     }
     /* Before the section's images: these are undone first, or dropped at its end. */
-    struct journal_entry *entry = append(journal, 0, sizeof(struct journal_note), JOURNAL_NOTE);
+    struct journal_entry *entry = journal_append(journal, 0, sizeof(struct journal_note), JOURNAL_NOTE);
     assert(entry != NULL && "a packet's notes fit in the room that it is sure of");
     journal->note = (struct journal_note *)(void *)(entry + 1);
     journal->note->kind = NOTE_NONE;
@@ -233,7 +196,8 @@ void journal_note(struct journal *journal, const struct journal_note *note)
 void journal_unnote(struct journal *journal, unsigned cls, const struct sm_key *key)
 {
     struct journal_region *region = journal->region;
-    for (uint32_t at = journal->packet_start; at < journal->used; at += entry_bytes(entry_at(region, at)->length)) {
+    for (uint32_t at = journal->packet_start; at < journal->used;
+         at += journal_entry_bytes(entry_at(region, at)->length)) {
         struct journal_note *note = (struct journal_note *)(void *)(entry_at(region, at) + 1);
         if (entry_at(region, at)->kind == JOURNAL_NOTE && note->kind != NOTE_NONE && note->cls == cls &&
             memcmp(&note->key, key, sizeof *key) == 0) {
@@ -251,7 +215,7 @@ void journal_section_end(struct journal *journal)
     bool noted = journal->note != NULL && journal->note->kind != NOTE_NONE;
     bool frees = section_frees(journal, end);
     journal->recent = 0;
-    journal->used = journal->section + (noted ? entry_bytes(sizeof(struct journal_note)) : 0);
+    journal->used = journal->section + (noted ? journal_entry_bytes(sizeof(struct journal_note)) : 0);
     journal->last = noted ? journal->section : journal->section_last;
     journal->note = NULL;
     STEP();
@@ -343,12 +307,12 @@ static bool is_sound(const struct state *state, struct journal_region *region, u
     for (uint32_t at = from; at < used;) {
         const struct journal_entry *entry = entry_at(region, at);
         uint32_t room = used - at;
-        if (room < sizeof *entry || entry->length > room - sizeof *entry || entry_bytes(entry->length) > room ||
+        if (room < sizeof *entry || entry->length > room - sizeof *entry || journal_entry_bytes(entry->length) > room ||
             (at != from && entry->back != at - before) || !entry_is_sound(state, entry, low, high)) {
             return false;
         }
         before = at;
-        at += entry_bytes(entry->length);
+        at += journal_entry_bytes(entry->length);
     }
     return true;
 }
@@ -396,7 +360,7 @@ int journal_recover(struct state *state, struct journal_region *region, size_t b
     if (frees) {
         finish_frees(state, region, start, next);
     }
-    for (uint32_t at = from; at < used; at += entry_bytes(entry_at(region, at)->length)) {
+    for (uint32_t at = from; at < used; at += journal_entry_bytes(entry_at(region, at)->length)) {
         last = at;
     }
     for (uint32_t at = last; from < used; at -= entry_at(region, at)->back) {
@@ -406,7 +370,7 @@ int journal_recover(struct state *state, struct journal_region *region, size_t b
             break;
         }
     }
-    for (uint32_t at = from; at < used; at += entry_bytes(entry_at(region, at)->length)) {
+    for (uint32_t at = from; at < used; at += journal_entry_bytes(entry_at(region, at)->length)) {
         struct journal_note *note = (struct journal_note *)(void *)(entry_at(region, at) + 1);
         if (entry_at(region, at)->kind == JOURNAL_NOTE && note->kind != NOTE_NONE) {
             struct journal_note copy = *note;

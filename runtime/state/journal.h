@@ -35,12 +35,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <splitmerge/flow.h>
 
 #include "state/steps.h"
 
 #define JOURNAL_PACKET_BYTES (1u << 20) /* room that a packet is sure to find */
+#define JOURNAL_RECENT 8u               /* images that are remembered, so that they are not made twice */
 #define JOURNAL_RESERVE (256u << 10)    /* of it, what the middlebox leaves to tables, timers and frees */
 
 struct state;
@@ -88,6 +90,7 @@ struct journal_region {
 struct journal {
     struct journal_region *region;
     struct state_actor *actor;
+    uint32_t capacity;     /* as in the region */
     bool off;              /* no image is kept, and nothing could be undone: how sm-bench measures what keeping costs */
     uint32_t used;         /* as in the region */
     uint32_t last;         /* the entry before that */
@@ -104,7 +107,7 @@ struct journal {
     struct {
         uint64_t address;
         uint32_t length;
-    } images[8];
+    } images[JOURNAL_RECENT];
 };
 
 void journal_format(struct journal_region *region, size_t bytes);
@@ -131,7 +134,65 @@ static inline uint64_t journal_settled(const struct journal_region *region, uint
 /* Whether another packet may begin before a commit. */
 static inline bool journal_has_room(const struct journal *journal)
 {
-    return journal->region->capacity - journal->used >= JOURNAL_PACKET_BYTES;
+    return journal->capacity - journal->used >= JOURNAL_PACKET_BYTES;
+}
+
+/* Whether one of the packet's last images has all of these bytes. */
+bool journal_knows(const struct journal *journal, uint64_t address, uint32_t length);
+
+/* This memory was allocated for the packet in hand: for as long as that is remembered, it needs no image. */
+static inline void journal_known(struct journal *journal, const void *address, uint32_t length)
+{
+    if (journal == NULL) {
+        return;
+    }
+    uint32_t place = journal->recent++ % JOURNAL_RECENT;
+    journal->images[place].address = (uintptr_t)address;
+    journal->images[place].length = length;
+}
+
+/* What an entry takes with its image. */
+static inline uint32_t journal_entry_bytes(uint32_t length)
+{
+    return (uint32_t)sizeof(struct journal_entry) + ((length + 15) & ~15u);
+}
+
+/* Write an entry that nobody sees yet; the image is the caller's. NULL: no room. */
+static inline struct journal_entry *journal_append(struct journal *journal, uint64_t address, uint32_t length,
+                                                   enum journal_kind kind)
+{
+    uint32_t bytes = journal_entry_bytes(length), at = journal->used;
+
+    if (journal->capacity - at < bytes) {
+        return NULL;
+    }
+    struct journal_entry *entry = (struct journal_entry *)(void *)(journal->region->entries + at);
+    *entry = (struct journal_entry){.address = address, .length = length, .kind = kind, .back = at - journal->last};
+    journal->last = at;
+    journal->used = at + bytes;
+    return entry;
+}
+
+/* journal_image() inline: every packet keeps its record. */
+static inline __attribute__((always_inline)) bool journal_record(struct journal *journal, const void *address,
+                                                                 uint32_t length)
+{
+    if (__builtin_expect(journal->off, 0) ||
+        (journal->recent > 0 && journal_knows(journal, (uintptr_t)address, length))) {
+        return true;
+    }
+    struct journal_entry *entry = journal_append(journal, (uintptr_t)address, length, JOURNAL_IMAGE);
+    if (entry == NULL) {
+        return false;
+    }
+    memcpy(entry + 1, address, length);
+    journal_known(journal, address, length);
+    STEP();
+    atomic_store_explicit(&journal->region->used, journal->used, memory_order_release);
+    STEP();
+    /* The image before the change, whatever the compiler would like. */
+    atomic_thread_fence(memory_order_release);
+    return true;
 }
 
 /* Keep what `address` holds; call before it changes. False: no room. NULL journal: nothing is kept. */
@@ -161,9 +222,6 @@ static inline bool journal_promise(struct journal *journal, uint32_t length, uin
     journal->promised += promise;
     return true;
 }
-
-/* This memory was allocated for the packet in hand: for as long as that is remembered, it needs no image. */
-void journal_known(struct journal *journal, const void *address, uint32_t length);
 
 /* An object is about to be allocated; is to be freed at the commit. */
 void journal_alloc(struct journal *journal, const void *object);
