@@ -29,6 +29,17 @@ static uint64_t low_of(const struct channel *channel)
     return floor < low ? floor : low;
 }
 
+/*
+ * The same of this replica itself: of the packet in hand or, in a timer, the packet or tick that made it due; and of
+ * those before it in the burst, which others would process if it died. A program that is its own host has no others.
+ */
+static uint64_t own_low(const struct sm_replica *replica)
+{
+    if (replica->standalone)
+        return atomic_load_explicit(&replica->channel->low, memory_order_relaxed);
+    return low_of(replica->channel);
+}
+
 /* The packet time that all other replicas have reached in their rings. */
 static uint64_t low_of_rings(const struct sm_replica *replica)
 {
@@ -54,8 +65,7 @@ sm_time sm_shared_low(const struct sm_replica *replica)
     uint64_t low = low_of_rings(replica);
     uint64_t late =
         earliest_late(replica->arena, atomic_load_explicit(&replica->arena->ready_slots, memory_order_acquire));
-    /* The packet in hand or, in a timer, the packet or tick that made it due; and those before it in the burst. */
-    uint64_t own = low_of(replica->channel);
+    uint64_t own = own_low(replica);
 
     low = late < low ? late : low;
     return (sm_time){own < low ? own : low};
@@ -70,7 +80,7 @@ bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
 {
     unsigned turns = 0;
 
-    if (low_of_rings(replica) < packet->time || low_of(replica->channel) < packet->time) {
+    if (low_of_rings(replica) < packet->time || own_low(replica) < packet->time) {
         replica_commit(replica, false);
         while (low_of_rings(replica) < packet->time)
             replica_back_off(&turns);

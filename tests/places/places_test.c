@@ -20,8 +20,9 @@ enum role { SOURCE, DESTINATION, ROLES };
 
 static const char *const role_names[ROLES] = {"source", "destination"};
 
-/* Places that only one side of a move comes by, by function; or none: checkpoints are taken between
- * moves, and notes on shared flows are for classes with on_undo, whose kills are in tests/shared. */
+/* Places that only one side of a move comes by, by function; or none: checkpoints are taken between moves, notes on
+ * shared flows are for classes with on_undo, whose kills are in tests/shared, and records get another form in an
+ * upgrade, whose kills are in tests/upgrade. */
 static const struct {
     const char *function;
     enum role never;
@@ -37,6 +38,14 @@ static const struct {
     {"journal_section_begin ", DESTINATION},
     {"carry_out ", SOURCE},
     {"carry_out ", DESTINATION},
+    {"bindings_hand_over ", SOURCE},
+    {"bindings_hand_over ", DESTINATION},
+    {"chunks_hand_over ", SOURCE},
+    {"chunks_hand_over ", DESTINATION},
+    {"state_reform_done ", SOURCE},
+    {"state_reform_done ", DESTINATION},
+    {"timer_hand_over ", SOURCE},
+    {"timer_hand_over ", DESTINATION},
     {"snapshot_fill ", SOURCE},
     {"snapshot_fill ", DESTINATION},
 };
