@@ -70,10 +70,10 @@ int main(int argc, char **argv)
         {"version", no_argument, NULL, 'V'},       {NULL, 0, NULL, 0},
     };
     static char restore[PATH_MAX];
+    static struct orchestrator orchestrator;
+    struct orchestrator *o = &orchestrator;
     const char *events = NULL;
-    struct orchestrator *o = calloc(1, sizeof(*o));
-    if (!o)
-        return 1;
+
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         switch (option) {
         case 'e':
@@ -120,6 +120,5 @@ int main(int argc, char **argv)
     events_free(&o->events);
     service_free(&o->service);
     rundir_unlock(&o->dir);
-    free(o);
     return status;
 }
