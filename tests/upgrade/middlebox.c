@@ -62,6 +62,7 @@ int main(int argc, char **argv)
         result = sm_start(replica, &error);
     if (result) {
         fprintf(stderr, "versions: %s\n", error.text);
+        sm_close(replica);
         return 1;
     }
     result = sm_run(replica);
