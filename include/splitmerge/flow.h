@@ -224,9 +224,9 @@ SM_EXPORT int sm_flow_create(struct sm_replica *replica, sm_class cls, const str
  *
  * sm_flow_escrow(): say, with the flow held, how to undo what was done to it, in at most SM_MAX_NOTE bytes of the
  * middlebox's own for the class's on_undo; once between get and put. It counts from put on until the packet is
- * committed. sm_flow_unescrow(): with the flow held, what this packet has said of it does not count any more: it has
- * undone it itself. SM_E_INVALID: no on_undo, or too long; SM_E_STATE: it was said already. For flows of partitioned
- * classes both do nothing, and need not.
+ * committed. sm_flow_unescrow(): with the flow held, what this packet has said of it by sm_flow_escrow() does not count
+ * any more: it has undone it itself. What it has added by sm_flow_add() is not concerned. SM_E_INVALID: no on_undo, or
+ * too long; SM_E_STATE: it was said already. For flows of partitioned classes both do nothing, and need not.
  *
  * While such changes are not committed the flow must not be closed.
  */

@@ -199,7 +199,7 @@ void journal_unnote(struct journal *journal, unsigned cls, const struct sm_key *
     for (uint32_t at = journal->packet_start; at < journal->used;
          at += journal_entry_bytes(entry_at(region, at)->length)) {
         struct journal_note *note = (struct journal_note *)(void *)(entry_at(region, at) + 1);
-        if (entry_at(region, at)->kind == JOURNAL_NOTE && note->kind != NOTE_NONE && note->cls == cls &&
+        if (entry_at(region, at)->kind == JOURNAL_NOTE && note->kind == NOTE_OWN && note->cls == cls &&
             memcmp(&note->key, key, sizeof *key) == 0) {
             journal_image(journal, &note->kind, sizeof note->kind);
             note->kind = NOTE_NONE;

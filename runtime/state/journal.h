@@ -237,8 +237,8 @@ void journal_section_end(struct journal *journal);
 
 /*
  * In a section that was begun as `noted`: what it has done is to be undone by `note` if the packet is not committed.
- * The note takes effect with the section's end, by the same store. journal_unnote(): those of the packet in hand for a
- * flow do not count any more.
+ * The note takes effect with the section's end, by the same store. journal_unnote(): the middlebox's own (NOTE_OWN) of
+ * the packet in hand for a flow do not count any more; what was added stays noted.
  */
 void journal_note(struct journal *journal, const struct journal_note *note);
 void journal_unnote(struct journal *journal, unsigned cls, const struct sm_key *key);

@@ -20,7 +20,7 @@ int64_t everything_counted;
 uint64_t everything_locked;
 bool everything_shared_right;
 
-static sm_class pairs, flows, wides, sources;
+static sm_class pairs, flows, wides, sources, accounts;
 static sm_counter counter;
 static sm_strong_counter credit;
 static sm_strong object;
@@ -45,6 +45,10 @@ struct flow {
 struct wide {
     uint32_t packets, fired;
     uint8_t more[SM_MAX_RECORD - 8];
+};
+
+struct account {
+    uint64_t packets, numbers;
 };
 
 static const struct sm_field flow_fields[] = {
@@ -264,6 +268,41 @@ static void on_source(struct sm_replica *replica, const struct sm_packet *packet
         sm_flow_put(replica, sources, flow);
 }
 
+/* One part of the record is added to, another changed and, for some packets, changed back, each with its note. */
+static void change_account(struct sm_replica *replica, const struct sm_packet *packet, uint64_t number, bool back)
+{
+    sm_flow flow;
+
+    int result = sm_flow_create(replica, accounts, packet, 0, &flow, NULL);
+    mistake(result != 0);
+    if (result)
+        return;
+    ((struct account *)flow.state)->numbers += back ? -number : number;
+    if (back)
+        sm_flow_unescrow(replica, accounts, flow);
+    else
+        mistake(sm_flow_escrow(replica, accounts, flow, &number, sizeof number) != 0);
+    sm_flow_put(replica, accounts, flow);
+}
+
+static void undo_account(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t size,
+                         void *user)
+{
+    uint64_t number = 0;
+
+    (void)replica, (void)cls, (void)user;
+    memcpy(&number, note, size);
+    ((struct account *)flow.state)->numbers -= number;
+}
+
+static void on_account(struct sm_replica *replica, const struct sm_packet *packet, uint32_t number)
+{
+    mistake(sm_flow_add(replica, accounts, packet, 0, offsetof(struct account, packets), 1) != 0);
+    change_account(replica, packet, number, false);
+    if (number % 2)
+        change_account(replica, packet, number, true);
+}
+
 static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
 {
     uint32_t number;
@@ -279,6 +318,7 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     everything_locked = ++*locked;
     sm_shared_put(replica, object, SM_PUSH | SM_SYNCH);
     on_source(replica, packet, number);
+    on_account(replica, packet, number);
     on_pair(replica, packet, number);
     on_flow(replica, packet, number);
     if (number < PAIRS * 5 && number % PAIRS == 0)
@@ -332,8 +372,14 @@ static int setup(struct sm_replica *replica, void **user)
          .field_count = 3,
          .on_timer = wide_timer},
         {.size = sizeof *classes, .name = "sources", .record_size = 8, .granularity = SM_BY_SOURCE, .may_share = true},
+        {.size = sizeof *classes,
+         .name = "accounts",
+         .record_size = sizeof(struct account),
+         .granularity = SM_BY_SOURCE,
+         .may_share = true,
+         .on_undo = undo_account},
     };
-    sm_class *const ids[] = {&pairs, &flows, &wides, &sources};
+    sm_class *const ids[] = {&pairs, &flows, &wides, &sources, &accounts};
     int result = sm_drop_reason(replica, "eleventh", &eleventh);
 
     (void)user;
@@ -369,6 +415,10 @@ static uint64_t digest(const struct sm_test_flow *flow)
 
     if (flow->cls.id == sources.id)
         return number;
+    if (flow->cls.id == accounts.id) {
+        const struct account *account = flow->record;
+        return account->packets << 32 | account->numbers;
+    }
     const uint32_t *numbers = flow->record;
     number += (uint64_t)numbers[0] << 32 | numbers[1];
     if (flow->cls.id != pairs.id)
