@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """sm-nat as a service between a client and a server that only ever sees the outside address.
 
-HTTP and iperf3 downloads, FTP in both modes and a UDP probe go on while the service is scaled 1-3-1 and replicas are
-killed; no connection may break. In the end everything has been given back, and no outside end was ever held twice.
+HTTP and iperf3 downloads, FTP in both modes and a UDP probe go on while the service is scaled 1-3-1, replicas are
+killed, and another file of the program takes over; no connection may break. In the end everything has been given back,
+and no outside end was ever held twice.
 """
 
 import collections
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -90,6 +92,16 @@ def disturb(rng, service, rounds):
     return killed
 
 
+def upgrade(service, program):
+    """Another file takes over."""
+    new = service.path("sm-nat-new")
+    shutil.copy(program, new)
+    done = service.smctl("upgrade", "--exec", new, timeout=90)
+    expect(done.returncode == 0, "upgrade", done.stderr)
+    found = json.loads(service.smctl("replicas", "--json").stdout)["replicas"]
+    expect(all(os.readlink(f"/proc/{replica['pid']}/exe") == new for replica in found), "the new file runs", found)
+
+
 def sessions(service):
     done = service.smctl("flows", "--json")
     return json.loads(done.stdout)["flows"] if done.returncode == 0 else []
@@ -156,6 +168,7 @@ def main():
     time.sleep(0.5)
     killed = disturb(rng, service, rounds)
     expect(killed >= 3 * rounds - 1, f"{killed} replicas killed")
+    upgrade(service, service.program("sm-nat")[0])
     twice = audit(sessions(service))
     expect(not twice, "no outside end is held twice", twice)
     for number, task in enumerate(tasks):
