@@ -142,13 +142,17 @@ def at_gates(build, rng, capture, count):
 
 
 def shared_limit(build, rng, capture, count):
-    """A bucket that all replicas take from: what the dead took, and did not commit, comes back."""
+    """A bucket that all replicas take from: what the dead took, and did not commit, comes back.
+
+    Read about as fast as it was captured: unpaced, survivors are seconds of packet time ahead before a dead replica's
+    packets come to its heir, and a bucket that was full meanwhile has nothing to give for the past.
+    """
     print(f"-- {os.path.basename(capture)}: one limit for all, {count} kills")
     policy = "limits: [{" + ", ".join(f"{key}: {value}" for key, value in SHARED.items()) + "}]\n"
     with Trial(build, capture, policy) as trial:
         lines = random_events(rng, packets_of(capture), count)
         trial.service.write("events", "\n".join(lines) + "\n")
-        trial.start(rng.randint(2, 4), "", "--events", "events")
+        trial.start(rng.randint(2, 4), "2000pps", "--events", "events")
         if not (trial.end(sum("kill" in line for line in lines)) and trial.conserve(SHARED)):
             print("\n".join(lines))
 
