@@ -15,6 +15,7 @@
 #define policy_free plain_policy_free
 #define policy_compile plain_policy_compile
 #define policy_match plain_policy_match
+#define limit_key_name plain_limit_key_name
 
 #define sm_class_partitioned plain_class_partitioned
 #define sm_class_register plain_class_register

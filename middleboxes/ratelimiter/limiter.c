@@ -8,8 +8,8 @@
 
 /*
  * Overview.  A limit keeps one bucket for each key: a flow of the class of its granularity, under the limit's number as
- * tag. The limits that apply to a packet are asked in file order; only when all that drop have tokens is anything
- * taken.
+ * tag. The limits that apply to a packet are asked children first, else in file order; only when all that drop have
+ * tokens is anything taken.
  *
  * Life-cycle of a bucket.  A partitioned one is made by the first packet that takes from it, and closed by its timer at
  * the moment when it would be full again: a full bucket says no more than none. A shared one is made when first asked,
@@ -28,6 +28,8 @@
 /* What a packet takes from one limit. */
 struct taking {
     const struct limit *limit;
+    const struct bucket_rate *rate;
+    sm_class cls;
     uint16_t tag;
     bool shared;
     uint32_t cost;
@@ -38,10 +40,10 @@ struct taking {
 struct limiter {
     const struct policy *policy;
     struct {
-        bool used, shared;
+        sm_class cls;
+        bool shared;
         uint32_t spans; /* 0: has no room to be shared */
-        struct sm_class cls;
-    } classes[SM_GRANULARITY_COUNT];
+    } classes[POLICY_MAX_KEYS];
     bool any_shared;
     uint16_t reasons[POLICY_MAX_LIMITS];
     uint16_t reason_flow_limit;
@@ -69,15 +71,16 @@ void limiter_destroy(struct limiter *limiter)
  */
 static bool all_keyed_join(const struct limiter *limiter)
 {
-    unsigned used = 0, two_way = 0;
+    const struct policy *policy = limiter->policy;
+    unsigned keyed = 0, two_way = 0;
 
-    for (unsigned per = 0; per < SM_GRANULARITY_COUNT; per++) {
-        if (!limiter->classes[per].used || per == SM_BY_ALL)
-            continue;
-        used++;
-        two_way += per == SM_BY_FLOW || per == SM_BY_HOST_PAIR;
+    for (unsigned i = 0; i < policy->key_count; i++) {
+        enum sm_granularity by = policy->keys[i].by;
+
+        keyed += by != SM_BY_ALL;
+        two_way += by == SM_BY_FLOW || by == SM_BY_HOST_PAIR;
     }
-    return used <= 1 || two_way == used;
+    return keyed <= 1 || two_way == keyed;
 }
 
 /* The timer is armed for the moment when the bucket is full, and armed anew whenever something is taken. */
@@ -85,7 +88,7 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
                            void *user)
 {
     const struct limiter *limiter = user;
-    const struct bucket_rate *rate = &limiter->policy->limits[sm_flow_key(flow)->tag].rate;
+    const struct bucket_rate *rate = &limiter->policy->allowed[sm_flow_key(flow)->tag].rate;
     uint64_t full = bucket_full_at(flow.state, rate);
 
     if (full <= now.ns)
@@ -103,16 +106,16 @@ static void give_back_debit(struct sm_replica *replica, sm_class cls, sm_flow fl
 
     (void)replica, (void)cls, (void)bytes;
     memcpy(&debit, note, sizeof(debit));
-    shared_undo(flow.state, &limiter->policy->limits[sm_flow_key(flow)->tag].rate, &debit);
+    shared_undo(flow.state, &limiter->policy->allowed[sm_flow_key(flow)->tag].rate, &debit);
 }
 
 /* The unit of a class's tokens: limits in bytes and in packets may share it. */
-static const char *token_unit(const struct policy *policy, enum sm_granularity per)
+static const char *token_unit(const struct policy *policy, unsigned key)
 {
     bool bytes = false, packets = false;
 
     for (unsigned i = 0; i < policy->count; i++) {
-        if (policy->limits[i].per != per)
+        if (policy->limits[i].key != key)
             continue;
         bytes |= !policy->limits[i].packets;
         packets |= policy->limits[i].packets;
@@ -120,16 +123,17 @@ static const char *token_unit(const struct policy *policy, enum sm_granularity p
     return bytes && packets ? "B|pkt" : packets ? "packets" : "B";
 }
 
-static int register_class(struct limiter *limiter, struct sm_replica *replica, enum sm_granularity per, bool join)
+static int register_class(struct limiter *limiter, struct sm_replica *replica, unsigned number, bool join)
 {
-    bool all = per == SM_BY_ALL;
+    const struct limit_key *key = &limiter->policy->keys[number];
+    bool all = key->by == SM_BY_ALL;
     uint32_t spans = all ? SHARED_MAX_SPANS : join ? 0 : KEYED_SPANS;
     const struct sm_field fields[] = {
         {.name = "tokens",
          .type = SM_FIELD_UINT,
          .offset = offsetof(struct bucket, level),
          .size = 8,
-         .unit = token_unit(limiter->policy, per),
+         .unit = token_unit(limiter->policy, number),
          .scale = (double)BUCKET_UNIT},
         {.name = "as_of", .type = SM_FIELD_TIME, .offset = offsetof(struct bucket, time), .size = 8},
         {.name = "debits_ahead", .type = SM_FIELD_UINT, .offset = offsetof(struct shared_bucket, count), .size = 4},
@@ -141,10 +145,10 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, e
     };
     const struct sm_class_options options = {
         .size = sizeof(options),
-        .name = sm_granularity_name(per),
+        .name = limit_key_name(key),
         .version = 1,
         .record_size = (uint32_t)(spans ? SHARED_SIZE(spans) : sizeof(struct bucket)),
-        .granularity = per,
+        .granularity = key->by,
         .may_share = true,
         .timers = all ? 0 : 1,
         .fields = fields,
@@ -154,41 +158,34 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, e
         .user = limiter,
     };
 
-    limiter->classes[per].spans = spans;
-    return sm_class_register(replica, &options, &limiter->classes[per].cls);
+    limiter->classes[number].spans = spans;
+    return sm_class_register(replica, &options, &limiter->classes[number].cls);
 }
 
 int limiter_register(struct limiter *limiter, struct sm_replica *replica)
 {
     const struct policy *policy = limiter->policy;
-    bool registered[SM_GRANULARITY_COUNT] = {0};
     int status = sm_drop_reason(replica, "flow_limit", &limiter->reason_flow_limit);
 
-    for (unsigned i = 0; i < policy->count; i++)
-        limiter->classes[policy->limits[i].per].used = true;
     for (unsigned i = 0; status == 0 && i < policy->count; i++) {
-        enum sm_granularity per = policy->limits[i].per;
         char reason[sizeof("limit:") + POLICY_MAX_NAME];
 
         snprintf(reason, sizeof(reason), "limit:%s", policy->limits[i].name);
         status = sm_drop_reason(replica, reason, &limiter->reasons[i]);
-        if (status == 0 && !registered[per])
-            status = register_class(limiter, replica, per, all_keyed_join(limiter));
-        registered[per] = true;
     }
+    for (unsigned i = 0; status == 0 && i < policy->key_count; i++)
+        status = register_class(limiter, replica, i, all_keyed_join(limiter));
     return status;
 }
 
 int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error)
 {
-    for (unsigned per = 0; per < SM_GRANULARITY_COUNT; per++) {
-        if (!limiter->classes[per].used)
-            continue;
-        limiter->classes[per].shared = !sm_class_partitioned(replica, limiter->classes[per].cls);
-        limiter->any_shared |= limiter->classes[per].shared;
-        if (limiter->classes[per].shared && limiter->classes[per].spans == 0) {
+    for (unsigned i = 0; i < limiter->policy->key_count; i++) {
+        limiter->classes[i].shared = !sm_class_partitioned(replica, limiter->classes[i].cls);
+        limiter->any_shared |= limiter->classes[i].shared;
+        if (limiter->classes[i].shared && limiter->classes[i].spans == 0) {
             snprintf(error->text, sizeof(error->text), "the service does not partition by %s, as one key could",
-                     sm_granularity_name((enum sm_granularity)per));
+                     limit_key_name(&limiter->policy->keys[i]));
             return SM_E_CONFLICT;
         }
     }
@@ -201,8 +198,8 @@ enum answer { HAS, LACKS, UNCERTAIN, NO_ROOM };
 static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet,
                               sm_time low, bool patient, struct taking *taking)
 {
-    const struct bucket_rate *rate = &taking->limit->rate;
-    sm_class cls = limiter->classes[taking->limit->per].cls;
+    const struct bucket_rate *rate = taking->rate;
+    sm_class cls = taking->cls;
     uint64_t now = sm_packet_time(packet).ns;
     enum shared_verdict verdict;
     struct shared_bucket *shared;
@@ -215,7 +212,7 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
         return NO_ROOM;
     shared = flow.state;
     if (shared->capacity == 0) /* zeroed: nobody has been here before */
-        shared_init(shared, rate, low.ns < now ? low.ns : now, limiter->classes[taking->limit->per].spans);
+        shared_init(shared, rate, low.ns < now ? low.ns : now, limiter->classes[taking->limit->key].spans);
     verdict = shared_take(shared, rate, low.ns, now, taking->cost, patient, &taking->debit);
     if (verdict == SHARED_HAS) /* comes back if this replica dies before the packet is committed */
         sm_flow_escrow(replica, cls, flow, &taking->debit, sizeof(taking->debit));
@@ -224,12 +221,11 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
 }
 
 /* Ask a partitioned bucket. None is as good as a full one. */
-static enum answer ask_own(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet,
-                           struct taking *taking)
+static enum answer ask_own(struct sm_replica *replica, const struct sm_packet *packet, struct taking *taking)
 {
-    const struct bucket_rate *rate = &taking->limit->rate;
+    const struct bucket_rate *rate = taking->rate;
 
-    taking->flow = sm_flow_get(replica, limiter->classes[taking->limit->per].cls, packet, taking->tag);
+    taking->flow = sm_flow_get(replica, taking->cls, packet, taking->tag);
     if (!taking->flow.state)
         return taking->cost <= rate->burst ? HAS : LACKS;
     return bucket_has(taking->flow.state, rate, sm_packet_time(packet).ns, taking->cost) ? HAS : LACKS;
@@ -240,14 +236,14 @@ static void give_back(struct limiter *limiter, struct sm_replica *replica, const
 {
     for (unsigned i = 0; i < limiter->taking_count; i++) {
         const struct taking *taking = &limiter->takings[i];
-        sm_class cls = limiter->classes[taking->limit->per].cls;
+        sm_class cls = taking->cls;
         sm_flow flow;
 
         if (!taking->shared)
             continue;
         flow = sm_flow_get(replica, cls, packet, taking->tag);
         assert(flow.state);
-        shared_undo(flow.state, &taking->limit->rate, &taking->debit);
+        shared_undo(flow.state, taking->rate, &taking->debit);
         sm_flow_unescrow(replica, cls, flow);
         sm_flow_put(replica, cls, flow);
     }
@@ -294,19 +290,18 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
 {
     for (unsigned i = 0; i < limiter->taking_count; i++) {
         struct taking *taking = &limiter->takings[i];
-        sm_class cls = limiter->classes[taking->limit->per].cls;
+        sm_class cls = taking->cls;
 
         if (taking->shared || taking->flow.state || taking->cost == 0)
             continue;
         if (sm_flow_create(replica, cls, packet, taking->tag, &taking->flow, NULL) == 0) {
-            bucket_init(taking->flow.state, &taking->limit->rate, sm_packet_time(packet).ns);
+            bucket_init(taking->flow.state, taking->rate, sm_packet_time(packet).ns);
             continue;
         }
         while (i-- > 0) { /* those just made are full, and none is as good */
             taking = &limiter->takings[i];
-            if (taking->flow.state &&
-                bucket_full_at(taking->flow.state, &taking->limit->rate) <= sm_packet_time(packet).ns)
-                sm_flow_close(replica, limiter->classes[taking->limit->per].cls, taking->flow);
+            if (taking->flow.state && bucket_full_at(taking->flow.state, taking->rate) <= sm_packet_time(packet).ns)
+                sm_flow_close(replica, taking->cls, taking->flow);
         }
         return false;
     }
@@ -317,12 +312,12 @@ static void take_own(struct limiter *limiter, struct sm_replica *replica, const 
 {
     for (unsigned i = 0; i < limiter->taking_count; i++) {
         const struct taking *taking = &limiter->takings[i];
-        const struct bucket_rate *rate = &taking->limit->rate;
+        const struct bucket_rate *rate = taking->rate;
 
         if (taking->shared || taking->cost == 0)
             continue;
         bucket_take(taking->flow.state, rate, sm_packet_time(packet).ns, taking->cost);
-        sm_flow_timer_set(replica, limiter->classes[taking->limit->per].cls, taking->flow, TIMER_FULL,
+        sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
                           (sm_time){bucket_full_at(taking->flow.state, rate)});
     }
 }
@@ -346,11 +341,13 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
         enum answer answer;
 
         *taking = (struct taking){.limit = limit,
-                                  .tag = (uint16_t)i,
-                                  .shared = limiter->classes[limit->per].shared,
+                                  .rate = &limiter->policy->allowed[limit->tag].rate,
+                                  .cls = limiter->classes[limit->key].cls,
+                                  .tag = limit->tag,
+                                  .shared = limiter->classes[limit->key].shared,
                                   .cost = limit->packets ? 1 : sm_packet_len(packet)};
         answer = taking->shared ? ask_shared(limiter, replica, packet, low, patient, taking)
-                                : ask_own(limiter, replica, packet, taking);
+                                : ask_own(replica, packet, taking);
         if (answer == HAS) {
             limiter->taking_count++;
         } else if (answer == UNCERTAIN) {

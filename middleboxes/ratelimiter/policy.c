@@ -36,20 +36,48 @@ static void read_name(struct policy *policy, unsigned index, struct conf_node no
         policy->limits[index].name = name;
 }
 
-static void read_per(struct limit *limit, struct conf_node node)
+/* The filter's number: that of an equal one, or a new one. */
+static void read_match(struct policy *policy, struct limit *limit, struct conf_node node)
+{
+    struct filter filter = {.node = node};
+
+    limit->filter = -1;
+    if (!conf_string(node, &filter.text))
+        return;
+    for (unsigned i = 0; limit->filter < 0 && i < policy->filter_count; i++)
+        if (strcmp(policy->filters[i].text, filter.text) == 0)
+            limit->filter = (int)i;
+    if (limit->filter >= 0)
+        return;
+    limit->filter = (int)policy->filter_count++;
+    policy->filters[limit->filter] = filter;
+}
+
+static void read_per(struct policy *policy, struct limit *limit, struct conf_node node)
 {
     const char *names[SM_GRANULARITY_COUNT + 1];
+    struct limit_key key;
     unsigned value;
 
     for (unsigned i = 0; i < SM_GRANULARITY_COUNT; i++)
         names[i] = sm_granularity_name((enum sm_granularity)i);
     names[SM_GRANULARITY_COUNT] = NULL;
-    if (conf_enum(node, names, &value))
-        limit->per = (enum sm_granularity)value;
+    if (!conf_enum(node, names, &value))
+        return;
+    key = (struct limit_key){.by = (enum sm_granularity)value};
+    for (limit->key = 0; limit->key < policy->key_count; limit->key++)
+        if (memcmp(&policy->keys[limit->key], &key, sizeof(key)) == 0)
+            return;
+    policy->keys[policy->key_count++] = key;
+}
+
+const char *limit_key_name(const struct limit_key *key)
+{
+    return sm_granularity_name(key->by);
 }
 
 /* A rate in packets is counted as if each were a byte of 8 bits: see bucket.h. */
-static void read_rate(struct limit *limit, struct conf_node node)
+static void read_rate(struct limit *limit, struct bucket_rate *allowed, struct conf_node node)
 {
     uint64_t rate = 0, scale;
 
@@ -59,19 +87,18 @@ static void read_rate(struct limit *limit, struct conf_node node)
     if (rate > BUCKET_MAX_RATE / scale)
         conf_expected(node, limit->packets ? "at most 125000Mpps" : "at most 1000Gbit");
     else
-        limit->rate.rate = rate * scale;
+        allowed->rate = rate * scale;
 }
 
-static void read_burst(struct limit *limit, struct conf_node node)
+static void read_burst(const struct limit *limit, struct bucket_rate *allowed, struct conf_node node)
 {
     const char *text = conf_text(node);
 
-    if (!conf_present(node) || limit->rate.rate == 0)
+    if (!conf_present(node) || allowed->rate == 0)
         return;
     if (!limit->packets)
-        conf_size(node, 1, BUCKET_MAX_BURST, &limit->rate.burst);
-    else if (!text || !unit_count(text, &limit->rate.burst) || limit->rate.burst < 1 ||
-             limit->rate.burst > BUCKET_MAX_BURST)
+        conf_size(node, 1, BUCKET_MAX_BURST, &allowed->burst);
+    else if (!text || !unit_count(text, &allowed->burst) || allowed->burst < 1 || allowed->burst > BUCKET_MAX_BURST)
         conf_expected(node, "a number of packets from 1 to 1073741824, such as 100 (the rate is in packets)");
 }
 
@@ -117,69 +144,110 @@ static void read_exceed(struct limit *limit, struct conf_node node)
 static void read_limit(struct policy *policy, unsigned index, struct conf_node node)
 {
     struct limit *limit = &policy->limits[index];
+    struct bucket_rate *rate = &policy->allowed[index].rate;
 
-    limit->parent = -1;
+    *limit = (struct limit){.node = node, .filter = -1, .parent = -1, .tag = (uint16_t)index};
+    policy->allowed_count++;
     if (!conf_map(node, limit_keys))
         return;
     read_name(policy, index, conf_need(node, "name", "a name"));
-    limit->match_node = conf_get(node, "match");
-    conf_string(limit->match_node, &limit->match);
-    read_per(limit, conf_need(node, "per", "flow, host-pair, source, destination or all"));
-    read_rate(limit, conf_need(node, "rate", "a rate such as 10Mbit or 1kpps"));
-    read_burst(limit, conf_need(node, "burst", "a size such as 16KiB, or a number of packets"));
+    read_match(policy, limit, conf_get(node, "match"));
+    read_per(policy, limit, conf_need(node, "per", "flow, host-pair, source, destination or all"));
+    read_rate(limit, rate, conf_need(node, "rate", "a rate such as 10Mbit or 1kpps"));
+    read_burst(limit, rate, conf_need(node, "burst", "a size such as 16KiB, or a number of packets"));
     read_exceed(limit, conf_get(node, "exceed"));
 }
 
 /* Parents may stand anywhere in the file, so they are looked up when all names are known. */
-static void read_parent(struct policy *policy, unsigned index, struct conf_node node)
+static void read_parent(struct policy *policy, struct limit *limit)
 {
+    struct conf_node node = conf_get(limit->node, "parent");
     const char *name;
 
     if (!conf_string(node, &name))
         return;
-    policy->limits[index].parent = find(policy, policy->count, name);
-    if (policy->limits[index].parent < 0)
+    limit->parent = find(policy, policy->count, name);
+    if (limit->parent < 0)
         conf_expected(node, "the name of a limit of this file");
 }
 
-/* A chain longer than there are limits has a cycle. */
-static bool add_ancestors(struct policy *policy, unsigned index)
+/* Number a limit behind all that have it for an ancestor; `left[i]`: limit i has no number yet. */
+static void order_limit(const struct policy *policy, unsigned index, bool *left, unsigned *order, unsigned *count)
 {
-    struct limit *limit = &policy->limits[index];
-    unsigned steps = 0;
+    if (!left[index])
+        return;
+    left[index] = false;
+    for (unsigned i = 0; i < policy->count; i++)
+        if (policy->limits[i].parent == (int)index)
+            order_limit(policy, i, left, order, count);
+    order[(*count)++] = index;
+}
 
-    for (int at = (int)index; at >= 0; at = policy->limits[at].parent) {
-        if (steps++ == policy->count)
-            return false;
-        limit->with_parents.word[at / 64] |= 1ull << at % 64;
+/* Put children before their parents, and say for each limit who its ancestors are. */
+static bool order_limits(struct policy *policy)
+{
+    struct limit *before = calloc(POLICY_MAX_LIMITS, sizeof(*before));
+    unsigned order[POLICY_MAX_LIMITS], number[POLICY_MAX_LIMITS], count = 0;
+    bool left[POLICY_MAX_LIMITS];
+
+    if (!before)
+        return false;
+    memcpy(before, policy->limits, policy->count * sizeof(*before));
+    memset(left, true, sizeof(left));
+    for (unsigned i = 0; i < policy->count; i++)
+        order_limit(policy, i, left, order, &count);
+    for (unsigned i = 0; i < policy->count; i++)
+        number[order[i]] = i;
+    for (unsigned i = 0; i < policy->count; i++) {
+        policy->limits[i] = before[order[i]];
+        if (policy->limits[i].parent >= 0)
+            policy->limits[i].parent = (int)number[policy->limits[i].parent];
     }
+    free(before);
+    for (unsigned i = 0; i < policy->count; i++)
+        for (int at = (int)i; at >= 0; at = policy->limits[at].parent)
+            policy->limits[i].with_parents.word[at / 64] |= 1ull << at % 64;
     return true;
 }
 
-static void read_policy(struct policy *policy)
+/* A chain longer than there are limits has a circle. */
+static void check_circle(const struct policy *policy, const struct limit *limit)
+{
+    unsigned steps = 0;
+
+    for (int at = limit->parent; at >= 0 && steps <= policy->count; at = policy->limits[at].parent)
+        steps++;
+    if (steps > policy->count)
+        conf_fail(conf_get(limit->node, "parent"), "expected no circle of parents, but '%s' leads back",
+                  policy->limits[limit->parent].name);
+}
+
+/* False: out of memory. */
+static bool read_policy(struct policy *policy)
 {
     static const char *const keys[] = {"limits", NULL};
     struct conf_node root = conf_root(policy->conf), list;
 
     if (!conf_map(root, keys))
-        return;
+        return true;
     list = conf_need(root, "limits", "a list of limits");
     if (!conf_list(list))
-        return;
+        return true;
     policy->count = conf_count(list);
     if (policy->count < 1 || policy->count > POLICY_MAX_LIMITS) {
         conf_fail(list, "expected 1 to %d limits, got %u", POLICY_MAX_LIMITS, policy->count);
-        return;
+        return true;
     }
+    policy->allowed = calloc(policy->count, sizeof(*policy->allowed));
+    if (!policy->allowed)
+        return false;
     for (unsigned i = 0; i < policy->count; i++)
         read_limit(policy, i, conf_item(list, i));
     for (unsigned i = 0; i < policy->count; i++)
-        read_parent(policy, i, conf_get(conf_item(list, i), "parent"));
-    for (unsigned i = 0; i < policy->count && !conf_error(policy->conf); i++) {
-        if (!add_ancestors(policy, i))
-            conf_fail(conf_get(conf_item(list, i), "parent"), "expected no circle of parents, but '%s' leads back",
-                      policy->limits[policy->limits[i].parent].name);
-    }
+        read_parent(policy, &policy->limits[i]);
+    for (unsigned i = 0; i < policy->count; i++)
+        check_circle(policy, &policy->limits[i]);
+    return conf_error(policy->conf) || order_limits(policy);
 }
 
 /* Takes `conf`, which may be NULL: then *error is set already. */
@@ -190,19 +258,16 @@ static struct policy *policy_of(struct conf *conf, struct sm_errbuf *error)
     if (!conf)
         return NULL;
     policy = calloc(1, sizeof(*policy));
-    if (!policy) {
-        snprintf(error->text, sizeof(error->text), "%s", sm_strerror(SM_E_NO_MEMORY));
+    if (policy)
+        policy->conf = conf;
+    else
         conf_free(conf);
-        return NULL;
-    }
-    policy->conf = conf;
-    read_policy(policy);
-    if (conf_error(conf)) {
-        snprintf(error->text, sizeof(error->text), "%s", conf_error(conf));
-        policy_free(policy);
-        return NULL;
-    }
-    return policy;
+    if (policy && read_policy(policy) && !conf_error(conf))
+        return policy;
+    snprintf(error->text, sizeof(error->text), "%s",
+             policy && conf_error(conf) ? conf_error(conf) : sm_strerror(SM_E_NO_MEMORY));
+    policy_free(policy);
+    return NULL;
 }
 
 struct policy *policy_load(const char *file, struct sm_errbuf *error)
@@ -219,48 +284,9 @@ void policy_free(struct policy *policy)
 {
     if (!policy)
         return;
-    for (unsigned i = 0; i < POLICY_MAX_LIMITS; i++)
-        sm_filter_destroy(policy->limits[i].filter);
+    for (unsigned i = 0; i < policy->filter_count; i++)
+        sm_filter_destroy(policy->filters[i].program);
+    free(policy->allowed);
     conf_free(policy->conf);
     free(policy);
-}
-
-bool policy_compile(struct policy *policy, int linktype, struct sm_errbuf *error)
-{
-    for (unsigned i = 0; i < policy->count; i++) {
-        struct limit *limit = &policy->limits[i];
-        struct sm_errbuf why = {{0}};
-        int status;
-
-        if (!limit->match)
-            continue;
-        sm_filter_destroy(limit->filter);
-        limit->filter = NULL;
-        status = sm_filter_create(&limit->filter, linktype, limit->match, &why);
-        if (status == 0)
-            continue;
-        conf_fail(limit->match_node, "expected a filter as for tcpdump, got '%.48s' (%.80s)", limit->match,
-                  why.text[0] ? why.text : sm_strerror(status));
-        snprintf(error->text, sizeof(error->text), "%s", conf_error(policy->conf));
-        return false;
-    }
-    return true;
-}
-
-bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct limit_set *set)
-{
-    const uint8_t *data = sm_packet_data(packet);
-    uint32_t caplen = sm_packet_caplen(packet), len = sm_packet_len(packet);
-    bool any = false;
-
-    *set = (struct limit_set){{0}};
-    for (unsigned i = 0; i < policy->count; i++) {
-        const struct limit *limit = &policy->limits[i];
-
-        if (limit->filter && !sm_filter_match(limit->filter, data, caplen, len))
-            continue;
-        limit_set_add(set, &limit->with_parents);
-        any = true;
-    }
-    return any;
 }

@@ -11,32 +11,53 @@
 #include "conf/conf.h"
 #include "mark.h"
 
-#define POLICY_MAX_LIMITS 256
-#define POLICY_MAX_NAME 41 /* "limit:NAME" is a drop reason */
+#define POLICY_MAX_LIMITS 256 /* of a file */
+#define POLICY_MAX_KEYS 24    /* different ones of a file: each is a flow class */
+#define POLICY_MAX_NAME 41    /* "limit:NAME" is a drop reason */
 
-/* A set of limits, by their places in the file. */
+/* What has a bucket of its own. */
+struct limit_key {
+    enum sm_granularity by;
+};
+
+/* What one bucket allows. */
+struct allowance {
+    struct bucket_rate rate;
+};
+
+/* A set of limits, by their numbers. */
 struct limit_set {
     uint64_t word[POLICY_MAX_LIMITS / 64];
 };
 
 struct limit {
     const char *name;
-    const char *match;           /* NULL: every IP packet */
-    struct conf_node match_node; /* where it stands in the file */
-    struct sm_filter *filter;    /* set by policy_compile() */
-    enum sm_granularity per;
-    struct bucket_rate rate;
-    bool packets; /* a packet costs 1, else its length */
-    bool drops;   /* what exceeds is dropped, else marked: */
+    struct conf_node node; /* where it stands in the file */
+    int filter;            /* number in policy.filters; -1: every IP packet */
+    unsigned key;          /* number in policy.keys */
+    uint16_t tag;          /* number in policy.allowed, and the tag of its buckets' keys */
+    bool packets;          /* a packet costs 1, else its length */
+    bool drops;            /* what exceeds is dropped, else marked: */
     struct mark mark;
     int parent;                    /* -1: none */
     struct limit_set with_parents; /* itself and all its ancestors */
 };
 
+/* A filter. Limits that say the same have it together: it is compiled once, and run once for a packet. */
+struct filter {
+    const char *text;
+    struct conf_node node;     /* where it stands first */
+    struct sm_filter *program; /* set by policy_compile(); until then it matches every packet */
+};
+
+/* Limits are numbered in the order in which they are asked: children before their parents, else as in the file. */
 struct policy {
     struct conf *conf; /* owns all strings */
+    unsigned count, filter_count, key_count, allowed_count;
     struct limit limits[POLICY_MAX_LIMITS];
-    unsigned count;
+    struct filter filters[POLICY_MAX_LIMITS];
+    struct limit_key keys[POLICY_MAX_KEYS];
+    struct allowance *allowed;
 };
 
 /*
@@ -55,13 +76,16 @@ bool policy_compile(struct policy *policy, int linktype, struct sm_errbuf *error
 /* The limits that apply to a packet: those that match it, with their parents. False: none. */
 bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct limit_set *set);
 
+/* The name of a key as in a policy. */
+const char *limit_key_name(const struct limit_key *key);
+
 static inline void limit_set_add(struct limit_set *set, const struct limit_set *other)
 {
     for (unsigned i = 0; i < POLICY_MAX_LIMITS / 64; i++)
         set->word[i] |= other->word[i];
 }
 
-/* Walk a set in file order: the first member that is not below `from`, or -1. */
+/* Walk a set in the order in which limits are asked: the first member that is not below `from`, or -1. */
 static inline int limit_set_next(const struct limit_set *set, unsigned from)
 {
     for (unsigned i = from / 64; i < POLICY_MAX_LIMITS / 64; i++) {

@@ -109,6 +109,22 @@ def applicable(limits, linktype, data):
     return [limit for limit in limits if limit.name in names]
 
 
+def children_first(limits):
+    """The order in which limits are asked: that of the file, but each behind those that have it as their parent."""
+    order = []
+
+    def place(limit):
+        if limit not in order:
+            for child in limits:
+                if child.parent == limit.name:
+                    place(child)
+            order.append(limit)
+
+    for limit in limits:
+        place(limit)
+    return order
+
+
 def decide(limits, linktype, packet, keys, now):
     """(verdict, bytes) of one IP packet."""
     using = applicable(limits, linktype, packet.data)
@@ -135,7 +151,7 @@ def dissected(trace):
 
 
 def verdicts(policy, linktype, rows):
-    limits = [Limit(given) for given in policy]
+    limits = children_first([Limit(given) for given in policy])
     for packet, keys, now in rows:
         yield decide(limits, linktype, packet, keys, now) if keys else ("pass", packet.data)
 

@@ -96,28 +96,69 @@ Test(policy, reads_all_there_is_to_say)
     cr_assert_eq(policy->count, 4);
     limit = &policy->limits[0];
     cr_assert_str_eq(limit->name, "per-source");
-    cr_assert_str_eq(limit->match, "ip and src net 10.0.0.0/8");
-    cr_assert_eq(limit->per, SM_BY_SOURCE);
-    cr_assert_eq(limit->rate.rate, 1000000);
-    cr_assert_eq(limit->rate.burst, 16384);
+    cr_assert_str_eq(policy->filters[limit->filter].text, "ip and src net 10.0.0.0/8");
+    cr_assert_eq(policy->keys[limit->key].by, SM_BY_SOURCE);
+    cr_assert_eq(policy->allowed[limit->tag].rate.rate, 1000000);
+    cr_assert_eq(policy->allowed[limit->tag].rate.burst, 16384);
     cr_assert_not(limit->packets || limit->drops || limit->mark.ce);
     cr_assert_eq(limit->mark.dscp, 8);
     cr_assert_eq(limit->parent, 2);
     cr_assert_eq(limit->with_parents.word[0], 1 | 4 | 8);
     limit = &policy->limits[1];
     cr_assert(limit->packets && limit->mark.ce && !limit->drops);
-    cr_assert_eq(limit->rate.rate, 16000);
-    cr_assert_eq(limit->rate.burst, 1000);
+    cr_assert_eq(policy->allowed[limit->tag].rate.rate, 16000);
+    cr_assert_eq(policy->allowed[limit->tag].rate.burst, 1000);
     cr_assert_eq(limit->with_parents.word[0], 2);
     limit = &policy->limits[2];
     cr_assert(limit->drops);
-    cr_assert_eq(limit->rate.rate, 1500000000);
-    cr_assert_eq(limit->rate.burst, 1u << 30);
+    cr_assert_eq(policy->allowed[limit->tag].rate.rate, 1500000000);
+    cr_assert_eq(policy->allowed[limit->tag].rate.burst, 1u << 30);
     cr_assert(policy->limits[3].drops, "the default");
     policy_free(policy);
 }
 
-Test(policy, sets_are_walked_in_file_order)
+Test(policy, children_are_asked_before_their_parents)
+{
+    static const char *const order[] = {"leaf", "a", "b", "root", "other"};
+    static const uint64_t chains[] = {1 | 2 | 8, 2 | 8, 4 | 8, 8, 16};
+    struct sm_errbuf error;
+    struct policy *policy = parse("limits:\n"
+                                  "  - {name: root, per: all, rate: 1pps, burst: 1}\n"
+                                  "  - {name: a, per: flow, rate: 2pps, burst: 1, parent: root}\n"
+                                  "  - {name: b, per: flow, rate: 3pps, burst: 1, parent: root}\n"
+                                  "  - {name: other, per: all, rate: 4pps, burst: 1}\n"
+                                  "  - {name: leaf, per: flow, rate: 5pps, burst: 1, parent: a}\n",
+                                  &error);
+
+    cr_assert_not_null(policy, "%s", error.text);
+    for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++) {
+        cr_assert_str_eq(policy->limits[i].name, order[i]);
+        cr_assert_eq(policy->limits[i].with_parents.word[0], chains[i], "%s", order[i]);
+    }
+    cr_assert_eq(policy->allowed[policy->limits[0].tag].rate.rate, 40);
+    policy_free(policy);
+}
+
+Test(policy, equal_filters_are_one)
+{
+    struct sm_errbuf error;
+    struct policy *policy = parse("limits:\n"
+                                  "  - {name: a, per: flow, rate: 1pps, burst: 1, match: tcp}\n"
+                                  "  - {name: b, per: flow, rate: 1pps, burst: 1}\n"
+                                  "  - {name: c, per: flow, rate: 1pps, burst: 1, match: udp}\n"
+                                  "  - {name: d, per: all, rate: 1pps, burst: 1, match: tcp}\n",
+                                  &error);
+
+    cr_assert_not_null(policy, "%s", error.text);
+    cr_assert_eq(policy->filter_count, 2);
+    cr_assert_eq(policy->limits[0].filter, policy->limits[3].filter);
+    cr_assert_eq(policy->limits[1].filter, -1);
+    cr_assert_neq(policy->limits[2].filter, policy->limits[0].filter);
+    cr_assert_eq(policy->key_count, 2);
+    policy_free(policy);
+}
+
+Test(policy, sets_are_walked_in_order)
 {
     struct limit_set set = {{0}}, more = {{0}};
     static const int members[] = {0, 63, 64, 200, 255};

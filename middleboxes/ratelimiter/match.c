@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* Which limits a packet meets. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "policy.h"
+
+bool policy_compile(struct policy *policy, int linktype, struct sm_errbuf *error)
+{
+    for (unsigned i = 0; i < policy->filter_count; i++) {
+        struct filter *filter = &policy->filters[i];
+        struct sm_errbuf why = {{0}};
+        int status;
+
+        sm_filter_destroy(filter->program);
+        filter->program = NULL;
+        status = sm_filter_create(&filter->program, linktype, filter->text, &why);
+        if (status == 0)
+            continue;
+        conf_fail(filter->node, "expected a filter as for tcpdump, got '%.48s' (%.80s)", filter->text,
+                  why.text[0] ? why.text : sm_strerror(status));
+        snprintf(error->text, sizeof(error->text), "%s", conf_error(policy->conf));
+        return false;
+    }
+    return true;
+}
+
+/* What each filter says of the packet, one bit each. */
+static void run_filters(const struct policy *policy, const struct sm_packet *packet, struct limit_set *says)
+{
+    const uint8_t *data = sm_packet_data(packet);
+    uint32_t caplen = sm_packet_caplen(packet), len = sm_packet_len(packet);
+
+    *says = (struct limit_set){{0}};
+    for (unsigned i = 0; i < policy->filter_count; i++) {
+        const struct sm_filter *program = policy->filters[i].program;
+
+        if (!program || sm_filter_match(program, data, caplen, len))
+            says->word[i / 64] |= 1ull << i % 64;
+    }
+}
+
+bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct limit_set *set)
+{
+    struct limit_set says;
+    bool any = false;
+
+    run_filters(policy, packet, &says);
+    *set = (struct limit_set){{0}};
+    for (unsigned i = 0; i < policy->count; i++) {
+        const struct limit *limit = &policy->limits[i];
+
+        if (limit->filter >= 0 && !(says.word[limit->filter / 64] >> limit->filter % 64 & 1))
+            continue;
+        limit_set_add(set, &limit->with_parents);
+        any = true;
+    }
+    return any;
+}
