@@ -302,6 +302,8 @@ static void on_notify(void *user, struct rpc_peer *peer, const char *method, con
         on_condemned(o, params);
     } else if (strcmp(method, "failed") == 0) {
         orchestrator_fail(o, "the switch cannot go on: %s", wire_get_str(params, "message", "it gave no reason"));
+    } else if (o->phase == PHASE_CONNECTING && strcmp(method, "moved") == 0) {
+        resume_moved(o, params);
     } else if (o->phase != PHASE_RUNNING) {
         return;
     } else if (strcmp(method, "exited") == 0) {

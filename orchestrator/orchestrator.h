@@ -202,6 +202,7 @@ void intent_read(struct orchestrator *o, const struct wire_value *text);
 
 /* resume.c */
 void resume(struct orchestrator *o);
+void resume_moved(struct orchestrator *o, const struct wire_value *params);
 
 /* serve.c */
 #define UPGRADE_ARGS 64u

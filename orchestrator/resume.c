@@ -119,6 +119,13 @@ static void on_kept(void *user, const struct rpc_error *error, const struct wire
     rpc_request(o->sw, "status", NULL, ANSWER_MS, on_status, o);
 }
 
+/* The last orchestrator's moves have come to their end while we asked: nothing is left to wait for. */
+void resume_moved(struct orchestrator *o, const struct wire_value *params)
+{
+    if (wire_get_uint(params, "id", 0) == o->kept_moving)
+        o->kept_moving = 0;
+}
+
 void resume(struct orchestrator *o)
 {
     rpc_request(o->sw, "kept", NULL, ANSWER_MS, on_kept, o);

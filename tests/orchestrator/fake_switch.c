@@ -9,7 +9,8 @@
  *     fake-switch --early          a replica that exits before it is ready
  *
  * The environment's FAKE names misbehaviour: endless (the input does not end), slow (moves take half a second),
- * abandon, busy (moves are refused), die (at start), broken (an invariant), lossy (packets are missing).
+ * abandon, busy (moves are refused), die (at start), broken (an invariant), lossy (packets are missing), hasty (a move
+ * that a second orchestrator finds under way ends as soon as it has been told so).
  */
 
 #include <signal.h>
@@ -32,11 +33,13 @@ static struct service service;
 static uint32_t owners[SHARDS];
 static struct replica {
     uint32_t id;
-
+    int pid;
     struct rpc_peer *peer;
 } replicas[REPLICAS];
 static unsigned replica_count;
 static uint64_t entered, gate_at, moved_shards;
+static uint8_t kept[65536]; /* for the next orchestrator */
+static size_t kept_bytes;
 static bool started, gated;
 static uv_timer_t move_timer, flow_timer;
 
@@ -88,6 +91,7 @@ static void put_status(struct wire_out *out)
         wire_put_uint(out, "id", replicas[i].id);
         wire_put_str(out, "name", name);
         wire_put_str(out, "state", replicas[i].peer ? "ready" : "gone");
+        wire_put_int(out, "pid", replicas[i].pid);
         wire_put_uint(out, "packets", 100 * replicas[i].id);
         wire_map_end(out);
     }
@@ -177,6 +181,22 @@ static void on_moved(uv_timer_t *timer)
     rpc_broadcast(control, "moved", params);
 }
 
+static void keep(const struct wire_value *params)
+{
+    const uint8_t *text = wire_get_bin(params, "text", &kept_bytes);
+    kept_bytes = text && kept_bytes <= sizeof(kept) ? kept_bytes : 0;
+    if (kept_bytes)
+        memcpy(kept, text, kept_bytes);
+}
+
+static void put_kept(struct wire_out *out)
+{
+    if (kept_bytes)
+        wire_put_bin(out, "text", kept, kept_bytes);
+    wire_put_uint(out, "last_id", replica_count);
+    wire_put_uint(out, "moving", uv_is_active((uv_handle_t *)&move_timer) ? 1 : 0);
+}
+
 static void end(void)
 {
     rpc_broadcast(attach, "end", NULL);
@@ -214,6 +234,10 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
         wire_put_uint(out, "pid", (uint64_t)getpid());
     } else if (strcmp(method, "status") == 0 || strcmp(method, "finish") == 0) {
         put_status(out);
+    } else if (strcmp(method, "keep") == 0) {
+        keep(params);
+    } else if (strcmp(method, "kept") == 0) {
+        put_kept(out);
     } else if (strcmp(method, "shards") == 0) {
         put_owners(out);
     } else if (strcmp(method, "flows") == 0) {
@@ -229,6 +253,10 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
         uv_timer_start(&move_timer, on_moved, fake("slow") ? 500 : 1, 0);
     }
     rpc_reply(call, out);
+    if (strcmp(method, "kept") == 0 && fake("hasty") && uv_is_active((uv_handle_t *)&move_timer)) {
+        uv_timer_stop(&move_timer);
+        on_moved(&move_timer);
+    }
     if (strcmp(method, "start") == 0 && fake("die"))
         raise(SIGKILL);
     if (strcmp(method, "start") == 0 || strcmp(method, "open_gate") == 0 ||
@@ -248,7 +276,8 @@ static void on_attach(void *user, struct rpc_call *call, const char *method, con
     if (strcmp(method, "attach") == 0 && replica_count < REPLICAS) {
         struct wire_out *ready = wire_new();
         const char *name = wire_get_str(params, "name", "r0");
-        replicas[replica_count++] = (struct replica){(uint32_t)atoi(name + 1), rpc_call_peer(call)};
+        replicas[replica_count++] =
+            (struct replica){(uint32_t)atoi(name + 1), (int)wire_get_int(params, "pid", 0), rpc_call_peer(call)};
         wire_put_uint(ready, "id", replicas[replica_count - 1].id);
         wire_put_str(ready, "name", name);
         rpc_broadcast(control, "ready", ready);
@@ -295,6 +324,7 @@ static int replica(void)
     rpc_hello(peer, 0, ignore, NULL);
     struct wire_out *params = wire_new();
     wire_put_str(params, "name", getenv("SPLITMERGE_REPLICA"));
+    wire_put_int(params, "pid", getpid());
     rpc_request(peer, "attach", params, 0, ignore, NULL);
     return 0;
 }

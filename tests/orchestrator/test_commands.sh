@@ -142,6 +142,19 @@ wait $scaling
 expect 0 'scale 2: 8192 shards' cat scaled
 expect 5 "no answer to 'split' within 0.1 s" $smctl split r1 --timeout 100ms
 
+kill -INT $(cat run/edge/lock)
+wait $running
+
+# The orchestrator dies while shards move, and the move ends while the next one asks where the service is.
+start endless,slow,hasty s.yaml edge
+./smctl scale 2 >scaled 2>&1 &
+scaling=$!
+sleep 0.2
+kill -KILL $(pgrep -P $(cat run/edge/lock) -x sm-orchestrator)
+wait $scaling
+expect 0 'rebalance' $smctl rebalance --wait --timeout 10s
+expect 0 'scale 1: ' $smctl scale 1 --timeout 10s
+
 # Two at once.
 start endless other.yaml other
 expect 2 'say which with --service: .*(edge, other|other, edge) are running' $smctl status
