@@ -106,7 +106,7 @@ static json_t *build(const struct orchestrator *o)
 {
     static const char *const first[] = {"packets", "flows", "moves", "in_flight_max"};
     static const char *const second[] = {"invariants", "seconds"};
-    static const char *const last[] = {"seed", "parse", "memory", "ports", "deaths", "bindings", "shared"};
+    static const char *const last[] = {"seed", "parse", "memory", "ports", "deaths", "bindings", "shared", "shape"};
     json_t *report = json_object();
     for (unsigned i = 0; i < 4; i++)
         json_object_set(report, first[i], json_object_get(o->status, first[i]));

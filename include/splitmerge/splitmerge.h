@@ -42,6 +42,7 @@ struct sm_options {
     uint32_t max_flows;    /* 0: 4194304 */
     uint32_t max_bindings; /* 0: 65536 */
     uint64_t memory;       /* arena bytes for state; 0: 1 GiB (touched only as it is used) */
+    uint64_t shape_memory; /* bytes of packets that are delayed (sm_packet_delay()); 0: 64 MiB, likewise */
 };
 
 /*

@@ -140,6 +140,8 @@ struct sm_test_options {
     /* Copying: half of the schedule's operations move by it, which takes classes with fields or encode and decode. */
     bool copies;
     uint32_t copy_bytes; /* of encoded flows that go at a time, at most SM_TEST_COPY_BYTES; 0: so many */
+
+    uint64_t shape_memory; /* bytes of packets that are delayed; 0: 1 MiB */
 };
 
 /* What a run came to. More may be added at the end. */

@@ -67,17 +67,24 @@ enum out_kind {
 enum {
     ANSWER_DROP = 1 << 0,
     ANSWER_WRITTEN = 1 << 1, /* the middlebox asked to write the packet */
+    ANSWER_DELAY = 1 << 2,   /* it departs later: answer_delay() */
 };
 
 /* Replica to switch; 16 bytes. The switch trusts no field. */
 struct out_entry {
     uint32_t buffer; /* OUT_RELEASED: the move's generation; OUT_SNAPSHOT, OUT_RESTORED: the request */
-    uint32_t length; /* OUT_GENERATED; OUT_RESTORED: the result's negative */
+    uint32_t length; /* OUT_GENERATED; OUT_RESTORED: the result's negative; ANSWER_DELAY: the low part */
     uint32_t bound;  /* bind entries up to here are final with this answer */
-    uint16_t reason; /* of a drop; OUT_RELEASED: the shard; OUT_LANE: an enum lane_status */
+    uint16_t reason; /* of a drop; ANSWER_DELAY: the high part; OUT_RELEASED: the shard; OUT_LANE: enum lane_status */
     uint8_t kind;
     uint8_t flags;
 };
+
+/* How much later than its time a packet with ANSWER_DELAY departs, in ns. It is not dropped, so its reason is free. */
+static inline uint64_t answer_delay(const struct out_entry *entry)
+{
+    return (uint64_t)entry->reason << 32 | entry->length;
+}
 
 /*
  * A key was bound to a flow of a shard, or is not any more. These are in a ring of their own, behind one another; an

@@ -182,13 +182,14 @@ static void read_ports(struct service *service, struct conf_node node)
 
 static void read_limits(struct service *service, struct conf_node node)
 {
-    static const char *const keys[] = {"flows", "bindings", "memory", "hold", "unresponsive", NULL};
+    static const char *const keys[] = {"flows", "bindings", "memory", "hold", "shape", "unresponsive", NULL};
     static const char *const hold_keys[] = {"bytes", "time", NULL};
     if (!conf_present(node) || !conf_map(node, keys))
         return;
     conf_u32(conf_get(node, "flows"), 1, UINT32_MAX, &service->limits.flows);
     conf_u32(conf_get(node, "bindings"), 1, 1u << 24, &service->limits.bindings);
     conf_size(conf_get(node, "memory"), 1u << 20, 1ull << 46, &service->limits.memory);
+    conf_size(conf_get(node, "shape"), 4096, 1ull << 36, &service->limits.shape_bytes);
     conf_duration(conf_get(node, "unresponsive"), 500000000, 3600000000000, &service->limits.unresponsive_ns);
     struct conf_node hold = conf_get(node, "hold");
     if (!conf_present(hold) || !conf_map(hold, hold_keys))
@@ -210,6 +211,7 @@ int service_read(struct service *service, struct conf *conf, const char *file, s
                    .memory = 1u << 30,
                    .hold_bytes = 64u << 20,
                    .hold_ns = 100000000,
+                   .shape_bytes = 64u << 20,
                    .unresponsive_ns = 5000000000},
     };
     struct conf_node root = conf_root(conf);

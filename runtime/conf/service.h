@@ -57,6 +57,7 @@ struct service {
         uint64_t memory;     /* bytes of the arena */
         uint64_t hold_bytes; /* of packets that wait for moves */
         uint64_t hold_ns;
+        uint64_t shape_bytes;     /* of packets that the middlebox delays */
         uint64_t unresponsive_ns; /* a replica that leaves its input unanswered for longer is killed */
     } limits;
     struct conf *conf; /* owns the strings */

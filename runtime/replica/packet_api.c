@@ -76,6 +76,16 @@ void sm_packet_drop(struct sm_packet *packet, uint16_t reason)
     packet->reason = reason;
 }
 
+int sm_packet_delay(struct sm_packet *packet, sm_time until)
+{
+    uint64_t delay = until.ns > packet->time ? until.ns - packet->time : 0;
+
+    if (delay > SM_MAX_DELAY_NS)
+        return SM_E_LIMIT;
+    packet->delay = delay;
+    return 0;
+}
+
 int sm_packet_send(struct sm_replica *replica, struct sm_packet *cause, const void *data, uint32_t length)
 {
     struct channel *channel = replica->channel;

@@ -221,12 +221,14 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
         replica->strong[i].current = false;
     assert(replica->held_stripe == 0 && "a shared flow was not put");
 
+    bool delayed = packet.delay > 0 && !(packet.flags & ANSWER_DROP);
     replica->out[place] = (struct out_entry){
         .buffer = entry->buffer,
+        .length = (uint32_t)packet.delay,
         .bound = replica->bound,
-        .reason = packet.reason,
+        .reason = delayed ? (uint16_t)(packet.delay >> 32) : packet.reason,
         .kind = OUT_PACKET,
-        .flags = packet.flags,
+        .flags = delayed ? packet.flags | ANSWER_DELAY : packet.flags,
     };
     replica_count(&channel->counters.packets, 1);
     replica_count(&channel->counters.bytes, meta->len);

@@ -30,7 +30,8 @@ struct sm_packet {
     struct packet_meta *meta;
     uint8_t *data;
     struct sm_replica *replica;
-    uint64_t time; /* packet time, ns */
+    uint64_t time;  /* packet time, ns */
+    uint64_t delay; /* how much later it departs, ns */
     uint32_t buffer;
     uint16_t shard;
     uint16_t reason;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "replica/replica.h"
@@ -22,7 +23,9 @@
 struct standalone {
     struct sm_switch *sw;
     char *report;
-    int wait_fd; /* readable when a port has packets; -1: the input cannot be waited for */
+    int wait_fd;  /* readable when a port has packets or the timer is due; -1: the input cannot be waited for */
+    int timer_fd; /* for delayed packets; -1 as well */
+    bool timer_set;
     bool finished;
     int result; /* once finished */
 };
@@ -85,8 +88,14 @@ static int open_wait_fd(struct standalone *standalone, struct sm_port *const por
     if (!any) {
         close(standalone->wait_fd);
         standalone->wait_fd = -1;
+        return 0;
     }
-    return 0;
+    struct epoll_event timer = {.events = EPOLLIN};
+    standalone->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    return standalone->timer_fd >= 0 &&
+                   epoll_ctl(standalone->wait_fd, EPOLL_CTL_ADD, standalone->timer_fd, &timer) == 0
+               ? 0
+               : SM_E_IO;
 }
 
 int standalone_open(struct sm_replica *replica, const struct sm_options *options, struct sm_errbuf *error)
@@ -97,7 +106,7 @@ int standalone_open(struct sm_replica *replica, const struct sm_options *options
 
     replica->standalone = standalone;
     if (standalone)
-        standalone->wait_fd = -1;
+        standalone->wait_fd = standalone->timer_fd = -1;
     if (result == 0)
         result = open_input(&sw.in, options->input, options->output != NULL, error);
     if (result == 0 && options->output)
@@ -115,6 +124,7 @@ int standalone_open(struct sm_replica *replica, const struct sm_options *options
     if (result == 0) {
         sw.arena = replica->arena;
         sw.order_arrival = !sw.in->is_interface;
+        sw.shape_bytes = options->shape_memory;
         result = switch_create(&standalone->sw, &sw, error);
     }
     if (result == 0) {
@@ -199,9 +209,19 @@ int standalone_poll(struct sm_replica *replica, unsigned budget)
 
 int standalone_sleep_fd(struct sm_replica *replica)
 {
-    int fd = replica->standalone->wait_fd;
+    struct standalone *standalone = replica->standalone;
+    bool wanted = standalone->sw->shape_first != SHAPE_NONE;
 
-    return fd < 0 ? SM_E_AGAIN : fd;
+    if (standalone->wait_fd < 0)
+        return SM_E_AGAIN;
+    if (!wanted && !standalone->timer_set)
+        return standalone->wait_fd;
+    int64_t ns = wanted ? switch_sleep_ns(standalone->sw) : 0; /* 0 unsets it */
+    const struct itimerspec due = {.it_value = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}};
+    if ((wanted && ns <= 0) || timerfd_settime(standalone->timer_fd, 0, &due, NULL) != 0)
+        return SM_E_AGAIN;
+    standalone->timer_set = wanted;
+    return standalone->wait_fd;
 }
 
 void standalone_close(struct sm_replica *replica)
@@ -216,6 +236,8 @@ void standalone_close(struct sm_replica *replica)
         arena_unmap(replica->arena);
     if (standalone->wait_fd >= 0)
         close(standalone->wait_fd);
+    if (standalone->timer_fd >= 0)
+        close(standalone->timer_fd);
     free(standalone->report);
     free(standalone);
 }

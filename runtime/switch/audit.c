@@ -28,6 +28,25 @@ void audit_broken(struct audit *audit, uint64_t *counter, uint64_t ticket)
         audit->first_bad = ticket;
 }
 
+bool audit_overtaken(struct audit *audit, const struct audit_ticket *ticket, uint64_t departure)
+{
+    struct audit_departure *latest = &audit->latest[ticket->shard];
+
+    if (ticket->number <= audit->last[ticket->shard]) /* by one that left before any was delayed */
+        return true;
+    if (ticket->number < latest->number)
+        return departure <= latest->departure;
+    *latest = (struct audit_departure){.number = ticket->number, .departure = departure};
+    return false;
+}
+
+void audit_carry(struct audit *audit, uint32_t buffer, struct audit_ticket *to)
+{
+    audit->delays = true;
+    *to = audit->tickets[buffer];
+    audit->tickets[buffer].number = 0;
+}
+
 const char *audit_loss_free(const struct audit *audit, struct sm_errbuf *text)
 {
     if (audit->twice == 0 && audit->altered == 0 && audit->entered == audit->left &&

@@ -7,7 +7,8 @@
  * This code shares nothing with the code that steers, holds and moves; it sees only bytes, buffers and shards.
  *
  * Loss-free: every ticket comes back once (a sum over mixed tickets, and a count). Ordered: tickets of a shard come
- * back ascending, dropped packets' too (a flow's packets have one shard, so this is stricter than order by flow).
+ * back ascending, dropped packets' too (a flow's packets have one shard, so this is stricter than order by flow). Where
+ * the middlebox delays packets, one may be overtaken by those that depart before it does, and by no other.
  * Untouched: a packet that the middlebox did not ask to write leaves with the bytes it came with (a digest over the
  * first AUDIT_DIGEST_BYTES, and both lengths).
  */
@@ -34,6 +35,10 @@ struct audit {
     uint64_t altered;
     uint64_t first_bad;           /* ticket of the first packet that broke something */
     uint64_t last[SM_SHARDS + 1]; /* last ticket that left, by shard; the last place is for what has no shard */
+    bool delays;                  /* from now on that, and the departure, are kept here: */
+    struct audit_departure {
+        uint64_t number, departure;
+    } latest[SM_SHARDS + 1]; /* the highest ticket that left */
     struct audit_ticket *tickets; /* by buffer */
     uint32_t buffers;
 };
@@ -96,17 +101,26 @@ static inline void audit_enter(struct audit *audit, uint32_t buffer, uint32_t sh
     audit->entered_sum += audit_mix(ticket->number);
 }
 
-static inline void audit_leave(struct audit *audit, uint32_t buffer, const uint8_t *data, uint32_t caplen, uint32_t len,
-                               bool written)
+/* The same as audit_hand_in()'s own question about order, once packets are delayed. */
+bool audit_overtaken(struct audit *audit, const struct audit_ticket *ticket, uint64_t departure);
+
+/* A packet leaves its buffer and is delayed: its ticket goes along. */
+void audit_carry(struct audit *audit, uint32_t buffer, struct audit_ticket *to);
+
+/* `departure`: the packet time at which the packet leaves: its own, unless it was delayed. */
+static inline void audit_hand_in(struct audit *audit, struct audit_ticket *ticket, const uint8_t *data, uint32_t caplen,
+                                 uint32_t len, bool written, uint64_t departure)
 {
-    struct audit_ticket *ticket = &audit->tickets[buffer];
     uint64_t number = ticket->number;
 
     if (number == 0) {
         audit_broken(audit, &audit->twice, audit->left);
         return;
     }
-    if (number <= audit->last[ticket->shard])
+    if (audit->delays) {
+        if (audit_overtaken(audit, ticket, departure))
+            audit_broken(audit, &audit->reordered, number);
+    } else if (number <= audit->last[ticket->shard])
         audit_broken(audit, &audit->reordered, number);
     else
         audit->last[ticket->shard] = number;
@@ -115,6 +129,12 @@ static inline void audit_leave(struct audit *audit, uint32_t buffer, const uint8
     audit->left++;
     audit->left_sum += audit_mix(number);
     ticket->number = 0;
+}
+
+static inline void audit_leave(struct audit *audit, uint32_t buffer, const uint8_t *data, uint32_t caplen, uint32_t len,
+                               bool written, uint64_t time)
+{
+    audit_hand_in(audit, &audit->tickets[buffer], data, caplen, len, written, time);
 }
 
 /* "held", or what broke; at the end of a run, when nothing is in flight. *text is the caller's. */

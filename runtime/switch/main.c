@@ -133,6 +133,7 @@ static int build(struct control *control, const struct service *service, uint64_
         .pace_pps = service->in.pace == SERVICE_PACE_RATE ? (double)service->in.pace_pps : 0,
         .hold_bytes = service->limits.hold_bytes,
         .hold_ns = service->limits.hold_ns,
+        .shape_bytes = service->limits.shape_bytes,
         .supervised = true,
         .unresponsive_ns = service->limits.unresponsive_ns,
         .poison_file = control->poison_file,

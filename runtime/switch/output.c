@@ -7,6 +7,8 @@
  * time and a move drains the old one first.
  * order: arrival. The reorder window has a place for every packet that entered and has not left, by its sequence; what
  * is complete at its front leaves. Every place holds a buffer or waits for one, so the pool's size is the window's.
+ *
+ * What leaves and was delayed goes to the shaper instead (shape.c), and from there to the port at its departure.
  */
 
 #include <assert.h>
@@ -30,25 +32,17 @@ static struct sm_port *way_out(const struct sm_switch *sw, unsigned from)
     return from == 0 ? sw->ports[1] : sw->ports[0];
 }
 
-static inline __attribute__((always_inline)) void send(struct sm_switch *sw, uint32_t buffer, uint32_t caplen,
-                                                       uint32_t len)
+static inline __attribute__((always_inline)) void send_frame(struct sm_switch *sw, unsigned from,
+                                                             const struct sm_frame *frame)
 {
-    struct switch_packet *packet = &sw->packets[buffer];
-    struct sm_port *port = way_out(sw, packet->from);
+    struct sm_port *port = way_out(sw, from);
 
     if (is_tap(sw) || !port) {
         sw->out++;
         return;
     }
     uint64_t refused = port->counters.tx_failed;
-    struct sm_frame frame = {
-        .data = pool_data(&sw->pool, buffer),
-        .caplen = caplen,
-        .len = len,
-        .seconds = packet->seconds,
-        .fraction = packet->fraction,
-    };
-    if (port->ops->send(port, &frame) != 0)
+    if (port->ops->send(port, frame) != 0)
         switch_fail(sw, "%s", port->error.text);
     if (port->counters.tx_failed == refused)
         sw->out++;
@@ -56,16 +50,52 @@ static inline __attribute__((always_inline)) void send(struct sm_switch *sw, uin
         sw->dropped[DROP_REFUSED]++;
 }
 
+void switch_send(struct sm_switch *sw, unsigned from, const struct sm_frame *frame)
+{
+    send_frame(sw, from, frame);
+}
+
+static inline __attribute__((always_inline)) void send(struct sm_switch *sw, uint32_t buffer,
+                                                       const struct switch_packet *packet)
+{
+    const struct sm_frame frame = {
+        .data = pool_data(&sw->pool, buffer),
+        .caplen = packet->caplen,
+        .len = packet->len,
+        .seconds = packet->seconds,
+        .fraction = packet->fraction,
+    };
+
+    send_frame(sw, packet->from, &frame);
+}
+
+/* A packet whose departure is later than its time. False: there is no room for it, and it is dropped. */
+static __attribute__((noinline)) bool delay(struct sm_switch *sw, uint32_t buffer, bool entered, bool written)
+{
+    if (switch_shape_enter(sw, buffer, entered, written))
+        return true;
+    sw->dropped[DROP_SHAPE]++;
+    return false;
+}
+
 /* A packet that entered leaves, one way or the other. */
 static inline __attribute__((always_inline)) void leave(struct sm_switch *sw, uint32_t buffer, bool drop, bool written)
 {
     struct switch_packet *packet = &sw->packets[buffer];
+    bool late = packet->departure != packet->time, delayed = false;
 
     if (FAULT(ALTER))
         pool_data(&sw->pool, buffer)[0] ^= packet->late;
-    audit_leave(&sw->audit, buffer, pool_data(&sw->pool, buffer), packet->caplen, packet->len, written);
-    if (!drop)
-        send(sw, buffer, packet->caplen, packet->len);
+    if (__builtin_expect(sw->shape_first <= packet->time, 0))
+        switch_shape_release(sw, packet->time);
+    if (__builtin_expect(late, 0))
+        drop = !(delayed = delay(sw, buffer, true, written));
+    if (!delayed) {
+        audit_leave(&sw->audit, buffer, pool_data(&sw->pool, buffer), packet->caplen, packet->len, written,
+                    packet->time);
+        if (!drop)
+            send(sw, buffer, packet);
+    }
     sw->in_flight--;
     switch_buffer_free(sw, buffer);
 }
@@ -74,7 +104,10 @@ static __attribute__((noinline)) void leave_generated(struct sm_switch *sw, uint
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
-    send(sw, buffer, packet->caplen, packet->len);
+    if (packet->departure == packet->time)
+        send(sw, buffer, packet);
+    else
+        delay(sw, buffer, false, true);
     switch_buffer_free(sw, buffer);
 }
 
@@ -114,6 +147,11 @@ static void forget_last(struct sm_switch *sw, struct switch_slot *slot)
     slot->last_buffer = POOL_NONE;
 }
 
+static uint64_t delay_of(const struct out_entry *entry)
+{
+    return (entry->flags & (ANSWER_DELAY | ANSWER_DROP)) == ANSWER_DELAY ? answer_delay(entry) : 0;
+}
+
 /* A replica's answer to a packet; the caller has checked that the buffer was in its ring. */
 static void take_packet(struct sm_switch *sw, struct switch_slot *slot, const struct out_entry *entry)
 {
@@ -121,6 +159,8 @@ static void take_packet(struct sm_switch *sw, struct switch_slot *slot, const st
 
     slot->in_flight--;
     slot->packets++;
+    if (!is_tap(sw))
+        packet->departure = packet->time + delay_of(entry);
     if (sw->sends > 0) {
         forget_last(sw, slot);
         slot->last = *packet;
@@ -149,6 +189,9 @@ static bool take_generated(struct sm_switch *sw, struct switch_slot *slot, const
     struct switch_packet *packet = &sw->packets[entry->buffer];
     packet->seconds = cause->seconds;
     packet->fraction = cause->fraction;
+    packet->sequence = cause->sequence;
+    packet->time = cause->time;
+    packet->departure = cause->departure;
     packet->from = cause->from;
     packet->caplen = packet->len = entry->length;
     packet->next = POOL_NONE;
@@ -174,7 +217,7 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
 
     switch (entry->kind) {
     case OUT_PACKET:
-        if (!packet || packet->place != PLACE_RING || packet->slot != slot)
+        if (!packet || packet->place != PLACE_RING || packet->slot != slot || delay_of(entry) > SM_MAX_DELAY_NS)
             return false;
         take_packet(sw, s, entry);
         return true;

@@ -146,7 +146,7 @@ static json_t *invariants(const struct sm_switch *sw)
     struct sm_errbuf text;
     const char *loss_free = "held so far";
 
-    if (sw->in_flight == 0)
+    if (sw->in_flight == 0 && sw->shaper.count == 0)
         loss_free = audit_loss_free(&sw->audit, &text);
     json_object_set_new(object, "one_owner", one_owner(sw));
     json_object_set_new(object, "loss_free", json_string(loss_free));
@@ -201,6 +201,19 @@ static json_t *memory(const struct sm_switch *sw)
     return object;
 }
 
+static json_t *shape(const struct sm_switch *sw)
+{
+    const struct shaper *shaper = &sw->shaper;
+    json_t *object = json_object();
+
+    json_object_set_new(object, "packets", integer(shaper->entered));
+    json_object_set_new(object, "live", integer(shaper->count));
+    json_object_set_new(object, "bytes", integer((uint64_t)shaper->used * SHAPE_CELL_BYTES));
+    json_object_set_new(object, "bytes_max", integer((uint64_t)shaper->used_max * SHAPE_CELL_BYTES));
+    json_object_set_new(object, "limit", integer((uint64_t)shaper->cell_count * SHAPE_CELL_BYTES));
+    return object;
+}
+
 static json_t *bindings(const struct sm_switch *sw)
 {
     json_t *object = json_object();
@@ -242,6 +255,7 @@ json_t *switch_report(struct sm_switch *sw)
     json_object_set_new(report, "deaths", deaths(sw));
     json_object_set_new(report, "bindings", bindings(sw));
     json_object_set_new(report, "shared", report_shared(sw));
+    json_object_set_new(report, "shape", shape(sw));
     json_object_set_new(report, "time", integer(sw->clock));
     json_object_set_new(report, "first_time", integer(sw->first_time));
     json_object_set_new(report, "error", sw->error[0] ? json_string(sw->error) : json_null());

@@ -168,7 +168,7 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     packet->fraction = frame->fraction;
     packet->caplen = frame->caplen;
     packet->len = frame->len;
-    packet->time = sw->clock;
+    packet->time = packet->departure = sw->clock;
     packet->from = sw->pending_port;
     packet->late = false;
     packet->deaths = 0;

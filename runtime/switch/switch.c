@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define FRAGMENTS 65536u /* entries of the fragment table */
+#define SWITCH_SLEEP_NS 1000000 /* while something is to be looked at again */
 
 static uint64_t clock_ns(const struct sm_switch *sw, clockid_t clock)
 {
@@ -21,6 +22,11 @@ static uint64_t clock_ns(const struct sm_switch *sw, clockid_t clock)
         return sw->options.clock(sw->options.clock_arg);
     clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+uint64_t switch_wall_time(const struct sm_switch *sw)
+{
+    return clock_ns(sw, CLOCK_REALTIME);
 }
 
 void switch_notify(struct sm_switch *sw, enum switch_notice notice)
@@ -82,6 +88,7 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
         sw->ports[0] = options->in;
         sw->ports[1] = options->out;
         sw->cannot_wait = options->in->is_interface;
+        sw->fraction_ns = options->in->nanoseconds ? 1 : 1000;
         sw->two_way = options->in->is_interface && options->in->ops->send && options->out &&
                       options->out->is_interface && options->out->ops->receive;
         for (unsigned i = 0; i < 2; i++)
@@ -90,7 +97,8 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
                 sw->port_reports[i].driver = sw->ports[i]->is_interface ? "libpcap+libnet" : "file";
             }
     }
-    if (!sw || allocate(sw) != 0 || switch_frame_keep(sw) != 0) {
+    if (!sw || allocate(sw) != 0 || switch_frame_keep(sw) != 0 ||
+        switch_shape_open(sw, options->shape_bytes ? options->shape_bytes : SHAPE_DEFAULT_BYTES) != 0) {
         snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
         if (sw) {
             sw->ports[0] = sw->ports[1] = NULL; /* they stay the caller's */
@@ -140,6 +148,7 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
     switch_frame_free(sw);
     sm_parser_destroy(sw->parser);
     audit_free(&sw->audit);
+    switch_shape_close(sw);
     switch_bind_close(sw);
     free(sw->window);
     free(sw->packets);
@@ -364,14 +373,15 @@ static void keep_time(struct sm_switch *sw, unsigned done)
         return;
     if (sw->cannot_wait && !sw->options.clock && sw->state == SWITCH_RUNNING && done == 0 && sw->clock != 0) {
         /* No traffic: the clock follows the wall, behind packets that are captured but not yet read. */
-        uint64_t wall = clock_ns(sw, CLOCK_REALTIME) - SWITCH_TICK_NS / 2;
+        uint64_t wall = switch_wall_time(sw) - SWITCH_TICK_NS / 2;
         if (wall > sw->clock)
             sw->clock = wall;
     }
     if (sw->state == SWITCH_RUNNING && sw->clock - sw->last_tick >= SWITCH_TICK_NS)
         send_ticks(sw);
     if (!sw->input_ended || sw->state != SWITCH_RUNNING || sw->in_flight > 0 || sw->operation.active ||
-        switch_lanes_busy(sw) || sw->snapshot.active || anybody_ticking(sw) || sw->orphans > 0)
+        switch_lanes_busy(sw) || sw->snapshot.active || anybody_ticking(sw) || sw->orphans > 0 ||
+        (sw->shape_first != SHAPE_NONE && !switch_shape_end(sw)))
         return;
     if (!sw->final_tick) {
         sw->final_tick = true;
@@ -407,6 +417,8 @@ unsigned switch_poll(struct sm_switch *sw)
     switch_lanes_poll(sw);
     if (sw->options.order_arrival)
         switch_output_poll(sw);
+    if (sw->shape_first != SHAPE_NONE)
+        done += switch_shape_poll(sw);
     done += switch_input(sw);
     note_in_flight(sw);
     keep_time(sw, done);
@@ -442,16 +454,25 @@ void switch_sleep_end(struct sm_switch *sw)
             atomic_store_explicit(&sw->slots[i].channel->switch_sleeps, 0, memory_order_relaxed);
 }
 
-int switch_sleep_ms(const struct sm_switch *sw)
+/* The same, but for delayed packets. */
+static int64_t sleep_until_asked(const struct sm_switch *sw)
 {
     if (sw->operation.active || sw->check.active)
-        return 1;
-    if (sw->state == SWITCH_RUNNING && !sw->input_ended) {
-        if (sw->has_pending)
-            return 1; /* paced, or out of buffers */
-        return (int)(SWITCH_TICK_NS / 1000000);
-    }
+        return SWITCH_SLEEP_NS;
+    if (sw->state == SWITCH_RUNNING && !sw->input_ended)
+        return sw->has_pending ? SWITCH_SLEEP_NS /* paced, or out of buffers */ : (int64_t)SWITCH_TICK_NS;
     if (sw->options.unresponsive_ns && switch_awaits(sw))
-        return (int)(SWITCH_TICK_NS / 1000000);
+        return SWITCH_TICK_NS;
     return -1;
+}
+
+int64_t switch_sleep_ns(const struct sm_switch *sw)
+{
+    int64_t least = sleep_until_asked(sw);
+
+    if (sw->shape_first == SHAPE_NONE || !sw->shaper.timed)
+        return least;
+    uint64_t due = sw->shaper.packets[sw->shaper.heap[0].cell].due;
+    int64_t left = due > sw->now ? (int64_t)(due - sw->now) : 0;
+    return least < 0 || left < least ? left : least;
 }

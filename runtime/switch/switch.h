@@ -32,6 +32,7 @@
 #include "switch/check.h"
 #include "switch/histogram.h"
 #include "switch/move.h"
+#include "switch/shape.h"
 
 #define SWITCH_MOVES_IN_FLIGHT 64u
 #define SWITCH_TICK_NS 100000000ull /* idle shards hear of the time this often, in packet time */
@@ -47,6 +48,7 @@
     X(POISON, "poison")           /* SWITCH_POISON_DEATHS replicas in a row died while they processed it */            \
     X(REFUSED, "refused")         /* the interface would not send it, for its length for example */                    \
     X(UNKNOWN, "unknown")         /* the middlebox gave a reason that it had not registered */                         \
+    X(SHAPE, "shape")             /* it was delayed, and the memory for that was full */                               \
     X(SWITCH_DIED, "switch_died") /* they were in the hands of a switch that died: so many at most */
 
 enum switch_drop {
@@ -74,7 +76,10 @@ struct switch_packet {
     uint8_t from;   /* port it came in by */
     uint8_t deaths; /* replicas that died while they processed it */
     bool late;      /* held once: in its slot's list of late packets */
+    uint64_t departure; /* packet time; later than `time` where the middlebox delays it */
 };
+
+_Static_assert(sizeof(struct switch_packet) == 64, "one cache line");
 
 /* Buffers for what is sent because of a packet. */
 struct switch_reserve {
@@ -227,6 +232,7 @@ struct switch_options {
     bool pace_recorded;  /* as captured */
     uint64_t hold_bytes; /* interfaces only */
     uint64_t hold_ns;
+    uint64_t shape_bytes;     /* of packets that are delayed; 0: SHAPE_DEFAULT_BYTES */
     bool supervised;          /* NOTICE_CONDEMNED gets replicas killed; else a misbehaving one is the end of the run */
     uint64_t unresponsive_ns; /* how long a replica may leave its input unanswered; 0: for ever */
     const char *poison_file;  /* capture of the packets dropped as poison; NULL: none */
@@ -249,6 +255,7 @@ struct sm_switch {
     struct sm_port *ports[2];
     bool cannot_wait; /* packets come from an interface */
     bool two_way;     /* both ports are interfaces that receive and send */
+    uint32_t fraction_ns; /* what a timestamp's fraction counts */
     struct {
         char name[256];
         const char *driver;               /* NULL: there is no such port */
@@ -283,6 +290,9 @@ struct sm_switch {
     struct window_place *window;
     uint32_t window_mask;
     uint64_t window_next; /* sequence of the next packet to leave */
+
+    uint64_t shape_first; /* departure of the first delayed packet; SHAPE_NONE: there is none */
+    struct shaper shaper;
 
     /* Input. */
     struct sm_frame pending; /* received, waits for a buffer, a gate or its time */
@@ -406,8 +416,8 @@ unsigned switch_poll(struct sm_switch *sw);
 /* Sleep support (design D8). prepare: tell peers that we sleep; false: something has come meanwhile. */
 bool switch_sleep_prepare(struct sm_switch *sw);
 void switch_sleep_end(struct sm_switch *sw);
-/* How long a sleep may last, in ms: until a deadline, a paced packet or a tick is due. -1: no bound. */
-int switch_sleep_ms(const struct sm_switch *sw);
+/* How long a sleep may last, in ns: until a deadline, a packet or a tick is due. -1: no bound. */
+int64_t switch_sleep_ns(const struct sm_switch *sw);
 
 /* Parts of the packet path in files of their own. */
 unsigned switch_input(struct sm_switch *sw);              /* steer.c: receive, up to a burst */
@@ -444,6 +454,7 @@ unsigned switch_take_back(struct sm_switch *sw, unsigned slot); /* output.c */
 void switch_unprocessed(struct sm_switch *sw, uint32_t buffer);
 void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason);
 void switch_output_poll(struct sm_switch *sw);
+void switch_send(struct sm_switch *sw, unsigned from, const struct sm_frame *frame);
 bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer); /* pool.c */
 void switch_reserve_free(struct sm_switch *sw, uint32_t buffer, unsigned used);
 /* A packet that is behind later ones of its slot: from now on; it is back; its move was abandoned, so another slot gets
@@ -452,6 +463,7 @@ void switch_late_enter(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_back(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_change(struct sm_switch *sw, unsigned from, unsigned to, uint32_t buffer);
 void switch_notify(struct sm_switch *sw, enum switch_notice notice);
+uint64_t switch_wall_time(const struct sm_switch *sw); /* as captures have it: ns since 1970 */
 void switch_fail(struct sm_switch *sw, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A free buffer for a packet of so many bytes, or POOL_NONE. */

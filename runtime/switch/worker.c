@@ -29,6 +29,13 @@ static void run_job(struct worker *worker)
     pthread_mutex_unlock(&worker->mutex);
 }
 
+static void wait_for(struct pollfd *fds, nfds_t count, int64_t ns)
+{
+    const struct timespec bound = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+
+    ppoll(fds, count, ns < 0 ? NULL : &bound, NULL);
+}
+
 static void sleep_until_work(struct worker *worker)
 {
     struct sm_switch *sw = worker->sw;
@@ -41,7 +48,7 @@ static void sleep_until_work(struct worker *worker)
                 fds[count++] = (struct pollfd){.fd = sw->ports[i]->ops->fd(sw->ports[i]), .events = POLLIN};
     if (switch_sleep_prepare(sw) && !atomic_load_explicit(&worker->has_job, memory_order_acquire) &&
         !atomic_load_explicit(&worker->stop, memory_order_acquire))
-        poll(fds, count, switch_sleep_ms(sw));
+        wait_for(fds, count, switch_sleep_ns(sw));
     switch_sleep_end(sw);
     uint64_t wakes;
     if (fds[0].revents && read(worker->wake_fd, &wakes, sizeof wakes) < 0 && errno != EAGAIN)

@@ -173,6 +173,7 @@ static int open_switch(struct sm_test *test, struct sm_errbuf *error)
         .order_arrival = options->order_arrival,
         .hold_bytes = options->hold_bytes ? options->hold_bytes : UINT64_MAX,
         .hold_ns = options->hold_ns ? options->hold_ns : UINT64_MAX,
+        .shape_bytes = options->shape_memory ? options->shape_memory : 1u << 20,
         .clock = options->threads ? NULL : virtual_clock,
         .clock_arg = test,
     };

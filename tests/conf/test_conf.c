@@ -25,7 +25,8 @@ static const struct {
     {HEAD "ports: {in: {generator: {flows: 10, size: 64, count: 1M, rate: 1Mpps}}, out: {discard: true}}\n", NULL},
     {HEAD "ports: {in: {pcap: a, pace: recorded}, out: {interface: v, driver: libnet, order: arrival}}\n", NULL},
     {HEAD PORTS
-     "limits: {flows: 4M, bindings: 1M, memory: 1.5GiB, hold: {bytes: 64MiB, time: 100ms}, unresponsive: 2s}\n",
+     "limits: {flows: 4M, bindings: 1M, memory: 1.5GiB, hold: {bytes: 64MiB, time: 100ms}, shape: 8MiB, "
+    "unresponsive: 2s}\n",
      NULL},
     {"", "1: expected a mapping, got an empty file"},
     {"[1, 2]\n", "1: expected a mapping, got a list"},
@@ -71,6 +72,7 @@ static const struct {
      "4: limits.hold.time: expected 1 to 3600000000000 nanoseconds, got '0s'"},
     {HEAD PORTS "limits: {unresponsive: 100ms}\n",
      "4: limits.unresponsive: expected 500000000 to 3600000000000 nanoseconds, got '100ms'"},
+    {HEAD PORTS "limits: {shape: 100B}\n", "4: limits.shape: expected 4KiB to 64GiB, got '100'"},
     {HEAD PORTS "limits: {bindings: 0}\n", "4: limits.bindings: expected 1 to 16777216, got '0'"},
     {HEAD PORTS "limits: {flow: 1}\n", "4: limits.flow: unknown key, did you mean 'flows'?"},
     {HEAD PORTS "limits: &a {hold: *a}\n", "4: hold.hold.hold.hold.hold.hold.hold.hold.hold: unknown key"},
@@ -108,7 +110,7 @@ Test(conf, defaults)
     cr_expect(s.replicas.start == 1 && s.replicas.min == 1 && s.replicas.max == 8);
     cr_expect(s.mode == SERVICE_INLINE && s.in.pace == SERVICE_PACE_MAX && s.out.order == SERVICE_ORDER_ARRIVAL);
     cr_expect(s.limits.flows == 4000000 && s.limits.memory == 1u << 30);
-    cr_expect(s.limits.bindings == 65536);
+    cr_expect(s.limits.bindings == 65536 && s.limits.shape_bytes == 64u << 20);
     cr_expect(s.limits.hold_bytes == 64u << 20 && s.limits.hold_ns == 100000000);
     cr_expect(s.limits.unresponsive_ns == 5000000000);
     cr_expect(s.args[0] == NULL && strcmp(s.exec, "mb") == 0 && service_ends(&s));
