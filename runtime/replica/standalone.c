@@ -92,8 +92,7 @@ static int open_wait_fd(struct standalone *standalone, struct sm_port *const por
     }
     struct epoll_event timer = {.events = EPOLLIN};
     standalone->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    return standalone->timer_fd >= 0 &&
-                   epoll_ctl(standalone->wait_fd, EPOLL_CTL_ADD, standalone->timer_fd, &timer) == 0
+    return standalone->timer_fd >= 0 && epoll_ctl(standalone->wait_fd, EPOLL_CTL_ADD, standalone->timer_fd, &timer) == 0
                ? 0
                : SM_E_IO;
 }

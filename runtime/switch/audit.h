@@ -38,7 +38,7 @@ struct audit {
     bool delays;                  /* from now on that, and the departure, are kept here: */
     struct audit_departure {
         uint64_t number, departure;
-    } latest[SM_SHARDS + 1]; /* the highest ticket that left */
+    } latest[SM_SHARDS + 1];      /* the highest ticket that left */
     struct audit_ticket *tickets; /* by buffer */
     uint32_t buffers;
 };

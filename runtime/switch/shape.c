@@ -45,8 +45,8 @@ int switch_shape_open(struct sm_switch *sw, uint64_t bytes)
     if (cells >= NO_CELL)
         return SM_E_NO_MEMORY;
     shaper->memory_bytes = whole_at + POOL_JUMBO_BYTES;
-    void *memory = mmap(NULL, shaper->memory_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); /* touched as it is used */
+    void *memory = mmap(NULL, shaper->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                        -1, 0); /* touched as it is used */
     if (memory == MAP_FAILED)
         return SM_E_NO_MEMORY;
     shaper->memory = memory;
@@ -57,8 +57,7 @@ int switch_shape_open(struct sm_switch *sw, uint64_t bytes)
     shaper->whole = shaper->memory + whole_at;
     shaper->cell_count = (uint32_t)cells;
     shaper->free = NO_CELL;
-    shaper->timed =
-        sw->cannot_wait || (sw->options.pace_recorded && sw->options.out && sw->options.out->is_interface);
+    shaper->timed = sw->cannot_wait || (sw->options.pace_recorded && sw->options.out && sw->options.out->is_interface);
     return 0;
 }
 

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FRAGMENTS 65536u /* entries of the fragment table */
+#define FRAGMENTS 65536u        /* entries of the fragment table */
 #define SWITCH_SLEEP_NS 1000000 /* while something is to be looked at again */
 
 static uint64_t clock_ns(const struct sm_switch *sw, clockid_t clock)

@@ -71,11 +71,11 @@ struct switch_packet {
     uint32_t caplen, len;
     uint32_t next; /* in a hold or in a list of generated packets */
     uint16_t shard;
-    uint8_t place;  /* enum packet_place */
-    uint8_t slot;   /* whose ring */
-    uint8_t from;   /* port it came in by */
-    uint8_t deaths; /* replicas that died while they processed it */
-    bool late;      /* held once: in its slot's list of late packets */
+    uint8_t place;      /* enum packet_place */
+    uint8_t slot;       /* whose ring */
+    uint8_t from;       /* port it came in by */
+    uint8_t deaths;     /* replicas that died while they processed it */
+    bool late;          /* held once: in its slot's list of late packets */
     uint64_t departure; /* packet time; later than `time` where the middlebox delays it */
 };
 
@@ -253,8 +253,8 @@ struct sm_switch {
     enum sm_granularity steering;
     struct sm_parser *parser;
     struct sm_port *ports[2];
-    bool cannot_wait; /* packets come from an interface */
-    bool two_way;     /* both ports are interfaces that receive and send */
+    bool cannot_wait;     /* packets come from an interface */
+    bool two_way;         /* both ports are interfaces that receive and send */
     uint32_t fraction_ns; /* what a timestamp's fraction counts */
     struct {
         char name[256];

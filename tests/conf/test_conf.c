@@ -24,9 +24,8 @@ static const struct {
     {HEAD "mode: tap\nports: {in: {interface: eth0, driver: libpcap}}\n", NULL},
     {HEAD "ports: {in: {generator: {flows: 10, size: 64, count: 1M, rate: 1Mpps}}, out: {discard: true}}\n", NULL},
     {HEAD "ports: {in: {pcap: a, pace: recorded}, out: {interface: v, driver: libnet, order: arrival}}\n", NULL},
-    {HEAD PORTS
-     "limits: {flows: 4M, bindings: 1M, memory: 1.5GiB, hold: {bytes: 64MiB, time: 100ms}, shape: 8MiB, "
-    "unresponsive: 2s}\n",
+    {HEAD PORTS "limits: {flows: 4M, bindings: 1M, memory: 1.5GiB, hold: {bytes: 64MiB, time: 100ms}, shape: 8MiB, "
+                "unresponsive: 2s}\n",
      NULL},
     {"", "1: expected a mapping, got an empty file"},
     {"[1, 2]\n", "1: expected a mapping, got a list"},

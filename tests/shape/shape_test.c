@@ -114,7 +114,8 @@ static struct sm_trace *model(const struct sm_trace *in, unsigned cells, uint64_
         for (unsigned made = 0; made <= (makes && i % MADE_EVERY == 0); made++) {
             unsigned waiting = 0;
             for (unsigned k = 0; k < count; k++)
-                waiting += leaving[k].departure > now && leaving[k].departure != sm_trace_at(in, leaving[k].number).time.ns;
+                waiting +=
+                    leaving[k].departure > now && leaving[k].departure != sm_trace_at(in, leaving[k].number).time.ns;
             if (at > now && waiting == cells)
                 ++*dropped;
             else
