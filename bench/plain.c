@@ -153,6 +153,11 @@ const struct sm_headers *sm_packet_headers(const struct sm_packet *packet)
     return &packet->parsed.headers;
 }
 
+void sm_packet_key(const struct sm_packet *packet, enum sm_granularity granularity, struct sm_key *key)
+{
+    sm_parsed_key(&packet->parsed, packet->frame->data, packet->frame->caplen, granularity, key);
+}
+
 uint32_t sm_packet_len(const struct sm_packet *packet)
 {
     return packet->frame->len;

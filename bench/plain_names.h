@@ -15,7 +15,6 @@
 #define policy_free plain_policy_free
 #define policy_compile plain_policy_compile
 #define policy_match plain_policy_match
-#define limit_key_name plain_limit_key_name
 
 #define sm_class_partitioned plain_class_partitioned
 #define sm_class_register plain_class_register
@@ -32,6 +31,7 @@
 #define sm_packet_data plain_packet_data
 #define sm_packet_drop plain_packet_drop
 #define sm_packet_headers plain_packet_headers
+#define sm_packet_key plain_packet_key
 #define sm_packet_len plain_packet_len
 #define sm_packet_pass plain_packet_pass
 #define sm_packet_time plain_packet_time

@@ -181,6 +181,12 @@ struct sm_class_options {
     const char *binds;
 
     sm_undo_fn *on_undo; /* for sm_flow_escrow(); may be NULL */
+
+    /*
+     * Keys of one address only: how many bits of it count, from the first; 0: all. A key of fewer bits is a function of
+     * one with more, so steering by 24 bits of the source partitions the classes by 24 and more bits of it.
+     */
+    uint8_t prefix4, prefix6; /* at most 32 and 128 */
 };
 
 /*

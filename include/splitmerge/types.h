@@ -69,7 +69,12 @@ typedef struct sm_time {
     X(SM_BY_HOST_PAIR, "host-pair")     /* two-way: both addresses */                                                  \
     X(SM_BY_SOURCE, "source")           /* one-way: outer source address */                                            \
     X(SM_BY_DESTINATION, "destination") /* one-way: outer destination address */                                       \
-    X(SM_BY_ALL, "all")                 /* one flow for all packets; never partitioned */
+    X(SM_BY_ALL, "all")                 /* one flow for all packets; never partitioned */                              \
+    /* What lies around the outermost IP header, or in it: by these no packet is steered, so never partitioned. */     \
+    X(SM_BY_VLAN, "vlan")                           /* the identifiers of the outer two VLAN tags */                   \
+    X(SM_BY_TUNNEL, "tunnel")                       /* the tunnel that the outermost IP packet is part of */           \
+    X(SM_BY_INNER_SOURCE, "inner-source")           /* one-way: source address of the packet in the tunnel */          \
+    X(SM_BY_INNER_DESTINATION, "inner-destination") /* likewise its destination address */
 
 enum sm_granularity {
 #define SM_GRANULARITY_ENUM(id, name) id,
@@ -78,13 +83,29 @@ enum sm_granularity {
         SM_GRANULARITY_COUNT
 };
 
+/* Whether no packet is ever steered by it, so that flows of classes by it are always shared by all replicas. */
+static inline bool sm_granularity_is_shared(enum sm_granularity granularity)
+{
+    return granularity >= SM_BY_ALL;
+}
+
 /* The name as in a policy file, or NULL when out of range. Any thread. */
 SM_EXPORT const char *sm_granularity_name(enum sm_granularity granularity);
+
+#define SM_TUNNELLED 255 /* no protocol has this number */
 
 /*
  * A flow key, always of this shape; fields that the granularity does not use are zero. Two keys are equal when
  * their bytes are. For two-way keys the lower (address, port) endpoint is `a`, compared as bytes, whatever the
  * packet's direction; for one-way keys the address is in `a`.
+ *
+ * vlan: a_port and b_port, the outer and the next tag's identifier; of a packet without tags both are 0.
+ *
+ * Tunnels are IP in IP, GRE, VXLAN and GENEVE, with an IP packet in them. `protocol` is SM_TUNNELLED (of a packet that
+ * is in none: 0), a_port the kind: the outer protocol, or the UDP port. tunnel: the first four bytes of `a` are the
+ * tunnel's identifier (of a network, or a GRE key), family 0; where it has none, a and b are the outer addresses.
+ * Inner addresses: `a` and family are the inner packet's, the first four bytes of `b` the identifier, since different
+ * networks may use the same addresses; b_port is 1.
  */
 struct sm_key {
     uint8_t a[16];    /* IPv4: the first four bytes, the rest zero */

@@ -65,22 +65,30 @@ void limiter_destroy(struct limiter *limiter)
     free(limiter);
 }
 
-/*
- * Whether one steering key partitions all keyed classes: there is only one, or they are the two-way ones, which meet
- * in the host pair. Otherwise some will be shared, and which is the runtime's choice; all then get room for it.
- */
-static bool all_keyed_join(const struct limiter *limiter)
+/* Keys of one kind are partitioned together: two-way ones by the host pair, addresses by the shortest prefix. */
+static enum sm_granularity kind_of(enum sm_granularity by)
 {
-    const struct policy *policy = limiter->policy;
-    unsigned keyed = 0, two_way = 0;
+    return by == SM_BY_FLOW ? SM_BY_HOST_PAIR : by;
+}
+
+/*
+ * Whether one steering key partitions all classes that any does. Otherwise some will be shared, and which is the
+ * runtime's choice; all then get room for it.
+ */
+static bool all_join(const struct policy *policy)
+{
+    enum sm_granularity first = SM_BY_ALL;
 
     for (unsigned i = 0; i < policy->key_count; i++) {
-        enum sm_granularity by = policy->keys[i].by;
+        enum sm_granularity kind = kind_of(policy->keys[i].by);
 
-        keyed += by != SM_BY_ALL;
-        two_way += by == SM_BY_FLOW || by == SM_BY_HOST_PAIR;
+        if (sm_granularity_is_shared(kind))
+            continue;
+        if (first != SM_BY_ALL && first != kind)
+            return false;
+        first = kind;
     }
-    return keyed <= 1 || two_way == keyed;
+    return true;
 }
 
 /* The timer is armed for the moment when the bucket is full, and armed anew whenever something is taken. */
@@ -126,8 +134,8 @@ static const char *token_unit(const struct policy *policy, unsigned key)
 static int register_class(struct limiter *limiter, struct sm_replica *replica, unsigned number, bool join)
 {
     const struct limit_key *key = &limiter->policy->keys[number];
-    bool all = key->by == SM_BY_ALL;
-    uint32_t spans = all ? SHARED_MAX_SPANS : join ? 0 : KEYED_SPANS;
+    bool never = sm_granularity_is_shared(key->by);
+    uint32_t spans = key->by == SM_BY_ALL ? SHARED_MAX_SPANS : never || !join ? KEYED_SPANS : 0;
     const struct sm_field fields[] = {
         {.name = "tokens",
          .type = SM_FIELD_UINT,
@@ -145,15 +153,17 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, u
     };
     const struct sm_class_options options = {
         .size = sizeof(options),
-        .name = limit_key_name(key),
+        .name = key->name,
         .version = 1,
         .record_size = (uint32_t)(spans ? SHARED_SIZE(spans) : sizeof(struct bucket)),
         .granularity = key->by,
+        .prefix4 = key->prefix4,
+        .prefix6 = key->prefix6,
         .may_share = true,
-        .timers = all ? 0 : 1,
+        .timers = never ? 0 : 1,
         .fields = fields,
         .field_count = spans ? 5 : 2,
-        .on_timer = all ? NULL : bucket_is_full,
+        .on_timer = never ? NULL : bucket_is_full,
         .on_undo = give_back_debit,
         .user = limiter,
     };
@@ -174,7 +184,7 @@ int limiter_register(struct limiter *limiter, struct sm_replica *replica)
         status = sm_drop_reason(replica, reason, &limiter->reasons[i]);
     }
     for (unsigned i = 0; status == 0 && i < policy->key_count; i++)
-        status = register_class(limiter, replica, i, all_keyed_join(limiter));
+        status = register_class(limiter, replica, i, all_join(policy));
     return status;
 }
 
@@ -185,7 +195,7 @@ int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct 
         limiter->any_shared |= limiter->classes[i].shared;
         if (limiter->classes[i].shared && limiter->classes[i].spans == 0) {
             snprintf(error->text, sizeof(error->text), "the service does not partition by %s, as one key could",
-                     limit_key_name(&limiter->policy->keys[i]));
+                     limiter->policy->keys[i].name);
             return SM_E_CONFLICT;
         }
     }

@@ -38,8 +38,19 @@ static void run_filters(const struct policy *policy, const struct sm_packet *pac
         const struct sm_filter *program = policy->filters[i].program;
 
         if (!program || sm_filter_match(program, data, caplen, len))
-            says->word[i / 64] |= 1ull << i % 64;
+            limit_set_put(says, i);
     }
+}
+
+/* Whether a packet has a key: all have addresses, not all have tags, or are in a tunnel. */
+static bool has_key(const struct sm_packet *packet, enum sm_granularity by)
+{
+    struct sm_key key;
+
+    if (by < SM_BY_VLAN)
+        return true;
+    sm_packet_key(packet, by, &key);
+    return by == SM_BY_VLAN ? (key.a_port | key.b_port) != 0 : key.protocol != 0;
 }
 
 bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct limit_set *set)
@@ -52,10 +63,13 @@ bool policy_match(const struct policy *policy, const struct sm_packet *packet, s
     for (unsigned i = 0; i < policy->count; i++) {
         const struct limit *limit = &policy->limits[i];
 
-        if (limit->filter >= 0 && !(says.word[limit->filter / 64] >> limit->filter % 64 & 1))
+        if (limit->filter >= 0 && !limit_set_has(&says, (unsigned)limit->filter))
             continue;
         limit_set_add(set, &limit->with_parents);
         any = true;
     }
+    for (unsigned i = 0; any && i < policy->key_count; i++)
+        if (!has_key(packet, policy->keys[i].by))
+            limit_set_remove(set, &policy->by_key[i]);
     return any;
 }

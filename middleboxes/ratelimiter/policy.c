@@ -53,27 +53,75 @@ static void read_match(struct policy *policy, struct limit *limit, struct conf_n
     policy->filters[limit->filter] = filter;
 }
 
-static void read_per(struct policy *policy, struct limit *limit, struct conf_node node)
+#define PER "flow, host-pair, source, destination, all, vlan, tunnel, inner-source or inner-destination"
+
+/* "/24": 1 to `most` bits; *text is moved behind it. */
+static bool read_bits(const char **text, unsigned most, uint8_t *bits)
 {
-    const char *names[SM_GRANULARITY_COUNT + 1];
-    struct limit_key key;
+    char *end;
+    unsigned long value;
+
+    if ((*text)[0] != '/' || (*text)[1] < '1' || (*text)[1] > '9')
+        return false;
+    value = strtoul(*text + 1, &end, 10);
+    *text = end;
+    *bits = (uint8_t)value;
+    return value <= most;
+}
+
+/* "source/24", "source/24/64": the bits that count of an IPv4 and of an IPv6 address. */
+static bool read_prefixed(const char *text, struct limit_key *key)
+{
+    static const enum sm_granularity one_way[] = {SM_BY_SOURCE, SM_BY_DESTINATION, SM_BY_INNER_SOURCE,
+                                                  SM_BY_INNER_DESTINATION};
+    const char *bits = strchr(text, '/');
+
+    for (unsigned i = 0; i < sizeof(one_way) / sizeof(*one_way); i++) {
+        const char *name = sm_granularity_name(one_way[i]);
+
+        if (strlen(name) != (size_t)(bits - text) || strncmp(name, text, strlen(name)) != 0)
+            continue;
+        key->by = one_way[i];
+        return read_bits(&bits, 32, &key->prefix4) &&
+               (*bits == '\0' || (read_bits(&bits, 128, &key->prefix6) && *bits == '\0'));
+    }
+    return false;
+}
+
+static bool read_key(struct conf_node node, struct limit_key *key)
+{
+    const char *names[SM_GRANULARITY_COUNT + 1] = {NULL}, *text = conf_text(node);
     unsigned value;
 
+    if (text && strchr(text, '/')) {
+        if (strlen(text) < sizeof(key->name) && read_prefixed(text, key))
+            return true;
+        conf_expected(node, "source, destination, inner-source or inner-destination with the bits that count of an "
+                            "IPv4 address (/24) or also of an IPv6 one (/24/64)");
+        return false;
+    }
     for (unsigned i = 0; i < SM_GRANULARITY_COUNT; i++)
         names[i] = sm_granularity_name((enum sm_granularity)i);
-    names[SM_GRANULARITY_COUNT] = NULL;
     if (!conf_enum(node, names, &value))
+        return false;
+    key->by = (enum sm_granularity)value;
+    return true;
+}
+
+static void read_per(struct policy *policy, struct limit *limit, struct conf_node node)
+{
+    struct limit_key key = {0};
+
+    if (!read_key(node, &key))
         return;
-    key = (struct limit_key){.by = (enum sm_granularity)value};
+    strcpy(key.name, conf_text(node));
     for (limit->key = 0; limit->key < policy->key_count; limit->key++)
         if (memcmp(&policy->keys[limit->key], &key, sizeof(key)) == 0)
             return;
-    policy->keys[policy->key_count++] = key;
-}
-
-const char *limit_key_name(const struct limit_key *key)
-{
-    return sm_granularity_name(key->by);
+    if (policy->key_count == POLICY_MAX_KEYS)
+        conf_fail(node, "expected at most %d different keys in a file", POLICY_MAX_KEYS);
+    else
+        policy->keys[policy->key_count++] = key;
 }
 
 /* A rate in packets is counted as if each were a byte of 8 bits: see bucket.h. */
@@ -152,7 +200,7 @@ static void read_limit(struct policy *policy, unsigned index, struct conf_node n
         return;
     read_name(policy, index, conf_need(node, "name", "a name"));
     read_match(policy, limit, conf_get(node, "match"));
-    read_per(policy, limit, conf_need(node, "per", "flow, host-pair, source, destination or all"));
+    read_per(policy, limit, conf_need(node, "per", PER));
     read_rate(limit, rate, conf_need(node, "rate", "a rate such as 10Mbit or 1kpps"));
     read_burst(limit, rate, conf_need(node, "burst", "a size such as 16KiB, or a number of packets"));
     read_exceed(limit, conf_get(node, "exceed"));
@@ -204,9 +252,11 @@ static bool order_limits(struct policy *policy)
             policy->limits[i].parent = (int)number[policy->limits[i].parent];
     }
     free(before);
-    for (unsigned i = 0; i < policy->count; i++)
+    for (unsigned i = 0; i < policy->count; i++) {
+        limit_set_put(&policy->by_key[policy->limits[i].key], i);
         for (int at = (int)i; at >= 0; at = policy->limits[at].parent)
-            policy->limits[i].with_parents.word[at / 64] |= 1ull << at % 64;
+            limit_set_put(&policy->limits[i].with_parents, (unsigned)at);
+    }
     return true;
 }
 

@@ -18,6 +18,8 @@
 /* What has a bucket of its own. */
 struct limit_key {
     enum sm_granularity by;
+    uint8_t prefix4, prefix6; /* bits of an address that count; 0: all */
+    char name[32];            /* as in the file */
 };
 
 /* What one bucket allows. */
@@ -57,6 +59,7 @@ struct policy {
     struct limit limits[POLICY_MAX_LIMITS];
     struct filter filters[POLICY_MAX_LIMITS];
     struct limit_key keys[POLICY_MAX_KEYS];
+    struct limit_set by_key[POLICY_MAX_KEYS]; /* the limits of each key */
     struct allowance *allowed;
 };
 
@@ -73,11 +76,24 @@ void policy_free(struct policy *policy);
 /* Compile the limits' filters for a link type (DLT_*). False: *error as above. */
 bool policy_compile(struct policy *policy, int linktype, struct sm_errbuf *error);
 
-/* The limits that apply to a packet: those that match it, with their parents. False: none. */
+/* The limits that apply to a packet: those that match it, with their parents, of which it has the key. False: none. */
 bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct limit_set *set);
 
-/* The name of a key as in a policy. */
-const char *limit_key_name(const struct limit_key *key);
+static inline void limit_set_put(struct limit_set *set, unsigned number)
+{
+    set->word[number / 64] |= 1ull << number % 64;
+}
+
+static inline bool limit_set_has(const struct limit_set *set, unsigned number)
+{
+    return set->word[number / 64] >> number % 64 & 1;
+}
+
+static inline void limit_set_remove(struct limit_set *set, const struct limit_set *other)
+{
+    for (unsigned i = 0; i < POLICY_MAX_LIMITS / 64; i++)
+        set->word[i] &= ~other->word[i];
+}
 
 static inline void limit_set_add(struct limit_set *set, const struct limit_set *other)
 {

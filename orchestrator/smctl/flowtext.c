@@ -30,6 +30,46 @@ static int put_end(char *text, size_t size, const struct sm_key *key, const uint
     return snprintf(text, size, key->family == 6 ? " [%s]:%d" : " %s:%d", ip, port);
 }
 
+/* "vxlan 258", "gre". */
+static int put_tunnel(char *text, size_t size, unsigned kind, const uint8_t identifier[4])
+{
+    const char *name = kind == 47 ? "gre" : kind == 4789 ? "vxlan" : kind == 6081 ? "geneve" : "ip";
+    uint32_t number = (uint32_t)identifier[0] << 24 | identifier[1] << 16 | identifier[2] << 8 | identifier[3];
+
+    return number ? snprintf(text, size, "%s %u", name, number) : snprintf(text, size, "%s", name);
+}
+
+/* Keys that are no flow of addresses, and tunnels. False: it is none of them. */
+static bool special_text(const struct sm_key *key, char text[static FLOW_TEXT])
+{
+    static const uint8_t none[4];
+    bool tunnel = key->protocol == SM_TUNNELLED && key->a_port;
+    int at = 0;
+
+    if (tunnel && key->b_port) {
+        at = put_end(text, FLOW_TEXT, key, key->a, -1);
+        at += snprintf(text + at, FLOW_TEXT - (size_t)at, " in ");
+        put_tunnel(text + at, FLOW_TEXT - (size_t)at, key->a_port, key->b);
+        memmove(text, text + 1, strlen(text)); /* the blank in front of the address */
+    } else if (tunnel) {
+        at = snprintf(text, FLOW_TEXT, "tunnel ");
+        at += put_tunnel(text + at, FLOW_TEXT - (size_t)at, key->a_port, key->family ? none : key->a);
+        if (key->family)
+            at += put_end(text + at, FLOW_TEXT - (size_t)at, key, key->a, -1);
+        if (key->family)
+            put_end(text + at, FLOW_TEXT - (size_t)at, key, key->b, -1);
+    } else if (key->family == 4 || key->family == 6) {
+        return false;
+    } else if (key->b_port) {
+        snprintf(text, FLOW_TEXT, "vlan %u.%u", key->a_port, key->b_port);
+    } else if (key->a_port) {
+        snprintf(text, FLOW_TEXT, "vlan %u", key->a_port);
+    } else {
+        snprintf(text, FLOW_TEXT, "all");
+    }
+    return true;
+}
+
 /* No text is longer than FLOW_TEXT: two addresses of 45, two ports, a protocol, an identifier, a tag. */
 void flow_text(const struct sm_key *key, char text[static FLOW_TEXT])
 {
@@ -37,10 +77,8 @@ void flow_text(const struct sm_key *key, char text[static FLOW_TEXT])
     while (known < PROTOCOLS && protocols[known].number != key->protocol)
         known++;
     bool ports = known < PROTOCOLS && protocols[known].ports;
-    if (key->family != 4 && key->family != 6) {
-        snprintf(text, FLOW_TEXT, "all");
+    if (special_text(key, text))
         return;
-    }
     if (known < PROTOCOLS)
         at += (size_t)snprintf(text, FLOW_TEXT, "%s", protocols[known].name);
     else if (key->protocol)

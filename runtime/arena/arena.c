@@ -242,11 +242,15 @@ static bool ends(const char *text, size_t size)
     return memchr(text, '\0', size) != NULL;
 }
 
+static bool keying_sound(struct keying key)
+{
+    return key.granularity < SM_GRANULARITY_COUNT && key.prefix4 <= 32 && key.prefix6 <= 128;
+}
+
 static bool class_sound(const struct state_class *cls)
 {
-    if (!ends(cls->name, sizeof cls->name) || cls->field_count > SM_MAX_FIELDS ||
-        cls->granularity >= SM_GRANULARITY_COUNT || cls->copy > CLASS_BY_CALLBACKS ||
-        !ends(cls->binds, sizeof cls->binds))
+    if (!ends(cls->name, sizeof cls->name) || cls->field_count > SM_MAX_FIELDS || !keying_sound(cls->key) ||
+        cls->copy > CLASS_BY_CALLBACKS || !ends(cls->binds, sizeof cls->binds))
         return false;
     for (unsigned i = 0; i < cls->field_count; i++) {
         uint16_t size = cls->fields[i].size;
@@ -279,27 +283,28 @@ static bool sound(const struct registration *registration)
 /* The first registration of a service. */
 static int register_first(struct arena *arena, const struct registration *registration, struct sm_errbuf *error)
 {
-    enum sm_granularity steering = steering_choose(registration->classes, registration->class_count);
+    struct keying steering = steering_choose(registration->classes, registration->class_count);
+    char key[KEYING_TEXT], by[KEYING_TEXT];
     for (unsigned i = 0; i < registration->class_count; i++) {
         const struct state_class *cls = &registration->classes[i];
-        if (!cls->may_share && !steering_partitions(steering, cls->granularity)) {
+        if (!cls->may_share && !steering_partitions(steering, cls->key)) {
             snprintf(error->text, sizeof error->text,
                      "flow class '%s' by %s cannot be partitioned when packets are steered by %s, and does not accept "
                      "to be shared",
-                     cls->name, sm_granularity_name(cls->granularity), sm_granularity_name(steering));
+                     cls->name, keying_text(cls->key, key), keying_text(steering, by));
             return SM_E_CONFLICT;
         }
-        if (cls->binds[0] != '\0' && steering != SM_BY_FLOW) {
+        if (cls->binds[0] != '\0' && steering.granularity != SM_BY_FLOW) {
             snprintf(error->text, sizeof error->text,
                      "flow class '%s' binds keys, which needs packets to be steered by flow; the classes of this "
                      "service are such that they are steered by %s",
-                     cls->name, sm_granularity_name(steering));
+                     cls->name, keying_text(steering, by));
             return SM_E_CONFLICT;
         }
     }
     for (unsigned i = 0; i < registration->class_count; i++) {
         struct state_class cls = registration->classes[i];
-        cls.partitioned = steering_partitions(steering, cls.granularity);
+        cls.partitioned = steering_partitions(steering, cls.key);
         /* There already: of a registration that failed at a later class. */
         const struct state_class *there = state_class(arena->state, i);
         int id = !there                                 ? state_class_add(arena->state, &cls)

@@ -112,7 +112,7 @@ struct arena {
     uint32_t bindings; /* most bound keys */
 
     bool registered;                  /* the registration below holds */
-    uint32_t steering;                /* enum sm_granularity, chosen from the registered classes (design D3) */
+    struct keying steering;           /* chosen from the registered classes (design D3) */
     struct registration registration; /* with what later builds have added */
 
     struct build builds[ARENA_BUILDS];
@@ -196,8 +196,12 @@ int arena_register(struct arena *arena, unsigned slot, const struct registration
                    struct sm_errbuf *error);
 
 /* The steering key of a set of classes (design D3): the candidate that partitions most of them, ties by order. */
-enum sm_granularity steering_choose(const struct state_class *classes, unsigned count);
-bool steering_partitions(enum sm_granularity steering, enum sm_granularity granularity);
+struct keying steering_choose(const struct state_class *classes, unsigned count);
+bool steering_partitions(struct keying steering, struct keying key);
+
+/* "source", "source/24/64"; what is not narrowed of two is whole: "source/24/128". Returns `text`. */
+#define KEYING_TEXT 40
+const char *keying_text(struct keying key, char text[static KEYING_TEXT]);
 
 /* An inheritance's number and its heir; never 0. */
 static inline uint32_t arena_heir(uint32_t number, unsigned slot)

@@ -124,9 +124,10 @@ static int check_class(const struct state_class *old, const struct state_class *
     if (strcmp(old->name, new->name) != 0)
         return conflict(error, "flow class '%s' of the old version is '%s' in the new one: classes keep their order",
                         old->name, new->name);
-    if (old->granularity != new->granularity)
+    char was[KEYING_TEXT], is[KEYING_TEXT];
+    if (memcmp(&old->key, &new->key, sizeof old->key) != 0)
         return conflict(error, "flow class '%s' is by %s in the new version, by %s in the old one: keys cannot change",
-                        old->name, sm_granularity_name(new->granularity), sm_granularity_name(old->granularity));
+                        old->name, keying_text(new->key, is), keying_text(old->key, was));
     if (!partitioned)
         return conflict(error, "flow class '%s' is shared by all replicas: a new version cannot change it", old->name);
     if (form_way(old, new, error) == FORM_NONE)
@@ -142,9 +143,10 @@ static int check_classes(const struct arena *arena, const struct build *base, co
                          bool *way_back, struct sm_errbuf *error)
 {
     const struct registration *old = &base->registration;
+    char key[KEYING_TEXT], by[KEYING_TEXT];
 
     for (unsigned i = 0; i < old->class_count; i++) {
-        bool partitioned = steering_partitions(arena->steering, old->classes[i].granularity);
+        bool partitioned = steering_partitions(arena->steering, old->classes[i].key);
         int result = check_class(&old->classes[i], &new->classes[i], partitioned, way_back, error);
         if (result)
             return result;
@@ -153,11 +155,10 @@ static int check_classes(const struct arena *arena, const struct build *base, co
         if (new->classes[i].binds[0] != '\0')
             return conflict(error, "flow class '%s' is new, and binds keys: the service would have to be started anew",
                             new->classes[i].name);
-        else if (!steering_partitions(arena->steering, new->classes[i].granularity))
-            return conflict(error,
-                            "flow class '%s' by %s is new, and would need another steering key than the service's (%s)",
-                            new->classes[i].name, sm_granularity_name(new->classes[i].granularity),
-                            sm_granularity_name(arena->steering));
+        else if (!steering_partitions(arena->steering, new->classes[i].key))
+            return conflict(
+                error, "flow class '%s' by %s is new, and would need another steering key than the service's (%s)",
+                new->classes[i].name, keying_text(new->classes[i].key, key), keying_text(arena->steering, by));
     return *way_back || arena->forward_only ? 0 : SM_E_CONFLICT;
 }
 
@@ -223,7 +224,7 @@ static int take_next(struct arena *arena, const struct registration *new, struct
         result = check_classes(arena, base, new, &way_back, error);
     for (unsigned i = 0; result >= 0 && i < new->class_count; i++) {
         struct state_class cls = new->classes[i];
-        cls.partitioned = steering_partitions(arena->steering, cls.granularity);
+        cls.partitioned = steering_partitions(arena->steering, cls.key);
         result = take_form(arena->state, &cls);
         next->forms[i] = (uint8_t)result;
         if (result < 0)

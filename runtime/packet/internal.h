@@ -12,10 +12,13 @@
 enum {
     SM_IP_HOP_BY_HOP = 0,
     SM_IP_ICMP = 1,
+    SM_IP_IPV4 = 4,
     SM_IP_TCP = 6,
     SM_IP_UDP = 17,
+    SM_IP_IPV6 = 41,
     SM_IP_ROUTING = 43,
     SM_IP_FRAGMENT = 44,
+    SM_IP_GRE = 47,
     SM_IP_AH = 51,
     SM_IP_ICMPV6 = 58,
     SM_IP_NO_NEXT = 59,
@@ -75,6 +78,9 @@ static inline struct sm_span sm_span_until(const struct sm_span *span, uint32_t 
  */
 uint8_t sm_link_find_ip(int linktype, const struct sm_span *span, struct sm_parse_counters *counters, uint32_t *offset,
                         uint8_t *flags);
+
+/* What an Ethernet type and its tags are followed by, from `at` on: as sm_link_find_ip(), for packets in packets. */
+uint8_t sm_link_behind_type(const struct sm_span *span, uint16_t type, uint32_t *at);
 
 /* The two ends of a packet in its direction, before they are put in order. */
 struct sm_ends {
@@ -142,6 +148,10 @@ bool sm_transport_read(struct sm_parser *parser, const struct sm_span *ip, uint3
 bool sm_ip4_plain(struct sm_parser *parser, const struct sm_span *span, uint32_t l3, struct sm_parsed *parsed);
 bool sm_ip4_general(struct sm_parser *parser, const struct sm_span *span, uint32_t l3, sm_time now,
                     struct sm_parsed *parsed);
+
+/* The keys of a tunnel and of what is in it, in *key, which is all zero before. */
+void sm_tunnel_key(const struct sm_headers *headers, const uint8_t *data, uint32_t caplen,
+                   enum sm_granularity granularity, struct sm_key *key);
 
 /* Build the identity of a fragment. */
 void sm_fragment_identify(struct sm_fragment_id *id, const struct sm_ends *ends, uint32_t number);

@@ -75,6 +75,21 @@ static void one_way_key(const struct sm_headers *headers, const uint8_t *data, u
     key->family = headers->family;
 }
 
+/* Zero all but the first `bits` bits. */
+static void cut(uint8_t address[16], unsigned bits)
+{
+    for (unsigned i = bits / 8; i < 16; i++)
+        address[i] &= i == bits / 8 ? (uint8_t)(0xff00 >> bits % 8) : 0;
+}
+
+void sm_key_narrow(struct sm_key *key, unsigned prefix4, unsigned prefix6)
+{
+    unsigned bits = key->family == 4 ? prefix4 : prefix6;
+
+    if (bits != 0)
+        cut(key->a, bits);
+}
+
 void sm_parsed_key(const struct sm_parsed *parsed, const uint8_t *data, uint32_t caplen,
                    enum sm_granularity granularity, struct sm_key *key)
 {
@@ -97,6 +112,12 @@ void sm_parsed_key(const struct sm_parsed *parsed, const uint8_t *data, uint32_t
     case SM_BY_DESTINATION:
         one_way_key(&parsed->headers, data, caplen, granularity == SM_BY_DESTINATION, key);
         break;
+    case SM_BY_TUNNEL:
+    case SM_BY_INNER_SOURCE:
+    case SM_BY_INNER_DESTINATION:
+        sm_tunnel_key(&parsed->headers, data, caplen, granularity, key);
+        break;
+    case SM_BY_VLAN:
     case SM_BY_ALL:
     case SM_GRANULARITY_COUNT:
         break;

@@ -177,3 +177,30 @@ uint8_t sm_link_find_ip(int linktype, const struct sm_span *span, struct sm_pars
     *offset = w.at;
     return family;
 }
+
+uint8_t sm_link_behind_type(const struct sm_span *span, uint16_t type, uint32_t *at)
+{
+    struct sm_parse_counters unused = {0};
+    uint8_t flags = 0;
+    struct walk w = {.span = span, .counters = &unused, .at = *at, .flags = &flags};
+    uint8_t family = behind_type(&w, type);
+
+    *at = w.at;
+    return family;
+}
+
+void sm_vlan_key(int linktype, const uint8_t *data, uint32_t caplen, struct sm_key *key)
+{
+    uint32_t type_at = linktype == DLT_EN10MB ? 12 : linktype == DLT_LINUX_SLL ? 14 : 0;
+    uint32_t at = linktype == DLT_EN10MB ? 14 : linktype == DLT_LINUX_SLL ? 16 : 20;
+
+    memset(key, 0, sizeof *key);
+    if (linktype != DLT_EN10MB && linktype != DLT_LINUX_SLL && linktype != DLT_LINUX_SLL2)
+        return;
+    for (unsigned tags = 0; tags < 2 && at + 4 <= caplen; tags++, type_at = at + 2, at += 4) {
+        uint16_t type = sm_read16(data + type_at), id = sm_read16(data + at) & 0xfff;
+        if (type != TYPE_VLAN && type != TYPE_QINQ && type != TYPE_QINQ_OLD)
+            return;
+        *(tags == 0 ? &key->a_port : &key->b_port) = id;
+    }
+}

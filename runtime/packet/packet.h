@@ -75,9 +75,15 @@ const struct sm_parse_counters *sm_parser_counters(const struct sm_parser *parse
 
 /*
  * The key at `granularity` of a parsed packet; tag 0. One-way keys come from the outer header (which differs from
- * parsed->key for ICMP errors), so the packet's bytes are needed.
+ * parsed->key for ICMP errors), so the packet's bytes are needed. Not SM_BY_VLAN: that is sm_vlan_key().
  */
 void sm_parsed_key(const struct sm_parsed *parsed, const uint8_t *data, uint32_t caplen,
                    enum sm_granularity granularity, struct sm_key *key);
+
+/* SM_BY_VLAN: the tags are before the IP header, and what a packet begins with only its link type says. */
+void sm_vlan_key(int linktype, const uint8_t *data, uint32_t caplen, struct sm_key *key);
+
+/* Keep the first bits of a one-way key's address; 0: all. */
+void sm_key_narrow(struct sm_key *key, unsigned prefix4, unsigned prefix6);
 
 #endif

@@ -65,11 +65,13 @@ int codec_complete(const struct codec *codec, struct sm_errbuf *error)
 
 static void put_class(struct sm_writer *writer, const struct state_class *cls)
 {
+    char key[KEYING_TEXT];
+
     sm_write_map(writer, NULL);
     sm_write_text(writer, "name", cls->name);
     sm_write_uint(writer, "version", cls->version);
     sm_write_text(writer, "by", cls->copy == CLASS_BY_CALLBACKS ? "callbacks" : "fields");
-    sm_write_text(writer, "key", sm_granularity_name(cls->granularity));
+    sm_write_text(writer, "key", keying_text(cls->key, key));
     sm_write_uint(writer, "record", cls->record_size);
     sm_write_uint(writer, "timers", cls->timers);
     sm_write_bool(writer, "idle", cls->idle_ns > 0);

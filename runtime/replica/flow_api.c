@@ -25,17 +25,19 @@ struct place {
 static inline __attribute__((always_inline)) void
 locate(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, struct place *place)
 {
-    enum sm_granularity granularity = replica->classes[cls.id].granularity;
+    const struct keying key = replica->classes[cls.id].key;
 
-    if (granularity == SM_BY_FLOW && tag == 0) {
+    if (key.granularity == SM_BY_FLOW && tag == 0) {
         place->key = &packet->meta->key; /* most packets by far: no copy */
     } else {
-        sm_packet_key(packet, granularity, &place->made);
+        sm_packet_key(packet, (enum sm_granularity)key.granularity, &place->made);
+        if (key.prefix4 | key.prefix6)
+            sm_key_narrow(&place->made, key.prefix4, key.prefix6);
         place->made.tag = tag;
         place->key = &place->made;
     }
     place->hash =
-        granularity == replica->steering && tag == 0 ? packet->meta->hash : state_hash(replica->state, place->key);
+        replica->classes[cls.id].steers && tag == 0 ? packet->meta->hash : state_hash(replica->state, place->key);
     place->shard = replica->classes[cls.id].partitioned ? packet->shard : state_stripe_of(place->hash);
 }
 

@@ -43,8 +43,12 @@ const struct sm_headers *sm_packet_headers(const struct sm_packet *packet)
 
 void sm_packet_key(const struct sm_packet *packet, enum sm_granularity granularity, struct sm_key *key)
 {
-    if (granularity == SM_BY_SOURCE || granularity == SM_BY_DESTINATION)
+    if (granularity != SM_BY_FLOW && granularity != SM_BY_HOST_PAIR && granularity != SM_BY_ALL)
         packet->replica->reads_data = true;
+    if (granularity == SM_BY_VLAN) {
+        sm_vlan_key(sm_packet_linktype(packet), packet->data, packet->meta->caplen, key);
+        return;
+    }
     sm_parsed_key((const struct sm_parsed *)(const void *)packet->meta, packet->data, packet->meta->caplen, granularity,
                   key);
 }

@@ -62,7 +62,8 @@ void replica_learn_classes(struct sm_replica *replica)
         replica->forms[i] = build->forms[i];
         state_actor_form(replica->actor, i, build->forms[i]);
         replica->classes[i].record_size = cls->record_size;
-        replica->classes[i].granularity = cls->granularity;
+        replica->classes[i].key = cls->key;
+        replica->classes[i].steers = memcmp(&cls->key, &replica->arena->steering, sizeof cls->key) == 0;
         replica->classes[i].partitioned = cls->partitioned;
         replica->classes[i].evict = cls->partitioned && cls->at_limit == SM_AT_LIMIT_EVICT;
         if (cls->partitioned && (replica->classes[i].on_adopt || replica->classes[i].on_release))
@@ -72,7 +73,6 @@ void replica_learn_classes(struct sm_replica *replica)
         replica->classes[i].idle_ns = cls->partitioned ? cls->idle_ns : 0;
         replica->classes[i].hard_ns = cls->partitioned ? cls->hard_ns : 0;
     }
-    replica->steering = replica->arena->steering;
     codec_init(&replica->codec, replica->state, replica->actor, replica);
 }
 

@@ -80,7 +80,8 @@ struct sm_replica {
         uint64_t idle_ns, hard_ns; /* 0: none */
         uint32_t record_size;
         uint8_t timers; /* the middlebox's; the slots of the timeouts follow: idle, then hard */
-        uint8_t granularity;
+        struct keying key;
+        bool steers; /* the key is what packets are steered by */
         bool partitioned;
         uint32_t promise; /* of journal that a flow in hand may take, but for its chunks */
         bool chunks;
@@ -95,7 +96,6 @@ struct sm_replica {
     struct snapshot snapshot;
     struct codec_source *source; /* of the checkpoint that is being restored */
     struct codec_buffer rest;    /* of it: a flow that is larger than a part, as far as it has come */
-    enum sm_granularity steering;
 
     struct sm_packet *current; /* the packet or, in a timer, NULL */
     uint32_t current_shard;

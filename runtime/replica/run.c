@@ -122,9 +122,11 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
         return SM_E_STATE;
     if (options->size != sizeof *options || !options->name || options->name[0] == '\0' || strlen(options->name) > 31 ||
         options->record_size == 0 || options->record_size > SM_MAX_RECORD || options->timers > SM_MAX_TIMERS ||
-        (unsigned)options->granularity >= SM_GRANULARITY_COUNT || (options->timers > 0 && !options->on_timer) ||
-        (options->granularity == SM_BY_ALL && !options->may_share) || (unsigned)options->at_limit > SM_AT_LIMIT_EVICT ||
-        !options->encode != !options->decode || options->oldest_version > options->version || !bind_declared(options))
+        (unsigned)options->granularity >= SM_GRANULARITY_COUNT || options->prefix4 > 32 || options->prefix6 > 128 ||
+        (options->timers > 0 && !options->on_timer) ||
+        (sm_granularity_is_shared(options->granularity) && !options->may_share) ||
+        (unsigned)options->at_limit > SM_AT_LIMIT_EVICT || !options->encode != !options->decode ||
+        options->oldest_version > options->version || !bind_declared(options))
         return SM_E_INVALID;
     if (registration->class_count == SM_MAX_CLASSES)
         return SM_E_LIMIT;
@@ -141,7 +143,7 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->version = options->version;
     to->record_size = options->record_size;
     to->limit = options->limit;
-    to->granularity = (uint8_t)options->granularity;
+    to->key = (struct keying){(uint8_t)options->granularity, options->prefix4, options->prefix6};
     to->at_limit = (uint8_t)options->at_limit;
     to->alloc_limit = options->alloc_limit;
     if (options->binds)

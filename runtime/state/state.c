@@ -72,7 +72,7 @@ void state_secret_set(struct state *state, const uint8_t *secret)
 int state_class_add(struct state *state, const struct state_class *cls)
 {
     if (cls->record_size == 0 || cls->record_size > SM_MAX_RECORD || cls->timers > STATE_TIMERS ||
-        cls->field_count > SM_MAX_FIELDS || cls->granularity >= SM_GRANULARITY_COUNT) {
+        cls->field_count > SM_MAX_FIELDS || cls->key.granularity >= SM_GRANULARITY_COUNT) {
         return SM_E_INVALID;
     }
     uint32_t id = atomic_load_explicit(&state->form_count, memory_order_relaxed);

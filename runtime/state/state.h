@@ -40,14 +40,20 @@ struct state;
 /* How records leave the arena and come back. */
 enum class_copy { CLASS_NOT_COPIED, CLASS_BY_FIELDS, CLASS_BY_CALLBACKS };
 
+/* What the keys of a class, or those that packets are steered by, are made of. */
+struct keying {
+    uint8_t granularity;      /* enum sm_granularity */
+    uint8_t prefix4, prefix6; /* bits of a one-way key's address; 0: all */
+};
+
 struct state_class {
     char name[32];
     uint32_t version;
     uint32_t oldest; /* version that records are read of */
     uint32_t record_size;
-    uint32_t limit;      /* flows of this class; 0: only the service's limit */
-    uint8_t granularity; /* enum sm_granularity */
-    uint8_t timers;      /* slots of a flow, its timeouts' too */
+    uint32_t limit; /* flows of this class; 0: only the service's limit */
+    struct keying key;
+    uint8_t timers; /* slots of a flow, its timeouts' too */
     bool may_share;
     bool partitioned; /* decided by the host when the steering key is chosen */
     uint16_t field_count;

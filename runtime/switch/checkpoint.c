@@ -30,6 +30,7 @@ static int put_header(struct checkpoint *checkpoint, struct sm_errbuf *error)
     struct codec_buffer *out = &checkpoint->section;
     struct arena *arena = checkpoint->arena;
     struct sm_writer writer;
+    char steering[KEYING_TEXT];
 
     record_begin(&writer, out);
     sm_write_uint(&writer, "version", ARCHIVE_VERSION);
@@ -38,7 +39,7 @@ static int put_header(struct checkpoint *checkpoint, struct sm_errbuf *error)
     sm_write_text(&writer, "host", arena->host);
     sm_write_text(&writer, "middlebox", arena->registration.middlebox);
     sm_write_uint(&writer, "time", atomic_load_explicit(&arena->pushed_time, memory_order_relaxed));
-    sm_write_text(&writer, "steering", sm_granularity_name((enum sm_granularity)arena->steering));
+    sm_write_text(&writer, "steering", keying_text(arena->steering, steering));
     sm_write_bytes(&writer, "secret", state_secret(arena->state), STATE_SECRET_BYTES);
     int result = record_end(&writer);
     if (result == 0)

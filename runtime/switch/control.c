@@ -129,6 +129,7 @@ static void shards(struct control *control, struct rpc_call *call, const struct 
 static void classes(struct control *control, struct rpc_call *call, const struct wire_value *params)
 {
     struct wire_out *out = wire_new();
+    char key[KEYING_TEXT];
 
     (void)params;
     wire_array_begin(out, "classes");
@@ -137,14 +138,14 @@ static void classes(struct control *control, struct rpc_call *call, const struct
         wire_map_begin(out, NULL);
         wire_put_str(out, "name", cls->name);
         wire_put_uint(out, "version", cls->version);
-        wire_put_str(out, "granularity", sm_granularity_name(cls->granularity));
+        wire_put_str(out, "granularity", keying_text(cls->key, key));
         wire_put_bool(out, "partitioned", cls->partitioned);
         wire_put_uint(out, "record_size", cls->record_size);
         wire_put_uint(out, "limit", cls->limit);
         wire_map_end(out);
     }
     wire_array_end(out);
-    wire_put_str(out, "key", sm_granularity_name(control->arena->steering));
+    wire_put_str(out, "key", keying_text(control->arena->steering, key));
     rpc_reply(call, out);
 }
 

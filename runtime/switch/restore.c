@@ -128,7 +128,8 @@ static int read_header(struct restore *restore, const struct archive_section *se
         snprintf(error->text, sizeof error->text, "the checkpoint's header is damaged");
         return SM_E_DAMAGED;
     }
-    const char *steering = sm_granularity_name((enum sm_granularity)restore->arena->steering);
+    char steering[KEYING_TEXT];
+    keying_text(restore->arena->steering, steering);
     if (record_is_text(sm_value_get(header, "steering"), steering))
         return 0;
     snprintf(error->text, sizeof error->text, "packets are steered by %s here, and by another key in the checkpoint",

@@ -186,8 +186,9 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     }
     struct sm_key other;
     const struct sm_key *key = &parsed->key;
-    if (sw->steering != SM_BY_FLOW) {
-        sm_parsed_key(parsed, frame->data, frame->caplen, sw->steering, &other);
+    if (sw->steering.granularity != SM_BY_FLOW) {
+        sm_parsed_key(parsed, frame->data, frame->caplen, sw->steering.granularity, &other);
+        sm_key_narrow(&other, sw->steering.prefix4, sw->steering.prefix6);
         key = &other;
     }
     meta->hash = state_hash(sw->arena->state, key);

@@ -250,7 +250,7 @@ struct sm_switch {
     uint32_t bindings_max;
     bool registered; /* the next three hold: own copies, not to be read where replicas write */
     uint32_t sends, reason_count;
-    enum sm_granularity steering;
+    struct keying steering;
     struct sm_parser *parser;
     struct sm_port *ports[2];
     bool cannot_wait;     /* packets come from an interface */

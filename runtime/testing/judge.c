@@ -282,7 +282,7 @@ int sm_test_compare(const struct sm_test_options *options, struct sm_errbuf *err
     int result = run(&a, &unsplit, &text);
     if (result == 0)
         result = run(&b, &split, &text);
-    if (result == 0 && !sm_test_same(a, b, options->order_arrival ? SM_BY_ALL : a->arena->steering, &text))
+    if (result == 0 && !sm_test_same(a, b, options->order_arrival ? SM_BY_ALL : a->arena->steering.granularity, &text))
         result = SM_E_STATE;
     if (result && error)
         snprintf(error->text, sizeof error->text, "seed %" PRIu64 ": %.220s", options->seed, text.text);

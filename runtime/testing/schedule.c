@@ -130,7 +130,8 @@ int sm_test_move(struct sm_test *test, const struct sm_trace *trace, size_t inde
         return SM_E_NO_MEMORY;
     sm_parse(parser, test->arena->linktype, packet.data, packet.caplen, packet.len, packet.time, &parsed);
     sm_parser_destroy(parser);
-    sm_parsed_key(&parsed, packet.data, packet.caplen, test->arena->steering, &key);
+    sm_parsed_key(&parsed, packet.data, packet.caplen, test->arena->steering.granularity, &key);
+    sm_key_narrow(&key, test->arena->steering.prefix4, test->arena->steering.prefix6);
     uint32_t shard = state_shard_of(state_hash(test->arena->state, &key));
     if ((result = begin(test)) != 0)
         return result;

@@ -43,6 +43,17 @@ POLICIES += [
      {"name": "d", "per": "destination", "rate": "10pps", "burst": "5"},
      {"name": "f", "per": "flow", "rate": "10kbit", "burst": "3KiB", "exceed": {"mark": {"dscp": 7}}},
      {"name": "site", "per": "all", "rate": "200kbit", "burst": "32KiB"}],
+    # Prefixes of addresses; the shortest one partitions all.
+    [{"name": "host", "per": "source", "rate": "20kbit", "burst": "4KiB", "parent": "net"},
+     {"name": "net", "per": "source/29/64", "rate": "40kbit", "burst": "6KiB"},
+     {"name": "wide", "per": "source/31", "rate": "10pps", "burst": "5"}],
+    single("destination/30/127", "30kbit", "4KiB"),
+    # Not of every packet.
+    [{"name": "tag", "per": "vlan", "rate": "20kbit", "burst": "4KiB"},
+     {"name": "tun", "per": "tunnel", "rate": "10kbit", "burst": "4KiB"}],
+    [{"name": "in", "per": "inner-source", "rate": "4kbit", "burst": "3KiB", "parent": "net"},
+     {"name": "to", "per": "inner-destination/30/127", "rate": "2pps", "burst": "2"},
+     {"name": "net", "per": "tunnel", "rate": "10kbit", "burst": "8KiB"}],
 ]
 FILTERED = [{"name": "t", "per": "flow", "rate": "20kbit", "burst": "4KiB", "match": "tcp", "parent": "h"},
             {"name": "u", "per": "source", "rate": "5pps", "burst": "3", "match": "udp"},

@@ -150,6 +150,76 @@ def endpoints(ip, ports):
     return (ip.family, ip.protocol) + (min(a, b), max(a, b))
 
 
+def vlan(linktype, data):
+    """The identifiers of the outer two tags, or None."""
+    at = {1: 12, 113: 14}.get(linktype)
+    if linktype == 276:
+        kind, at = number16(data, 0) if has(data, 0, 20) else 0, 20
+    elif at is not None and has(data, at, 2):
+        kind, at = number16(data, at), at + 2
+    else:
+        return None
+    tags = []
+    while kind in VLAN and len(tags) < 2 and has(data, at, 4):
+        tags.append(number16(data, at) & 4095)
+        kind, at = number16(data, at + 2), at + 4
+    return tuple(tags) if any(tags) else None
+
+
+def tunnel(data, ip):
+    """(kind, identifier or None, Ip of the packet in it), or None. What is read is what was captured, to its end."""
+    at = ip.payload
+    if ip.offset > 0 or at is None or not has(data[: ip.end], at, 8 if ip.protocol == 17 else 1):
+        return None
+    kind, identifier, inner = ip.protocol, None, None
+    if ip.protocol in (4, 41):
+        inner = IPV4 if ip.protocol == 4 else IPV6, at
+    elif ip.protocol == 47 and has(data, at, 4) and not number16(data, at) & 0x4007:
+        bits, ethernet = number16(data, at), number16(data, at + 2)
+        at += 8 if bits & 0x8000 else 4
+        if bits & 0x2000:
+            if not has(data, at, 4):
+                return None
+            identifier, at = data[at : at + 4], at + 4
+        inner = within(data, ethernet, at + (4 if bits & 0x1000 else 0))
+    elif ip.protocol == 17 and has(data, at, 16):
+        kind, identifier = (17, number16(data, at + 2)), data[at + 12 : at + 15]
+        if kind[1] in (4789, 8472) and data[at + 8] & 8:
+            kind, inner = (17, 4789), within(data, 0x6558, at + 16)
+        elif kind[1] == 6081 and data[at + 8] >> 6 == 0:
+            inner = within(data, number16(data, at + 10), at + 16 + (data[at + 8] & 63) * 4)
+    packet = network(data, *inner, len(data)) if inner else None
+    return (kind, identifier, packet) if packet else None
+
+
+def within(data, kind, at):
+    """What an Ethernet type of a tunnel says: a frame, or a packet."""
+    if kind == 0x6558:
+        if not has(data, at, 14):
+            return None
+        kind, at = number16(data, at + 12), at + 14
+    return ethertype(data, kind, at)
+
+
+def tunnel_keys(data, ip):
+    found = tunnel(data, ip)
+    if not found:
+        return {"tunnel": None, "inner-source": None, "inner-destination": None}
+    kind, identifier, inner = found
+    ends = None if identifier is not None else tuple(sorted((ip.source, ip.destination)))
+    return {"tunnel": (kind, identifier, ends),
+            "inner-source": (inner.family, inner.source, kind, identifier),
+            "inner-destination": (inner.family, inner.destination, kind, identifier)}
+
+
+def narrowed(key, bits4, bits6):
+    """A key of one address with only its first bits."""
+    bits = bits4 if key[0] == 4 else bits6
+    size = len(key[1]) * 8
+    number = int.from_bytes(key[1], "big") >> (size - min(bits, size)) << (size - min(bits, size))
+    return (key[0], number.to_bytes(size // 8, "big")) + key[2:]
+
+
 class Dissector:
     """Dissects a stream of packets; remembers first fragments."""
 
@@ -213,5 +283,7 @@ class Dissector:
             "source": (ip.family, ip.source),
             "destination": (ip.family, ip.destination),
             "all": (),
+            "vlan": vlan(self.linktype, data),
+            **tunnel_keys(data, ip),
             "ip": ip,
         }

@@ -40,6 +40,13 @@ class Limit:
         self.exceed = given.get("exceed", "drop")
         self.buckets = {}  # key -> (tokens, time)
 
+    def key(self, keys):
+        """The packet's key at this limit; None: it has none, and the limit does not apply."""
+        by, *bits = self.per.split("/")
+        if not bits or keys[by] is None:
+            return keys[by]
+        return dissect.narrowed(keys[by], int(bits[0]), int(bits[1]) if len(bits) > 1 else 128)
+
     def cost(self, packet):
         return 1 if self.packets else packet.len
 
@@ -127,14 +134,14 @@ def children_first(limits):
 
 def decide(limits, linktype, packet, keys, now):
     """(verdict, bytes) of one IP packet."""
-    using = applicable(limits, linktype, packet.data)
-    lacking = [l for l in using if l.tokens(keys[l.per], now) < l.cost(packet)]
+    using = [l for l in applicable(limits, linktype, packet.data) if l.key(keys) is not None]
+    lacking = [l for l in using if l.tokens(l.key(keys), now) < l.cost(packet)]
     for limit in lacking:
         if drops(limit, keys["ip"], packet.data):
             return "limit:" + limit.name, None
     for limit in using:
         if limit not in lacking:
-            limit.take(keys[limit.per], now, limit.cost(packet))
+            limit.take(limit.key(keys), now, limit.cost(packet))
     if lacking:
         return "mark", marked(lacking[0], keys["ip"], packet.data)
     return "pass", packet.data

@@ -72,6 +72,29 @@ class Keys(unittest.TestCase):
         self.assertEqual(dissector.keys(later, 42, 30 * 10**9)["flow"], self.flow)
         self.assertEqual(dissector.keys(later, 42, 30 * 10**9 + 1)["flow"], alone)
 
+    def test_tags(self):
+        ip = ip4(A, B, 17, udp(1000, 53))
+        self.assertIsNone(keys(ethernet(ip))["vlan"])
+        self.assertIsNone(keys(ethernet(b"\x20\0\x08\0" + ip, 0x8100))["vlan"])
+        self.assertEqual(keys(ethernet(b"\x20\5\x08\0" + ip, 0x8100))["vlan"], (5,))
+        self.assertEqual(keys(ethernet(b"\0\1\x81\0\0\2\x08\0" + ip, 0x88A8))["vlan"], (1, 2))
+
+    def test_tunnels(self):
+        inner, outer = ip4(A, B, 17, udp(1000, 53)), (bytes([192, 0, 2, 2]), bytes([192, 0, 2, 1]))
+        vxlan = udp(7777, 4789) + b"\x08\0\0\0\0\1\2\0" + ethernet(inner)
+        found = keys(ethernet(ip4(*outer, 17, vxlan)))
+        self.assertEqual(found["tunnel"], ((17, 4789), b"\0\1\2", None))
+        self.assertEqual(found["inner-source"], (4, A, (17, 4789), b"\0\1\2"))
+        found = keys(ethernet(ip4(*outer, 4, inner)))
+        self.assertEqual(found["tunnel"], (4, None, (outer[1], outer[0])))
+        self.assertEqual(found["inner-destination"], (4, B, 4, None))
+        self.assertEqual(keys(ethernet(ip4(*outer, 47, b"\x20\0\x08\0\0\0\0\7" + inner)))["tunnel"], (47, b"\0\0\0\7", None))
+        self.assertIsNone(keys(ethernet(inner))["tunnel"])
+
+    def test_prefixes(self):
+        self.assertEqual(dissect.narrowed((4, bytes([10, 1, 2, 255])), 23, 64), (4, bytes([10, 1, 2, 0])))
+        self.assertEqual(dissect.narrowed((6, b"\xff" * 16), 23, 65), (6, b"\xff" * 8 + b"\x80" + bytes(7)))
+
     def test_echoes_have_their_identifier(self):
         self.assertEqual(keys(ethernet(ip4(A, B, 1, b"\x08\0\0\0\0\7\0\1")))["flow"], (4, 1, (A, 7), (B, 7)))
 

@@ -70,6 +70,33 @@ class Maker:
                                  ((51, b"\4" + b"\0" * 22),), ((0, b"\0" + b"\0" * 6), (43, b"\0" + b"\0" * 6))))
         return self.ip6(source, destination, protocol, self.transport(protocol, size), extensions)
 
+    def tunnelled(self, size):
+        """A packet in a tunnel; two of each kind are in use."""
+        rnd = self.rnd
+        inner, number = self.plain(size), rnd.choice((7, 0x10203))
+        kind = 0x0800 if inner[0] >> 4 == 4 else 0x86DD
+        frame = b"\6" * 12 + (struct.pack(">HHH", 0x8100, 5, kind) if rnd.random() < 0.3 else struct.pack(">H", kind)) + inner
+        dice = rnd.choice(("ip", "gre", "gre key", "gre frame", "vxlan", "vxlan", "geneve", "geneve frame"))
+        if dice == "ip":
+            protocol, body = 4 if kind == 0x0800 else 41, inner
+        elif dice.startswith("gre"):
+            bits = rnd.choice((0, 0x8000, 0x1000, 0x9000)) | (0x2000 if dice == "gre key" else 0)
+            body = struct.pack(">HH", bits, 0x6558 if dice == "gre frame" else kind) + (b"\0" * 4 if bits & 0x8000 else b"")
+            body += struct.pack(">I", number) if bits & 0x2000 else b""
+            body += b"\0\0\0\1" if bits & 0x1000 else b""
+            protocol, body = 47, body + (frame if dice == "gre frame" else inner)
+        else:
+            options = b"\0" * rnd.choice((0, 4, 8)) if dice.startswith("geneve") else b""
+            what = 0x6558 if dice == "geneve frame" else kind
+            head = struct.pack(">BBHI", 8 if dice == "vxlan" else len(options) // 4, 0, 0 if dice == "vxlan" else what, number << 8)
+            carried = inner if dice == "geneve" else frame
+            port = rnd.choice((4789, 8472)) if dice == "vxlan" else 6081
+            body = head + options + carried
+            protocol, body = 17, struct.pack(">HHHH", rnd.randrange(1024, 65536), port, 8 + len(body), 0) + body
+        if rnd.random() < 0.7:
+            return self.ip4(self.hosts4[0], rnd.choice(self.hosts4[1:3]), protocol, body)
+        return self.ip6(self.hosts6[0], rnd.choice(self.hosts6[1:3]), protocol, body)
+
     def icmp_error(self, size):
         quoted = self.plain(size)
         quoted = quoted[: self.rnd.choice((20, 28, 40, 48, 100, len(quoted)))]
@@ -112,7 +139,7 @@ class Maker:
             family = 2 if kind == 0x0800 else rnd.choice((24, 28, 30))
             return struct.pack("<I" if self.linktype == 0 else ">I", family) + ip
         tag = rnd.choice(("none", "none", "vlan", "qinq", "mpls", "mpls2", "pppoe", "vlan pppoe"))
-        vlan = struct.pack(">HH", rnd.randrange(4096), 0)[:2]
+        vlan = struct.pack(">H", rnd.choice((0, 5, 6, 7, 4095)) | 0x2000)
         if "pppoe" in tag:
             ppp = struct.pack(">H", 0x21 if kind == 0x0800 else 0x57) + ip
             kind, ip = 0x8864, struct.pack(">BBHH", 0x11, 0, 5, len(ppp)) + ppp
@@ -138,7 +165,8 @@ class Maker:
             stamp = now - (rnd.randrange(10**9) if rnd.random() < 0.05 else 0)
             size = rnd.choice((0, 1, 40, 100, 500, 1200))
             dice = rnd.random()
-            group = [self.icmp_error(size)] if dice < 0.1 else self.fragments(size) if dice < 0.25 else [self.plain(size)]
+            group = ([self.icmp_error(size)] if dice < 0.1 else self.fragments(size) if dice < 0.25
+                     else [self.tunnelled(size)] if dice < 0.4 else [self.plain(size)])
             if self.linktype in (228, 229):
                 group = [ip for ip in group if ip[0] >> 4 == (4 if self.linktype == 228 else 6)]
             for ip in group:

@@ -44,6 +44,38 @@ Test(flowtext, there_and_back)
     }
 }
 
+/* Keys that no selector names: tags, tunnels, what is in them. */
+static const struct {
+    uint8_t family, protocol;
+    const char *a, *b;
+    uint16_t a_port, b_port;
+    const char *text;
+} others[] = {
+    {0, 0, "0.0.0.0", "0.0.0.0", 0, 0, "all"},
+    {0, 0, "0.0.0.0", "0.0.0.0", 5, 0, "vlan 5"},
+    {0, 0, "0.0.0.0", "0.0.0.0", 5, 4095, "vlan 5.4095"},
+    {0, SM_TUNNELLED, "0.0.1.2", "0.0.0.0", 4789, 0, "tunnel vxlan 258"},
+    {0, SM_TUNNELLED, "255.255.255.255", "0.0.0.0", 47, 0, "tunnel gre 4294967295"},
+    {4, SM_TUNNELLED, "10.0.0.1", "10.0.0.2", 4, 0, "tunnel ip 10.0.0.1 10.0.0.2"},
+    {6, SM_TUNNELLED, "2001:db8::1", "::1:2", 6081, 1, "2001:db8::1 in geneve"},
+    {4, SM_TUNNELLED, "10.0.0.1", "0.0.0.7", 47, 1, "10.0.0.1 in gre 7"},
+};
+
+Test(flowtext, other_keys)
+{
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
+        struct sm_key key = {.family = others[i].family,
+                             .protocol = others[i].protocol,
+                             .a_port = others[i].a_port,
+                             .b_port = others[i].b_port};
+        char text[FLOW_TEXT];
+        inet_pton(strchr(others[i].a, ':') ? AF_INET6 : AF_INET, others[i].a, key.a);
+        inet_pton(strchr(others[i].b, ':') ? AF_INET6 : AF_INET, others[i].b, key.b);
+        flow_text(&key, text);
+        cr_expect_str_eq(text, others[i].text);
+    }
+}
+
 Test(flowtext, what_is_no_key)
 {
     static const char *const texts[] = {"tcp",           "udp port 53", "host 10.0.0.1", "",      "tcp 10.0.0.1:x",

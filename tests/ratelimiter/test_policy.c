@@ -32,6 +32,13 @@ static const struct {
     {FRAME("a b", "flow", "1Mbit", "1B"), "p.yaml:2: limits[0].name: expected at most 41 letters"},
     {FRAME("aaaaaaaaaabbbbbbbbbbccccccccccddddddddddee", "flow", "1Mbit", "1B"), "p.yaml:2: limits[0].name: "},
     {FRAME("a", "flows", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected "},
+    {FRAME("a", "flow/24", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected source, destination, inner-source or"},
+    {FRAME("a", "source/", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected source, destination, inner-source or"},
+    {FRAME("a", "source/33", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected source, destination, inner-source or"},
+    {FRAME("a", "source/0", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected source, destination, inner-source or"},
+    {FRAME("a", "source/24/129", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected source, destination,"},
+    {FRAME("a", "source/24/64/1", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected source, destination,"},
+    {FRAME("a", "source/24x", "1Mbit", "1B"), "p.yaml:3: limits[0].per: expected source, destination,"},
     {FRAME("a", "flow", "1mbit", "1B"), "p.yaml:4: limits[0].rate: expected a rate"},
     {FRAME("a", "flow", "0bit", "1B"), "p.yaml:4: limits[0].rate: expected a rate"},
     {FRAME("a", "flow", "-1bit", "1B"), "p.yaml:4: limits[0].rate: expected a rate"},
@@ -136,6 +143,28 @@ Test(policy, children_are_asked_before_their_parents)
         cr_assert_eq(policy->limits[i].with_parents.word[0], chains[i], "%s", order[i]);
     }
     cr_assert_eq(policy->allowed[policy->limits[0].tag].rate.rate, 40);
+    policy_free(policy);
+}
+
+Test(policy, keys_of_prefixes)
+{
+    struct sm_errbuf error;
+    struct policy *policy = parse("limits:\n"
+                                  "  - {name: a, per: source/24/64, rate: 1pps, burst: 1}\n"
+                                  "  - {name: b, per: source, rate: 1pps, burst: 1}\n"
+                                  "  - {name: c, per: inner-destination/8, rate: 1pps, burst: 1}\n"
+                                  "  - {name: d, per: source/24/64, rate: 1pps, burst: 1}\n",
+                                  &error);
+    const struct limit_key *key;
+
+    cr_assert_not_null(policy, "%s", error.text);
+    cr_assert_eq(policy->key_count, 3);
+    key = &policy->keys[0];
+    cr_assert(key->by == SM_BY_SOURCE && key->prefix4 == 24 && key->prefix6 == 64);
+    cr_assert_str_eq(key->name, "source/24/64");
+    cr_assert_eq(policy->by_key[0].word[0], 1 | 8);
+    key = &policy->keys[2];
+    cr_assert(key->by == SM_BY_INNER_DESTINATION && key->prefix4 == 8 && key->prefix6 == 0);
     policy_free(policy);
 }
 

@@ -40,6 +40,9 @@ static const struct subject subjects[] = {
     {"host-pair", SM_BY_HOST_PAIR,
      "limits: [{name: l, per: host-pair, rate: 60kbit, burst: 3KiB, exceed: drop},"
      " {name: f, per: flow, rate: 30kbit, burst: 2KiB, exceed: {mark: ce}}]\n"},
+    {"prefix", SM_BY_SOURCE,
+     "limits: [{name: h, per: source, rate: 60kbit, burst: 3KiB, parent: n},"
+     " {name: n, per: source/20/48, rate: 90kbit, burst: 5KiB}]\n"},
     {"chatterbox", SM_BY_FLOW, NULL},
 };
 
