@@ -122,15 +122,26 @@ static bool take_copy(char *rest)
     return false;
 }
 
+static void parse_trial(struct parser *p, struct event *event, const char *trial)
+{
+    uint64_t ns = 0;
+    if (!trial || !unit_duration(trial, &ns) || ns > OPS_TRIAL_MOST_MS * 1000000ull)
+        expected(p, "a time of at most 1 h such as 30s, or 0s, behind --trial", trial);
+    event->request.trial_ms = (uint32_t)(ns / 1000000);
+}
+
 /* --args takes all that follows. */
 static void parse_upgrade(struct parser *p, struct event *event, char *rest)
 {
     char *argument;
+    event->request.trial_ms = OPS_TRIAL_MS;
     while ((argument = word(&rest)) != NULL && !p->failed) {
         if (strcmp(argument, "--exec") == 0) {
             event->exec = word(&rest);
         } else if (strcmp(argument, "--no-rollback") == 0) {
             event->request.no_rollback = true;
+        } else if (strcmp(argument, "--trial") == 0) {
+            parse_trial(p, event, word(&rest));
         } else if (strcmp(argument, "--args") == 0) {
             size_t count = 0;
             event->args = calloc(strlen(rest) + 2, sizeof(*event->args));
@@ -138,7 +149,7 @@ static void parse_upgrade(struct parser *p, struct event *event, char *rest)
                 event->args[count++] = argument;
             break;
         } else {
-            expected(p, "--exec, --no-rollback or --args", argument);
+            expected(p, "--exec, --trial, --no-rollback or --args", argument);
         }
     }
     if (!event->exec)

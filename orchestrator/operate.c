@@ -231,6 +231,19 @@ static void do_close(struct orchestrator *o, bool forward)
 
 /* ---- the machine ---- */
 
+/*
+ * After an upgrade there are to be as many new replicas as it was begun with, whoever of the old ones has died. Those
+ * that the switch has not reported yet are counted when it does.
+ */
+static unsigned upgrade_missing(const struct orchestrator *o)
+{
+    uint32_t ids[OPS_MAX_REPLICAS];
+    unsigned there = ops_ready_ids(&o->ops, ids);
+    for (const struct child *child = o->children; child; child = child->next)
+        there += child->lost && !child->gone;
+    return o->ops.request.count > there ? o->ops.request.count - there : 0;
+}
+
 static void do_reply(struct orchestrator *o)
 {
     struct rpc_call *call = o->operation_call;
@@ -241,7 +254,7 @@ static void do_reply(struct orchestrator *o)
     if (o->ops.request.verb == OPS_UPGRADE) {
         program_free(&o->next);
         if (result.code == OPS_OK)
-            o->missing = 0; /* there are as many new ones as there were old ones, whoever of those has died */
+            o->missing = upgrade_missing(o);
     }
     if (o->operation_for == FOR_US)
         orchestrator_replaced(o, &result);

@@ -183,6 +183,7 @@ enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, stru
     for (unsigned i = 0; i < ops->count; i++)
         ops->replicas[i].fresh = ops->replicas[i].leaving = false;
     ops->failure[0] = '\0';
+    ops->began = false;
     ops->tries = 0;
     enter(ops);
     return OPS_OK;
@@ -280,6 +281,11 @@ static void go_back(struct ops *ops, const char *why)
     give_up(ops, OPS_FAILED, message);
 }
 
+static bool only_forward(const struct ops *ops)
+{
+    return ops->request.verb == OPS_UPGRADE && ops->request.no_rollback && ops->began;
+}
+
 /* Something has moved already, and the old version could not read it: whoever is left of the new one, or others. */
 static void go_forward(struct ops *ops)
 {
@@ -288,7 +294,7 @@ static void go_forward(struct ops *ops)
     if (staying(ops, ids) > 0) {
         look(ops);
     } else {
-        start_replicas(ops, in_state(ops, OPS_REPLICA_READY) ? in_state(ops, OPS_REPLICA_READY) : 1);
+        start_replicas(ops, ops->request.count);
         ops->stage = OPS_STARTING;
     }
 }
@@ -296,10 +302,10 @@ static void go_forward(struct ops *ops)
 /* The new version has failed somewhere. */
 static void go_on_or_back(struct ops *ops, const char *why)
 {
-    if (!ops->request.no_rollback || ops->tries == 0) {
+    if (!only_forward(ops)) {
         go_back(ops, why);
-    } else if (ops->tries < OPS_UPGRADE_TRIES) {
-        go_forward(ops);
+    } else if (++ops->tries < OPS_UPGRADE_TRIES) {
+        ops->stage = OPS_WAITING;
     } else {
         ops->result.code = OPS_FAILED;
         snprintf(ops->result.message, sizeof(ops->result.message),
@@ -316,8 +322,15 @@ void ops_opened(struct ops *ops)
     unsigned count = in_state(ops, OPS_REPLICA_READY);
     for (unsigned i = 0; i < ops->count; i++)
         ops->replicas[i].leaving = true;
-    start_replicas(ops, count > 0 ? count : 1);
+    ops->request.count = count > 0 ? count : 1;
+    start_replicas(ops, ops->request.count);
     ops->stage = OPS_STARTING;
+}
+
+static void close_upgrade(struct ops *ops)
+{
+    ops->stage = OPS_CLOSING;
+    act(ops, OPS_DO_CLOSE, 0);
 }
 
 void ops_closed(struct ops *ops)
@@ -346,7 +359,7 @@ static bool upgrade_exited(struct ops *ops, uint32_t id, enum ops_replica_state 
         return false;
     snprintf(ops->failure, sizeof(ops->failure), "replica r%u %.170s%s", id, how,
              state == OPS_REPLICA_STARTING ? " before it was ready" : "");
-    if (ops->stage == OPS_STARTING || ops->stage == OPS_LOOKING)
+    if (ops->stage == OPS_STARTING || ops->stage == OPS_LOOKING || ops->stage == OPS_TRIAL)
         go_on_or_back(ops, ops->failure);
     return true; /* moves end, and then it is seen */
 }
@@ -360,12 +373,14 @@ void ops_owners(struct ops *ops, const placement_table owners)
     plan(ops, after);
     ops->range_count = placement_ranges(owners, after, ops->ranges);
     if (ops->range_count == 0 && ops->request.verb == OPS_UPGRADE) {
-        ops->stage = OPS_CLOSING;
-        act(ops, OPS_DO_CLOSE, 0);
+        if (ops->request.trial_ms > 0 && !ops->request.no_rollback)
+            ops->stage = OPS_TRIAL;
+        else
+            close_upgrade(ops);
     } else if (ops->range_count == 0) {
         retire(ops);
     } else {
-        ops->tries++;
+        ops->began = true;
         ops->stage = OPS_MOVING;
         act(ops, OPS_DO_MOVE, 0);
     }
@@ -445,8 +460,12 @@ void ops_moved(struct ops *ops, const struct ops_moved *moved)
 
 void ops_refused(struct ops *ops, enum ops_code code, const char *message)
 {
-    if (ops->stage == OPS_SELECTING || ops->stage == OPS_LOOKING || ops->stage == OPS_MOVING ||
-        ops->stage == OPS_OPENING || ops->stage == OPS_CLOSING)
+    if (ops->stage != OPS_SELECTING && ops->stage != OPS_LOOKING && ops->stage != OPS_MOVING &&
+        ops->stage != OPS_OPENING && ops->stage != OPS_CLOSING)
+        return;
+    if (only_forward(ops))
+        go_on_or_back(ops, message);
+    else
         give_up(ops, code, message);
 }
 
@@ -462,20 +481,58 @@ void ops_stays(struct ops *ops, uint32_t id, const char *message)
         finish(ops);
 }
 
+const char *ops_stage_name(const struct ops *ops)
+{
+    static const char *const names[] = {
+        [OPS_IDLE] = NULL,       [OPS_SELECTING] = "selecting", [OPS_STARTING] = "starting", [OPS_LOOKING] = "looking",
+        [OPS_MOVING] = "moving", [OPS_RETIRING] = "retiring",   [OPS_OPENING] = "opening",   [OPS_CLOSING] = "closing",
+        [OPS_TRIAL] = "trial",   [OPS_WAITING] = "waiting",
+    };
+    _Static_assert(sizeof(names) / sizeof(*names) == OPS_WAITING + 1, "a name for every stage");
+    return names[ops->stage];
+}
+
 unsigned ops_patience(const struct ops *ops)
 {
-    return ops->stage == OPS_STARTING ? OPS_START_MS : ops->stage == OPS_RETIRING ? OPS_RETIRE_MS : 0;
+    switch (ops->stage) {
+    case OPS_STARTING:
+        return OPS_START_MS;
+    case OPS_RETIRING:
+        return OPS_RETIRE_MS;
+    case OPS_TRIAL:
+        return ops->request.trial_ms;
+    case OPS_WAITING:
+        return OPS_UPGRADE_WAIT_MS << (ops->tries - 1);
+    case OPS_IDLE:
+    case OPS_SELECTING:
+    case OPS_LOOKING:
+    case OPS_MOVING:
+    case OPS_OPENING:
+    case OPS_CLOSING:
+        break;
+    }
+    return 0;
+}
+
+static void kill_all(struct ops *ops, enum ops_replica_state state)
+{
+    for (unsigned i = 0; i < ops->count; i++)
+        if (ops->replicas[i].state == state)
+            act(ops, OPS_DO_KILL, ops->replicas[i].id);
 }
 
 void ops_timed_out(struct ops *ops)
 {
-    if (ops->stage == OPS_STARTING) {
+    if (ops->stage == OPS_TRIAL)
+        close_upgrade(ops);
+    else if (ops->stage == OPS_WAITING)
+        go_forward(ops);
+    else if (ops->stage == OPS_STARTING && only_forward(ops))
+        kill_all(ops, OPS_REPLICA_STARTING);
+    else if (ops->stage == OPS_STARTING)
         give_up(ops, OPS_TIMED_OUT, "a new replica was not ready within 30 s");
-        return;
-    }
-    for (unsigned i = 0; ops->stage == OPS_RETIRING && i < ops->count; i++)
-        if (ops->replicas[i].state == OPS_REPLICA_RETIRING)
-            act(ops, OPS_DO_KILL, ops->replicas[i].id);
+    else if (ops->stage == OPS_RETIRING)
+        kill_all(ops, OPS_REPLICA_RETIRING);
 }
 
 /* ---- going on where another orchestrator was ---- */
@@ -530,6 +587,8 @@ static int reconcile(struct ops *ops, const struct ops_present *present, unsigne
             continue;
         }
         gone += counted(ops, &ops->replicas[i]);
+        if (ops->request.verb == OPS_UPGRADE && ops->replicas[i].fresh)
+            snprintf(ops->failure, sizeof(ops->failure), "replica r%u is gone", ops->replicas[i].id);
         remove_replica(ops, &ops->replicas[i]);
     }
     for (unsigned i = 0; i < count; i++) {
@@ -559,6 +618,19 @@ static uint32_t missed(const struct ops *ops)
     return planned(ops) && !is_ready(ops, ops->result.into) ? ops->result.into : 0;
 }
 
+/* What nobody has gone from goes on; but a replica of the new version that has just been started may still come. */
+static void resume_upgrade(struct ops *ops)
+{
+    if (ops->stage == OPS_CLOSING)
+        act(ops, OPS_DO_CLOSE, 0);
+    else if (ops->stage == OPS_OPENING || ops->stage == OPS_STARTING)
+        go_on_or_back(ops, "the orchestrator died meanwhile");
+    else if (ops->failure[0] && ops->stage != OPS_WAITING)
+        go_on_or_back(ops, ops->failure);
+    else if (ops->stage != OPS_WAITING)
+        look(ops);
+}
+
 int ops_resume(struct ops *ops, const struct ops_present *present, unsigned count, bool moving)
 {
     char message[sizeof(ops->result.message)];
@@ -566,18 +638,13 @@ int ops_resume(struct ops *ops, const struct ops_present *present, unsigned coun
     if (ops->stage == OPS_IDLE || (ops->stage == OPS_MOVING && moving))
         return missing;
     if (ops->stage == OPS_RETIRING) {
+        if (ops->request.verb == OPS_UPGRADE && ops->result.code != OPS_OK)
+            act(ops, OPS_DO_BACK, 0);
         retire(ops);
         return missing;
     }
-    if (ops->request.verb == OPS_UPGRADE && ops->stage == OPS_CLOSING) {
-        act(ops, OPS_DO_CLOSE, 0);
-        return missing;
-    }
     if (ops->request.verb == OPS_UPGRADE) {
-        if (ops->request.no_rollback && ops->tries > 0)
-            go_forward(ops);
-        else
-            go_back(ops, "the orchestrator died meanwhile");
+        resume_upgrade(ops);
         return missing;
     }
     uint32_t gone = missed(ops);

@@ -17,11 +17,12 @@
  *
  * An upgrade has two stages more: the switch lets another version in, and makes it the service's:
  *
- *     idle -> opening -> starting -> looking -> [moving -> looking] -> closing -> retiring -> idle
+ *     idle -> opening -> starting -> looking -> [moving -> looking] -> [trial] -> closing -> retiring -> idle
  *
- * It looks again until all is with the new replicas. Whatever fails before closing has succeeded takes it back: the new
- * replicas are killed, and the old ones, which have stayed, take over what these had. Without a way back the ones that
- * are left take over instead, or others are started, up to OPS_UPGRADE_TRIES times.
+ * It looks again until all is with the new replicas, which are then on trial for a while: the old ones own nothing any
+ * more, and stay. Whatever fails before closing has succeeded takes it back: the new replicas are killed, and the old
+ * ones take over what these had. Where there is no way back, there is no trial; once something has moved, whoever is
+ * left of the new replicas goes on after a while (waiting), or others are started, up to OPS_UPGRADE_TRIES times.
  */
 
 #include "placement.h"
@@ -31,16 +32,20 @@
 #define OPS_RETIRE_MS 10000 /* a replica that was told to end is gone within this, or is killed */
 
 #define OPS_UPGRADE_TRIES 5
+#define OPS_UPGRADE_WAIT_MS 200 /* before the second try; then doubled */
+#define OPS_TRIAL_MS 5000       /* of an upgrade that does not say */
+#define OPS_TRIAL_MOST_MS 3600000
 
 enum ops_verb { OPS_SCALE, OPS_SPLIT, OPS_MERGE, OPS_MOVE, OPS_DRAIN, OPS_REBALANCE, OPS_UPGRADE };
 
 struct ops_request {
     enum ops_verb verb;
-    uint32_t count;   /* scale: replicas */
-    uint32_t replica; /* split, merge, drain */
-    uint32_t into;    /* split (0: a new one), merge, move */
-    bool copy;        /* shards move by copying; no stage depends on it */
-    bool no_rollback; /* upgrade: it is not taken back once something has moved */
+    uint32_t count;    /* scale: replicas */
+    uint32_t replica;  /* split, merge, drain */
+    uint32_t into;     /* split (0: a new one), merge, move */
+    bool copy;         /* shards move by copying; no stage depends on it */
+    bool no_rollback;  /* upgrade: it is not taken back once something has moved */
+    uint32_t trial_ms; /* upgrade: how long the new version has to live with all shards before the old one goes */
 };
 
 /* Codes are the exit statuses of smctl. */
@@ -68,7 +73,9 @@ enum ops_stage {
     OPS_MOVING,
     OPS_RETIRING,
     OPS_OPENING,
-    OPS_CLOSING
+    OPS_CLOSING,
+    OPS_TRIAL,
+    OPS_WAITING
 };
 
 enum ops_replica_state { OPS_REPLICA_STARTING, OPS_REPLICA_READY, OPS_REPLICA_RETIRING };
@@ -107,7 +114,8 @@ struct ops {
     struct ops_request request;
     struct ops_result result;
     char failure[208];          /* upgrade: what the new version died of; empty: nothing so far */
-    unsigned tries;             /* upgrade: times that the moves were planned */
+    bool began;                 /* upgrade: something may have moved */
+    unsigned tries;             /* upgrade: how often the new version has failed since */
     bool set[PLACEMENT_SHARDS]; /* move: what the selector gave */
     struct placement_range ranges[PLACEMENT_SHARDS];
     size_t range_count;
@@ -154,12 +162,15 @@ struct ops_present {
 
 /*
  * Go on where another orchestrator was, which has died: *ops holds what it kept (replicas, last_id, stage, request,
- * result, ranges; the rest as after ops_init()), which was kept before anything followed from it. `moving`: the switch
- * carries moves out right now. Every stage can be done once more: moves to where shards are already are none.
- * Replicas that nobody knew of are taken in. Returns how many are there too few for the service to have as many as was
- * wanted, once the operation is over; negative: too many.
+ * result, ranges, began, tries; the rest as after ops_init()), which was kept before anything followed from it.
+ * `moving`: the switch carries moves out right now. Every stage can be done once more: moves to where shards are
+ * already are none. Replicas that nobody knew of are taken in. Returns how many are there too few for the service to
+ * have as many as was wanted, once the operation is over; negative: too many.
  */
 int ops_resume(struct ops *ops, const struct ops_present *present, unsigned count, bool moving);
+
+/* The present stage as a word; NULL: no operation is under way. */
+const char *ops_stage_name(const struct ops *ops);
 
 /* How long the present stage may last, in ms; 0: for ever. */
 unsigned ops_patience(const struct ops *ops);

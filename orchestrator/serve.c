@@ -100,6 +100,7 @@ static void on_status(void *user, const struct rpc_error *error, const struct wi
         wire_put_uint(out, "max", o->service.replicas.max);
         wire_map_end(out);
         wire_put_str(out, "operation", o->ops.stage == OPS_IDLE ? NULL : verbs[o->ops.request.verb]);
+        wire_put_str(out, "stage", ops_stage_name(&o->ops));
         rpc_reply(status->call, out);
         children_learn(o, result);
     }
@@ -305,6 +306,7 @@ int serve_next(struct orchestrator *o, const char *exec, const char *const *args
 static void upgrade(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
 {
     struct ops_request request = {.verb = OPS_UPGRADE, .no_rollback = wire_get_bool(params, "no_rollback", false)};
+    const uint64_t trial = wire_get_uint(params, "trial_ms", OPS_TRIAL_MS);
     const struct wire_value *list = wire_get_array(params, "args");
     const char *exec = wire_get_str(params, "exec", "");
     const char *args[UPGRADE_ARGS + 1] = {0};
@@ -314,6 +316,11 @@ static void upgrade(struct orchestrator *o, struct rpc_call *call, const struct 
         rpc_refuse(call, RPC_USAGE, "upgrade: expected a program, and at most %u arguments", UPGRADE_ARGS);
         return;
     }
+    if (trial > OPS_TRIAL_MOST_MS) {
+        rpc_refuse(call, RPC_USAGE, "upgrade: expected a trial of at most %u s", OPS_TRIAL_MOST_MS / 1000);
+        return;
+    }
+    request.trial_ms = (uint32_t)trial;
     for (unsigned i = 0; i < wire_count(list); i++)
         args[i] = wire_str(wire_item(list, i), "");
     if (o->ops.stage != OPS_IDLE)

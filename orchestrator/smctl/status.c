@@ -26,7 +26,8 @@ static void print_status(const json_t *status)
            json_number_value(json_object_get(status, "seconds")));
     printf("replicas    %zu (%lld to %lld)\n", json_array_size(json_object_get(status, "replicas")),
            number(limits, "min"), number(limits, "max"));
-    printf("operation   %s\n", text(status, "operation", "none"));
+    const char *stage = text(status, "stage", NULL);
+    printf(stage ? "operation   %s (%s)\n" : "operation   %s\n", text(status, "operation", "none"), stage);
     printf("packets     %lld in, %lld generated, %lld out, %lld in flight\n", number(packets, "in"),
            number(packets, "generated"), number(packets, "out"), number(status, "in_flight"));
     json_object_foreach(json_object_get(packets, "dropped"), reason, count)

@@ -28,14 +28,15 @@ static const struct build *build_of(const struct arena *arena, unsigned slot)
     return &arena->builds[arena->slot_build[slot] % ARENA_BUILDS];
 }
 
-int builds_open(struct arena *arena, bool forward_only, struct sm_errbuf *error)
+int builds_open(struct arena *arena, bool forward_only, bool again, struct sm_errbuf *error)
 {
     if (arena->build_count == ARENA_MIXED - 1) {
         snprintf(error->text, sizeof error->text, "the service has been upgraded %u times, and has to be started anew",
                  arena->build_count);
         return SM_E_LIMIT;
     }
-    arena->builds[!base_of(arena)].number = 0;
+    if (!again)
+        arena->builds[!base_of(arena)].number = 0;
     arena->upgrading = true;
     arena->forward_only = forward_only;
     return 0;
@@ -43,9 +44,9 @@ int builds_open(struct arena *arena, bool forward_only, struct sm_errbuf *error)
 
 void builds_close(struct arena *arena, bool forward)
 {
-    arena->upgrading = false;
-    if (forward && arena->builds[!base_of(arena)].number != 0)
+    if (forward && builds_next(arena))
         arena->base_build = !base_of(arena);
+    arena->upgrading = false;
 }
 
 const struct build *builds_base(const struct arena *arena)

@@ -25,10 +25,14 @@
 
 #include "arena/arena.h"
 
-/* Let another build in. `forward_only`: also one that `base` cannot follow. SM_E_LIMIT: there were too many. */
-int builds_open(struct arena *arena, bool forward_only, struct sm_errbuf *error);
+/*
+ * Let another build in. `forward_only`: also one that `base` cannot follow. `again`: the one that there are replicas of
+ * since the last time, and no other. SM_E_LIMIT: there were too many.
+ */
+int builds_open(struct arena *arena, bool forward_only, bool again, struct sm_errbuf *error);
 
-/* No other build may register any more. `forward`: the other one is the base now; no shard is the old one's. */
+/* No other build may register any more. `forward`: the other one is the base now; no shard is the old one's. Done once
+ * more it does nothing. */
 void builds_close(struct arena *arena, bool forward);
 
 /* Which build a registration is of: its index, or SM_E_CONFLICT, SM_E_LIMIT. It may make one known. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arena/builds.h"
 #include "arena/query.h"
 #include "switch/report.h"
 
@@ -130,11 +131,11 @@ static void classes(struct control *control, struct rpc_call *call, const struct
 {
     struct wire_out *out = wire_new();
     char key[KEYING_TEXT];
+    const struct state_class *cls;
 
     (void)params;
     wire_array_begin(out, "classes");
-    for (unsigned i = 0; i < state_class_count(control->arena->state); i++) {
-        const struct state_class *cls = state_class(control->arena->state, i);
+    for (unsigned i = 0; (cls = builds_class(control->arena, i)) != NULL; i++) {
         wire_map_begin(out, NULL);
         wire_put_str(out, "name", cls->name);
         wire_put_uint(out, "version", cls->version);

@@ -13,20 +13,17 @@ struct upgrade_job {
     struct sm_errbuf error; /* empty: it is done */
 };
 
-/* A replica whose build is not the service's is left of the last upgrade. */
+/* A replica whose build is not the service's is left of an upgrade that has failed half-way: that one goes on. */
 static void open_builds(struct sm_switch *sw, void *arg)
 {
     struct upgrade_job *job = arg;
+    bool again = false;
 
     for (unsigned i = 0; i < ARENA_SLOTS; i++) {
         bool there = sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING;
-        if (there && !builds_is_base(sw->arena, i)) {
-            snprintf(job->error.text, sizeof job->error.text, "replica %s is of another version still",
-                     sw->slots[i].name);
-            return;
-        }
+        again |= there && !builds_is_base(sw->arena, i);
     }
-    if (builds_open(sw->arena, job->forward_only, &job->error) == 0)
+    if (builds_open(sw->arena, job->forward_only, again, &job->error) == 0)
         job->error.text[0] = '\0';
 }
 

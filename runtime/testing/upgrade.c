@@ -52,7 +52,7 @@ int sm_test_upgrade(struct sm_test *test, const struct sm_test_upgrade *upgrade,
     const unsigned count = test_ready(test, slots);
     if (2 * count > SM_TEST_REPLICAS)
         return SM_E_LIMIT;
-    if ((result = builds_open(test->arena, upgrade->forward_only, error)) != 0)
+    if ((result = builds_open(test->arena, upgrade->forward_only, false, error)) != 0)
         return result;
     test->before = test->options;
     test->options.on_packet = upgrade->on_packet;

@@ -96,7 +96,7 @@ def upgrade(service, program):
     """Another file takes over."""
     new = service.path("sm-nat-new")
     shutil.copy(program, new)
-    done = service.smctl("upgrade", "--exec", new, timeout=90)
+    done = service.smctl("upgrade", "--exec", new, "--trial", "1s", timeout=90)
     expect(done.returncode == 0, "upgrade", done.stderr)
     found = json.loads(service.smctl("replicas", "--json").stdout)["replicas"]
     expect(all(os.readlink(f"/proc/{replica['pid']}/exe") == new for replica in found), "the new file runs", found)

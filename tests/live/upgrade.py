@@ -9,9 +9,11 @@ SM_FULL=1 upgrades more often.
 import filecmp
 import json
 import os
+import socket
 import subprocess
 
 import live
+import msgpack
 from live import expect, lab
 
 FULL = os.environ.get("SM_FULL", "") not in ("", "0")
@@ -52,9 +54,10 @@ def expect_unharmed(service, report, status, wanted):
 def by_events(build):
     print("-- over a capture, by events")
     service, (one, two) = service_of(build, 4000)
-    lines = [f"packet=300 upgrade --exec {two}", "packet=700 kill any", "packet=900 scale 3",
-             f"packet=1100 upgrade --exec {one}", "packet=1400 scale 2", f"packet=1500 upgrade --exec {two} --args",
-             f"packet=1700 upgrade --exec {one} --no-rollback", f"packet=1900 upgrade --exec {one}"]
+    lines = [f"packet=300 upgrade --exec {two} --trial 200ms", "packet=700 kill any", "packet=900 scale 3",
+             f"packet=1100 upgrade --exec {one} --trial 0s", "packet=1400 scale 2",
+             f"packet=1500 upgrade --exec {two} --trial 1ms --args",
+             f"packet=1700 upgrade --exec {one} --no-rollback", f"packet=1900 upgrade --trial 10ms --exec {one}"]
     service.write("events", "\n".join(lines) + "\n")
     done = subprocess.run(service.program("smctl", "run", "service.yaml", "--events", "events", "--report",
                                           "report.json"), cwd=service.folder, env=service.environment, timeout=120,
@@ -80,6 +83,40 @@ def expect_refused(service, what, says, *arguments, status=1):
     expect(before == after, "the service is as it was", before, after)
 
 
+def on_trial(service, one, two):
+    """Until the trial is over nothing else begins, and both versions are there."""
+    upgrade = subprocess.Popen(service.program("smctl", "upgrade", "--exec", two, "--trial", "1.5s"), cwd=service.folder,
+                               env=service.environment, stdout=subprocess.PIPE, text=True)
+
+    def trial():
+        status = service.status() or {}
+        return status if status.get("stage") == "trial" else None
+    status = lab.wait_until(trial, 30) or {"replicas": []}
+    shards = {program: sorted(replica["shards"] > 0 for replica in status["replicas"] if replica["exec"] == program)
+              for program in (one, two)}
+    expect(shards == {one: [False] * 2, two: [True] * 2}, "on trial: the new replicas have all, the old ones are there", shards)
+    expect(classes_of(service) == [("counts", 1)], "the service's classes are the old version's", classes_of(service))
+    busy = service.smctl("scale", "1")
+    expect(busy.returncode == 4, f"on trial: {busy.stderr.strip()}")
+    said = upgrade.communicate(timeout=60)[0]
+    expect(upgrade.returncode == 0, said.strip(), service.log()[-2000:])
+    expect(classes_of(service) == [("counts", 2)], "now they are the new one's, each once", classes_of(service))
+
+
+def classes_of(service):
+    """What the switch says of classes: name and version."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as switch:
+        switch.connect(os.path.join(service.environment["SPLITMERGE_RUN"], "upgrade", "switch.sock"))
+        for number, (method, params) in enumerate((("hello", {"version": 1}), ("classes", {}))):
+            switch.sendall(msgpack.packb([0, number, method, [params]]))
+        unpacker = msgpack.Unpacker(raw=False)
+        while True:
+            unpacker.feed(switch.recv(65536))
+            for message in unpacker:
+                if message[:2] == [1, 1]:
+                    return [(cls["name"], cls["version"]) for cls in message[3]["classes"]]
+
+
 def by_hand(build):
     print("-- by hand: what fails is taken back")
     service, (one, two) = service_of(build, 100)
@@ -99,8 +136,13 @@ def by_hand(build):
                    "exit")
     expect_refused(service, "hangs with its first flow", "the old one goes on", "--exec", two, "--args", "--fail",
                    "hang")
-    done = service.smctl("upgrade", "--exec", two, timeout=60)
-    expect(done.returncode == 0, f"upgrade: {done.stdout.strip()}", done, service.log()[-2000:])
+    expect_refused(service, "fails when all has moved", "exited with status 3; the old one goes on", "--exec", two, "--args",
+                   "--fail", "late")
+    expect_refused(service, "no time", "--trial: expected a time", "--exec", two, "--trial", "soon", status=2)
+    expect_refused(service, "too long", "--trial: expected a time", "--exec", two, "--trial", "2h", status=2)
+    expect_refused(service, "on trial without a way back", "expected: smctl upgrade", "--exec", two, "--trial", "1s",
+                   "--no-rollback", status=2)
+    on_trial(service, one, two)
     runs = [replica["exec"] for replica in service.status()["replicas"]]
     expect(runs == [two] * 2, "two replicas of the new version", runs)
     done = service.smctl("scale", "3", timeout=60)

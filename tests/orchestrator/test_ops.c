@@ -12,7 +12,8 @@ static placement_table owners;
 /* Actions until now, as text: "start3 look move retire2 kill2 reply". */
 static const char *actions(void)
 {
-    static const char *const names[] = {"start", "select", "look", "move", "retire", "kill", "reply"};
+    static const char *const names[] = {"start", "select", "look", "move",  "retire",
+                                        "kill",  "reply",  "open", "close", "back"};
     static char text[512];
     struct ops_action action;
     size_t at = 0;
@@ -250,4 +251,198 @@ Test(ops, events_out_of_turn_do_nothing)
     cr_expect(ops_exited(&ops, 99, "x"));
     DOES("");
     cr_expect_eq(ops.stage, OPS_IDLE);
+}
+
+/* ---- upgrades ---- */
+
+static const struct ops_request upgrade = {.verb = OPS_UPGRADE, .trial_ms = 700},
+                                forward = {.verb = OPS_UPGRADE, .no_rollback = true, .trial_ms = 700};
+
+/* Two replicas, r1 and r2, and two new ones that have everything. */
+static void upgraded_up_to_trial(struct ops_request request)
+{
+    service(2);
+    cr_assert_eq(begin(request), OPS_OK);
+    DOES("open");
+    ops_opened(&ops);
+    DOES("start3 start4");
+    ops_ready(&ops, 3);
+    ops_ready(&ops, 4);
+    ops_owners(&ops, owners);
+    DOES("look move");
+    moved(0);
+    DOES("look");
+    ops_owners(&ops, owners);
+    cr_expect_eq(placement_count(owners, 3) + placement_count(owners, 4), PLACEMENT_SHARDS);
+}
+
+static void both_die(uint32_t a, uint32_t b)
+{
+    ops_exited(&ops, a, "exited with status 1");
+    ops_exited(&ops, b, "exited with status 1");
+}
+
+Test(ops, an_upgrade_is_on_trial_before_the_old_version_goes)
+{
+    upgraded_up_to_trial(upgrade);
+    DOES("");
+    cr_expect_str_eq(ops_stage_name(&ops), "trial");
+    cr_expect_eq(ops_patience(&ops), 700);
+    cr_expect_eq(begin((struct ops_request){.verb = OPS_REBALANCE}), OPS_BUSY);
+    cr_expect(!ops_exited(&ops, 1, "was killed by signal 9"), "an old one has nothing that the trial needs");
+    DOES("");
+    ops_timed_out(&ops);
+    DOES("close");
+    cr_expect(!ops_exited(&ops, 4, "was killed by signal 9"), "now it dies as any replica may");
+    ops_closed(&ops);
+    DOES("retire2");
+    ops_exited(&ops, 2, "exited with status 0");
+    DOES("reply");
+    cr_expect_eq(ops.result.code, OPS_OK);
+    cr_expect_eq(ops.result.moved.completed, 5);
+    cr_expect_eq(ops.request.count, 2, "as many as there were are wanted");
+    cr_expect_null(ops_stage_name(&ops));
+}
+
+Test(ops, an_upgrade_without_trial_closes_at_once)
+{
+    struct ops_request request = upgrade;
+    request.trial_ms = 0;
+    upgraded_up_to_trial(request);
+    DOES("close");
+    ops_refused(&ops, OPS_FAILED, "shard 7 is still with replica r1 of the old version");
+    DOES("back kill3 kill4");
+    both_die(3, 4);
+    DOES("reply");
+    cr_expect_eq(ops.result.code, OPS_FAILED);
+    upgraded_up_to_trial(forward);
+    DOES("close");
+}
+
+Test(ops, what_fails_on_trial_is_taken_back)
+{
+    upgraded_up_to_trial(upgrade);
+    cr_expect(ops_exited(&ops, 4, "was killed by signal 11"));
+    DOES("back kill3");
+    ops_exited(&ops, 3, "was killed by signal 9");
+    DOES("reply");
+    cr_expect_eq(ops.result.code, OPS_FAILED);
+    cr_expect_str_eq(ops.result.message,
+                     "the new version failed: replica r4 was killed by signal 11; the old one goes on");
+    cr_expect_eq(ops.count, 2);
+    cr_assert_eq(begin(upgrade), OPS_OK, "and may be asked for again");
+}
+
+Test(ops, what_fails_before_is_taken_back)
+{
+    service(1);
+    begin(upgrade);
+    ops_opened(&ops);
+    DOES("open start2");
+    cr_expect(ops_exited(&ops, 2, "exited with status 1"));
+    DOES("back reply");
+    begin(upgrade);
+    ops_opened(&ops);
+    DOES("open start3");
+    cr_expect_eq(ops_patience(&ops), OPS_START_MS);
+    ops_timed_out(&ops);
+    DOES("back kill3");
+    ops_exited(&ops, 3, "was killed by signal 9");
+    DOES("reply");
+    cr_expect_eq(ops.result.code, OPS_TIMED_OUT);
+    begin(forward);
+    ops_opened(&ops);
+    ops_exited(&ops, 4, "exited with status 1");
+    DOES("open start4 back reply");
+    cr_expect_eq(ops.result.code, OPS_FAILED, "nothing has moved: there is a way back");
+    begin(upgrade);
+    ops_opened(&ops);
+    ops_ready(&ops, 5);
+    ops_owners(&ops, owners);
+    DOES("open start5 look move");
+    ops_exited(&ops, 5, "exited with status 1");
+    DOES("");
+    moved(4);
+    DOES("back reply");
+    cr_expect_str_eq(ops.result.message,
+                     "the new version failed: replica r5 exited with status 1; the old one goes on");
+    begin(upgrade);
+    ops_opened(&ops);
+    ops_ready(&ops, 6);
+    ops_owners(&ops, owners);
+    moved(4);
+    DOES("open start6 look move back kill6");
+    ops_exited(&ops, 6, "was killed by signal 9");
+    cr_expect_str_eq(ops.result.message, "the new version failed: the deadline; the old one goes on");
+}
+
+/* Those that have died had what they were given taken over already. */
+Test(ops, what_dies_behind_its_moves_is_taken_back)
+{
+    service(2);
+    begin(upgrade);
+    ops_opened(&ops);
+    ops_ready(&ops, 3);
+    ops_ready(&ops, 4);
+    ops_owners(&ops, owners);
+    ops_exited(&ops, 4, "was killed by signal 9");
+    DOES("open start3 start4 look move");
+    moved(0);
+    DOES("back kill3");
+}
+
+/* Whatever the new version does, it is tried so often, ever more slowly, and then both stay. */
+Test(ops, without_a_way_back_it_is_tried_again)
+{
+    unsigned before = 0;
+    uint32_t id = 5;
+    upgraded_up_to_trial(forward);
+    ops_refused(&ops, OPS_BUSY, "not now");
+    DOES("close");
+    for (unsigned try = 1; try < OPS_UPGRADE_TRIES; try++, id += 2) {
+        cr_expect_str_eq(ops_stage_name(&ops), "waiting", "try %u", try);
+        cr_expect_gt(ops_patience(&ops), before);
+        before = ops_patience(&ops);
+        if (try == 1)
+            both_die(3, 4);
+        DOES("");
+        ops_timed_out(&ops);
+        cr_expect_eq(ops.stage, OPS_STARTING, "as many as there were are started");
+        cr_expect_eq(ops.last_id, id + 1);
+        actions();
+        if (try == 3) { /* or they do not start in time */
+            ops_timed_out(&ops);
+            DOES("kill9 kill10");
+        }
+        both_die(id, id + 1);
+    }
+    DOES("reply");
+    cr_expect_eq(ops.result.code, OPS_FAILED);
+    cr_expect_not_null(strstr(ops.result.message, "failed 5 times"), "%s", ops.result.message);
+    cr_expect_eq(ops.count, 2);
+}
+
+Test(ops, without_a_way_back_survivors_go_on)
+{
+    service(2);
+    begin(forward);
+    ops_opened(&ops);
+    ops_ready(&ops, 3);
+    ops_ready(&ops, 4);
+    ops_owners(&ops, owners);
+    DOES("open start3 start4 look move");
+    ops_exited(&ops, 4, "was killed by signal 9");
+    DOES("");
+    moved(2);
+    DOES("");
+    ops_timed_out(&ops);
+    DOES("look");
+    ops_owners(&ops, owners);
+    DOES("move");
+    moved(0);
+    DOES("look");
+    ops_owners(&ops, owners);
+    DOES("close");
+    ops_closed(&ops);
+    cr_expect_eq(placement_count(owners, 3), PLACEMENT_SHARDS);
 }

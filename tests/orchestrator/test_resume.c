@@ -22,6 +22,10 @@ static struct world {
     unsigned count;
     struct placement_range moving[PLACEMENT_SHARDS]; /* the switch carries these out */
     size_t moving_count;
+    bool one_way;  /* what the new version has written only it can read */
+    bool upgraded; /* the new version is the service's */
+    bool open;     /* the new version may register */
+    bool new[64];  /* replicas, by id */
 } world;
 
 static const struct ops_request requests[] = {
@@ -33,6 +37,8 @@ static const struct ops_request requests[] = {
     {.verb = OPS_MOVE, .into = 2},
     {.verb = OPS_DRAIN, .replica = 1},
     {.verb = OPS_REBALANCE},
+    {.verb = OPS_UPGRADE, .trial_ms = 100},
+    {.verb = OPS_UPGRADE, .no_rollback = true},
 };
 
 static struct ops_present *in_world(uint32_t id)
@@ -43,16 +49,31 @@ static struct ops_present *in_world(uint32_t id)
     return NULL;
 }
 
-/* Its shards go to whoever is there. */
+/* Who can take over from it: replicas of the service's version, or else of the other one. */
+static unsigned heirs_of(uint32_t id, uint32_t heirs[OPS_MAX_REPLICAS])
+{
+    unsigned count = 0;
+    for (unsigned other = 0; other < 2 && count == 0; other++)
+        for (unsigned i = 0; i < world.count; i++) {
+            bool new = world.new[world.there[i].id];
+            if ((new != world.upgraded) == other && (new || !world.new[id] || !world.one_way))
+                heirs[count++] = world.there[i].id;
+        }
+    return count;
+}
+
+/* Its shards go to whoever is there and can read them. */
 static void leaves_world(uint32_t id)
 {
     struct ops_present *gone = in_world(id);
+    uint32_t heirs[OPS_MAX_REPLICAS];
     if (!gone)
         return;
     *gone = world.there[--world.count];
+    unsigned count = heirs_of(id, heirs);
     for (uint32_t shard = 0; shard < PLACEMENT_SHARDS; shard++)
         if (world.owners[shard] == id)
-            world.owners[shard] = world.count ? world.there[shard % world.count].id : 0;
+            world.owners[shard] = count ? heirs[shard % count] : 0;
 }
 
 static void carry_out(size_t from, size_t to)
@@ -83,6 +104,7 @@ static void perform(struct ops *ops, const struct ops_action *action)
     switch (action->kind) {
     case OPS_DO_START:
         world.there[world.count++] = (struct ops_present){action->id, OPS_REPLICA_READY};
+        world.new[action->id] = ops->request.verb == OPS_UPGRADE || world.upgraded;
         for (uint32_t shard = 0; shard < PLACEMENT_SHARDS; shard++) /* whoever comes where there is nobody */
             world.owners[shard] = world.owners[shard] ? world.owners[shard] : action->id;
         ops_ready(ops, action->id);
@@ -94,12 +116,21 @@ static void perform(struct ops *ops, const struct ops_action *action)
         ops_owners(ops, world.owners);
         break;
     case OPS_DO_OPEN:
+        world.open = true;
         ops_opened(ops);
         break;
     case OPS_DO_CLOSE:
+        for (uint32_t shard = 0; shard < PLACEMENT_SHARDS && !world.upgraded; shard++)
+            if (world.owners[shard] && !world.new[world.owners[shard]]) {
+                ops_refused(ops, OPS_FAILED, "a shard is still with the old version");
+                return;
+            }
+        world.upgraded = true;
+        world.open = false;
         ops_closed(ops);
         break;
     case OPS_DO_BACK:
+        world.open = false;
         break;
     case OPS_DO_MOVE:
         move(ops);
@@ -144,6 +175,9 @@ static void begin(struct ops *ops, const struct ops_request *request)
     struct ops_result refusal;
     ops_init(ops, 1, 6);
     world.count = 0;
+    world.one_way = request->no_rollback;
+    world.upgraded = world.open = false;
+    memset(world.new, 0, sizeof world.new);
     uint32_t ids[OPS_MAX_REPLICAS];
     for (unsigned i = 0; i < REPLICAS; i++) {
         world.there[world.count++] = (struct ops_present){ops_add(ops), OPS_REPLICA_READY};
@@ -163,10 +197,20 @@ static void keep(struct ops *kept, const struct ops *ops)
     kept->stage = ops->stage;
     kept->request = ops->request;
     kept->result = ops->result;
+    kept->began = ops->began;
+    kept->tries = ops->tries;
     if (ops->stage == OPS_MOVING) {
         memcpy(kept->ranges, ops->ranges, sizeof kept->ranges);
         kept->range_count = ops->range_count;
     }
+}
+
+/* Time passes when nothing else happens. */
+static bool next_action(struct ops *ops, struct ops_action *action)
+{
+    if (ops->queue_head == ops->queue_tail && (ops->stage == OPS_TRIAL || ops->stage == OPS_WAITING))
+        ops_timed_out(ops);
+    return ops_next(ops, action);
 }
 
 static void finish(struct ops *ops)
@@ -178,7 +222,7 @@ static void finish(struct ops *ops)
         world.there[i].state = OPS_REPLICA_READY;
         ops_ready(ops, world.there[i].id);
     }
-    while (ops_next(ops, &action))
+    while (next_action(ops, &action))
         perform(ops, &action);
 }
 
@@ -220,6 +264,10 @@ static void judge(struct ops *ops, int missing, unsigned row, unsigned step)
     for (uint32_t shard = 0; shard < PLACEMENT_SHARDS; shard++)
         cr_assert(in_world(world.owners[shard]), "row %u, step %u: shard %u is r%u's", row, step, shard,
                   world.owners[shard]);
+    cr_expect(!world.open, "row %u, step %u: other versions may still come", row, step);
+    for (unsigned i = 0; i < world.count; i++)
+        cr_expect_eq(world.new[world.there[i].id], world.upgraded, "row %u, step %u: r%u is of the other version", row,
+                     step, world.there[i].id);
 }
 
 /* Crash at `step`, with that fate; then `victim` dies too (0: nobody). False: the operation has fewer steps. */
@@ -230,7 +278,7 @@ static bool crash(unsigned row, unsigned step, enum fate fate, uint32_t victim)
     unsigned at = 0;
     unsigned expected = shards_of_r2(row);
     begin(&ops, &requests[row]);
-    for (; ops_next(&ops, &action); at++) {
+    for (; next_action(&ops, &action); at++) {
         keep(&next, &ops); /* before the action: it follows from it */
         if (at == step)
             break;
@@ -241,10 +289,20 @@ static bool crash(unsigned row, unsigned step, enum fate fate, uint32_t victim)
     if (fate != NOT_DONE)
         perform_unheard(&ops, &action, fate);
     leaves_world(victim);
+    enum ops_stage stage = next.stage;
+    bool began = stage != OPS_OPENING && stage != OPS_STARTING;
     int missing = ops_resume(&next, world.there, world.count, world.moving_count > 0);
     finish(&next);
     unsigned total = (unsigned)((int)next.count + missing);
-    if (!victim) {
+    if (next.request.verb == OPS_UPGRADE) {
+        missing = next.result.code == OPS_OK ? (int)next.request.count - (int)next.count : missing;
+        cr_expect_eq(next.result.code == OPS_OK, world.upgraded, "row %u, step %u: %s", row, step, next.result.message);
+        bool failed = victim > REPLICAS && !world.one_way && (stage == OPS_LOOKING || stage == OPS_MOVING);
+        cr_expect(!failed || next.result.code != OPS_OK, "row %u, step %u: a new one died", row, step);
+        cr_expect(began || next.result.code != OPS_OK, "row %u, step %u", row, step);
+        cr_expect(!began || victim || next.result.code == OPS_OK, "row %u, step %u, fate %d: %s", row, step, fate,
+                  next.result.message);
+    } else if (!victim) {
         cr_expect_eq(next.result.code, OPS_OK, "row %u, step %u, fate %d: %s", row, step, fate, next.result.message);
         cr_expect_eq(total, wanted(&next, &requests[row]), "row %u, step %u, fate %d: %u replicas, missing %d", row,
                      step, fate, next.count, missing);
@@ -284,4 +342,28 @@ Test(resume, latecomers_are_too_many)
     ops_take_in(&next, 4);
     cr_expect_eq(next.count, 6);
     cr_expect_eq(next.replicas[3].id, 4);
+}
+
+/* The upgrade, and all of its new replicas have died meanwhile. */
+Test(resume, an_upgrade_that_is_taken_back)
+{
+    static struct ops ops, next, again;
+    struct ops_action action;
+    begin(&ops, &(struct ops_request){.verb = OPS_UPGRADE, .trial_ms = 100});
+    while (next_action(&ops, &action) && action.kind != OPS_DO_LOOK)
+        perform(&ops, &action);
+    keep(&next, &ops);
+    for (uint32_t id = REPLICAS + 1; id <= 2 * REPLICAS; id++)
+        leaves_world(id);
+    cr_expect_eq(ops_resume(&next, world.there, world.count, false), 0);
+    cr_assert(ops_next(&next, &action));
+    cr_expect_eq(action.kind, OPS_DO_BACK);
+    cr_expect_str_eq(next.result.message, "the new version failed: replica r4 is gone; the old one goes on");
+    /* And once more, before that has been done. */
+    keep(&again, &next);
+    again.stage = OPS_RETIRING;
+    ops_resume(&again, world.there, world.count, false);
+    finish(&again);
+    cr_expect(!world.open);
+    cr_expect_eq(again.stage, OPS_IDLE);
 }

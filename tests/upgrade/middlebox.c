@@ -2,17 +2,19 @@
 
 /*
  * The two versions as programs: VERSION says which. `--fail WHEN` makes one fail: at the start, by registering what is
- * impossible, with the first flow that it takes over (exit, hang).
+ * impossible, with the first flow that it takes over (exit, hang), or a while after it (late).
  */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "versions.h"
 
 static const char *when = "";
+static time_t adopted; /* the first flow; 0: none */
 
 static void adopt(struct sm_replica *replica, sm_class cls, sm_flow flow, void *user)
 {
@@ -21,6 +23,14 @@ static void adopt(struct sm_replica *replica, sm_class cls, sm_flow flow, void *
         _exit(3);
     while (strcmp(when, "hang") == 0)
         pause();
+    adopted = adopted ? adopted : time(NULL);
+}
+
+static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    if (strcmp(when, "late") == 0 && adopted && time(NULL) > adopted + 1)
+        _exit(3);
+    (VERSION == 1 ? on_packet_one : on_packet_two)(replica, packet, user);
 }
 
 static int impossible(struct sm_replica *replica)
@@ -36,8 +46,7 @@ static int impossible(struct sm_replica *replica)
 
 int main(int argc, char **argv)
 {
-    struct sm_options options = {
-        .size = sizeof options, .name = "versions", .on_packet = VERSION == 1 ? on_packet_one : on_packet_two};
+    struct sm_options options = {.size = sizeof options, .name = "versions", .on_packet = on_packet};
     struct sm_replica *replica;
     struct sm_errbuf error;
     void *user = NULL;
