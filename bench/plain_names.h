@@ -15,6 +15,9 @@
 #define policy_free plain_policy_free
 #define policy_compile plain_policy_compile
 #define policy_match plain_policy_match
+#define policy_parse_burst plain_policy_parse_burst
+#define policy_parse_rate plain_policy_parse_rate
+#define policy_read_prefixes plain_policy_read_prefixes
 
 #define sm_class_partitioned plain_class_partitioned
 #define sm_class_register plain_class_register

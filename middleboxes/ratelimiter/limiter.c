@@ -340,20 +340,20 @@ static void drop(struct limiter *limiter, struct sm_replica *replica, struct sm_
 
 /* Decide and carry out. False: undone, because an earlier packet of another replica may have a say; only if patient. */
 static bool decide(struct limiter *limiter, struct sm_replica *replica, struct sm_packet *packet,
-                   const struct limit_set *set, sm_time low, bool patient)
+                   const struct match *match, sm_time low, bool patient)
 {
     const struct limit *marker = NULL;
 
     limiter->taking_count = 0;
-    for (int i = limit_set_next(set, 0); i >= 0; i = limit_set_next(set, (unsigned)i + 1)) {
+    for (int i = limit_set_next(&match->set, 0); i >= 0; i = limit_set_next(&match->set, (unsigned)i + 1)) {
         const struct limit *limit = &limiter->policy->limits[i];
         struct taking *taking = &limiter->takings[limiter->taking_count];
         enum answer answer;
 
         *taking = (struct taking){.limit = limit,
-                                  .rate = &limiter->policy->allowed[limit->tag].rate,
+                                  .rate = &limiter->policy->allowed[match->tag[i]].rate,
                                   .cls = limiter->classes[limit->key].cls,
-                                  .tag = limit->tag,
+                                  .tag = match->tag[i],
                                   .shared = limiter->classes[limit->key].shared,
                                   .cost = limit->packets ? 1 : sm_packet_len(packet)};
         answer = taking->shared ? ask_shared(limiter, replica, packet, low, patient, taking)
@@ -384,14 +384,14 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
 void limiter_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
 {
     struct limiter *limiter = user;
-    struct limit_set set;
+    struct match match;
 
-    if (sm_packet_headers(packet)->family == 0 || !policy_match(limiter->policy, packet, &set))
+    if (sm_packet_headers(packet)->family == 0 || !policy_match(limiter->policy, packet, &match))
         return;
-    if (!decide(limiter, replica, packet, &set, limiter->any_shared ? sm_shared_low(replica) : (sm_time){0}, true)) {
+    if (!decide(limiter, replica, packet, &match, limiter->any_shared ? sm_shared_low(replica) : (sm_time){0}, true)) {
         /* The second answer is final, as of this packet's time. An earlier one that a move had held may come after it,
          * and finds that time settled: it is refused rather than the many that would have to wait for it. */
         sm_shared_wait(replica, packet);
-        decide(limiter, replica, packet, &set, sm_packet_time(packet), false);
+        decide(limiter, replica, packet, &match, sm_packet_time(packet), false);
     }
 }

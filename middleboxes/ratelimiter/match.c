@@ -53,23 +53,40 @@ static bool has_key(const struct sm_packet *packet, enum sm_granularity by)
     return by == SM_BY_VLAN ? (key.a_port | key.b_port) != 0 : key.protocol != 0;
 }
 
-bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct limit_set *set)
+/* The tag of the prefix that a packet's address is in, or -1. */
+static int64_t tag_of(const struct limit *limit, const struct sm_packet *packet)
 {
-    struct limit_set says;
+    const struct sm_headers *headers = sm_packet_headers(packet);
+    const uint8_t *source = sm_packet_data(packet) + headers->l3 + (headers->family == 4 ? 12 : 8);
+    uint32_t size = headers->family == 4 ? 4 : 16;
+
+    return prefixes_find(limit->prefixes, headers->family, limit->prefixes_of == SM_BY_SOURCE ? source : source + size);
+}
+
+bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct match *match)
+{
+    struct limit_set says, beside = {{0}};
     bool any = false;
 
     run_filters(policy, packet, &says);
-    *set = (struct limit_set){{0}};
+    match->set = (struct limit_set){{0}};
     for (unsigned i = 0; i < policy->count; i++) {
         const struct limit *limit = &policy->limits[i];
+        int64_t tag = limit->tag;
 
+        if (limit->prefixes && (tag = tag_of(limit, packet)) < 0) {
+            limit_set_put(&beside, i);
+            continue;
+        }
+        match->tag[i] = (uint16_t)tag;
         if (limit->filter >= 0 && !limit_set_has(&says, (unsigned)limit->filter))
             continue;
-        limit_set_add(set, &limit->with_parents);
+        limit_set_add(&match->set, &limit->with_parents);
         any = true;
     }
+    limit_set_remove(&match->set, &beside);
     for (unsigned i = 0; any && i < policy->key_count; i++)
         if (!has_key(packet, policy->keys[i].by))
-            limit_set_remove(set, &policy->by_key[i]);
+            limit_set_remove(&match->set, &policy->by_key[i]);
     return any;
 }

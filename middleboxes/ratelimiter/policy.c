@@ -7,7 +7,7 @@
 
 #include "conf/units.h"
 
-static const char *const limit_keys[] = {"name", "match", "per", "rate", "burst", "exceed", "parent", NULL};
+static const char *const limit_keys[] = {"name", "match", "per", "rate", "burst", "exceed", "parent", "prefixes", NULL};
 
 static int find(const struct policy *policy, unsigned count, const char *name)
 {
@@ -108,20 +108,54 @@ static bool read_key(struct conf_node node, struct limit_key *key)
     return true;
 }
 
+/* The number of a key: that of an equal one, or a new one. */
+static unsigned add_key(struct policy *policy, struct conf_node node, struct limit_key key)
+{
+    const char *name = sm_granularity_name(key.by);
+    unsigned number = 0;
+
+    key.prefix4 = key.prefix4 == 32 ? 0 : key.prefix4;
+    key.prefix6 = key.prefix6 == 128 ? 0 : key.prefix6;
+    if (key.prefix4 || key.prefix6)
+        snprintf(key.name, sizeof(key.name), "%s/%u/%u", name, key.prefix4 ? key.prefix4 : 32,
+                 key.prefix6 ? key.prefix6 : 128);
+    else
+        snprintf(key.name, sizeof(key.name), "%s", name);
+    while (number < policy->key_count && strcmp(policy->keys[number].name, key.name) != 0)
+        number++;
+    if (number < policy->key_count)
+        return number;
+    if (number == POLICY_MAX_KEYS) {
+        conf_fail(node, "expected at most %d different keys in a file", POLICY_MAX_KEYS);
+        return 0;
+    }
+    policy->keys[policy->key_count++] = key;
+    return number;
+}
+
 static void read_per(struct policy *policy, struct limit *limit, struct conf_node node)
 {
     struct limit_key key = {0};
 
-    if (!read_key(node, &key))
-        return;
-    strcpy(key.name, conf_text(node));
-    for (limit->key = 0; limit->key < policy->key_count; limit->key++)
-        if (memcmp(&policy->keys[limit->key], &key, sizeof(key)) == 0)
-            return;
-    if (policy->key_count == POLICY_MAX_KEYS)
-        conf_fail(node, "expected at most %d different keys in a file", POLICY_MAX_KEYS);
+    if (read_key(node, &key))
+        limit->key = add_key(policy, node, key);
+}
+
+/*
+ * Each prefix has a bucket: the key is the address, cut to the shortest prefix so that it is one within each of them,
+ * and the tag tells them apart. Where a prefix is everything, its bucket can only be one for all replicas.
+ */
+static void key_by_prefix(struct policy *policy, struct limit *limit, struct conf_node node, const int shortest[2])
+{
+    struct limit_key key = {.by = limit->prefixes_of};
+
+    if (shortest[0] == 0 || shortest[1] == 0)
+        key.by = SM_BY_ALL;
     else
-        policy->keys[policy->key_count++] = key;
+        key = (struct limit_key){.by = limit->prefixes_of,
+                                 .prefix4 = shortest[0] > 0 ? (uint8_t)shortest[0] : 0,
+                                 .prefix6 = shortest[1] > 0 ? (uint8_t)shortest[1] : 0};
+    limit->key = add_key(policy, node, key);
 }
 
 /* A rate in packets is counted as if each were a byte of 8 bits: see bucket.h. */
@@ -138,6 +172,29 @@ static void read_rate(struct limit *limit, struct bucket_rate *allowed, struct c
         allowed->rate = rate * scale;
 }
 
+bool policy_parse_rate(const struct limit *limit, const char *text, uint64_t *rate)
+{
+    uint64_t number, scale = limit->packets ? 8 : 1;
+    bool packets;
+
+    if (!unit_rate(text, &number, &packets) || packets != limit->packets || number == 0 ||
+        number > BUCKET_MAX_RATE / scale)
+        return false;
+    *rate = number * scale;
+    return true;
+}
+
+bool policy_parse_burst(const struct limit *limit, const char *text, uint64_t *burst)
+{
+    uint64_t number;
+
+    if (!(limit->packets ? unit_count(text, &number) : unit_size(text, &number)) || number < 1 ||
+        number > BUCKET_MAX_BURST)
+        return false;
+    *burst = number;
+    return true;
+}
+
 static void read_burst(const struct limit *limit, struct bucket_rate *allowed, struct conf_node node)
 {
     const char *text = conf_text(node);
@@ -146,7 +203,7 @@ static void read_burst(const struct limit *limit, struct bucket_rate *allowed, s
         return;
     if (!limit->packets)
         conf_size(node, 1, BUCKET_MAX_BURST, &allowed->burst);
-    else if (!text || !unit_count(text, &allowed->burst) || allowed->burst < 1 || allowed->burst > BUCKET_MAX_BURST)
+    else if (!text || !policy_parse_burst(limit, text, &allowed->burst))
         conf_expected(node, "a number of packets from 1 to 1073741824, such as 100 (the rate is in packets)");
 }
 
@@ -189,20 +246,34 @@ static void read_exceed(struct limit *limit, struct conf_node node)
         read_mark(limit, conf_need(node, "mark", "ce or {dscp: CODEPOINT}"));
 }
 
+/* What has a bucket of its own: by the key that is given or, without one, each prefix. */
+static void read_keys(struct policy *policy, struct limit *limit, const struct bucket_rate *rate)
+{
+    struct conf_node prefixes = conf_get(limit->node, "prefixes"), per = conf_get(limit->node, "per");
+    int shortest[2];
+
+    if (conf_present(prefixes))
+        policy_read_prefixes(policy, limit, rate, prefixes, shortest);
+    if (limit->prefixes && !conf_present(per))
+        key_by_prefix(policy, limit, prefixes, shortest);
+    else if (!conf_present(prefixes) || conf_present(per))
+        read_per(policy, limit, conf_need(limit->node, "per", PER));
+}
+
 static void read_limit(struct policy *policy, unsigned index, struct conf_node node)
 {
     struct limit *limit = &policy->limits[index];
-    struct bucket_rate *rate = &policy->allowed[index].rate;
+    struct bucket_rate rate = {0};
 
     *limit = (struct limit){.node = node, .filter = -1, .parent = -1, .tag = (uint16_t)index};
-    policy->allowed_count++;
     if (!conf_map(node, limit_keys))
         return;
     read_name(policy, index, conf_need(node, "name", "a name"));
     read_match(policy, limit, conf_get(node, "match"));
-    read_per(policy, limit, conf_need(node, "per", PER));
-    read_rate(limit, rate, conf_need(node, "rate", "a rate such as 10Mbit or 1kpps"));
-    read_burst(limit, rate, conf_need(node, "burst", "a size such as 16KiB, or a number of packets"));
+    read_rate(limit, &rate, conf_need(node, "rate", "a rate such as 10Mbit or 1kpps"));
+    read_burst(limit, &rate, conf_need(node, "burst", "a size such as 16KiB, or a number of packets"));
+    policy->allowed[index].rate = rate;
+    read_keys(policy, limit, &rate);
     read_exceed(limit, conf_get(node, "exceed"));
 }
 
@@ -291,6 +362,7 @@ static bool read_policy(struct policy *policy)
     policy->allowed = calloc(policy->count, sizeof(*policy->allowed));
     if (!policy->allowed)
         return false;
+    policy->allowed_count = policy->count;
     for (unsigned i = 0; i < policy->count; i++)
         read_limit(policy, i, conf_item(list, i));
     for (unsigned i = 0; i < policy->count; i++)
@@ -301,7 +373,7 @@ static bool read_policy(struct policy *policy)
 }
 
 /* Takes `conf`, which may be NULL: then *error is set already. */
-static struct policy *policy_of(struct conf *conf, struct sm_errbuf *error)
+static struct policy *policy_of(struct conf *conf, const char *file, struct sm_errbuf *error)
 {
     struct policy *policy;
 
@@ -309,7 +381,7 @@ static struct policy *policy_of(struct conf *conf, struct sm_errbuf *error)
         return NULL;
     policy = calloc(1, sizeof(*policy));
     if (policy)
-        policy->conf = conf;
+        *policy = (struct policy){.conf = conf, .file = file};
     else
         conf_free(conf);
     if (policy && read_policy(policy) && !conf_error(conf))
@@ -322,12 +394,12 @@ static struct policy *policy_of(struct conf *conf, struct sm_errbuf *error)
 
 struct policy *policy_load(const char *file, struct sm_errbuf *error)
 {
-    return policy_of(conf_load(file, error), error);
+    return policy_of(conf_load(file, error), file, error);
 }
 
 struct policy *policy_parse(const char *name, const char *text, size_t length, struct sm_errbuf *error)
 {
-    return policy_of(conf_parse(name, text, length, error), error);
+    return policy_of(conf_parse(name, text, length, error), name, error);
 }
 
 void policy_free(struct policy *policy)
@@ -336,6 +408,8 @@ void policy_free(struct policy *policy)
         return;
     for (unsigned i = 0; i < policy->filter_count; i++)
         sm_filter_destroy(policy->filters[i].program);
+    for (unsigned i = 0; i < policy->count; i++)
+        prefixes_destroy(policy->limits[i].prefixes);
     free(policy->allowed);
     conf_free(policy->conf);
     free(policy);

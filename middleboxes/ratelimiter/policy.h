@@ -10,16 +10,18 @@
 #include "bucket.h"
 #include "conf/conf.h"
 #include "mark.h"
+#include "prefixes.h"
 
 #define POLICY_MAX_LIMITS 256 /* of a file */
 #define POLICY_MAX_KEYS 24    /* different ones of a file: each is a flow class */
+#define POLICY_MAX_TAGS 65535 /* allowances: limits, and the prefixes that have their own */
 #define POLICY_MAX_NAME 41    /* "limit:NAME" is a drop reason */
 
 /* What has a bucket of its own. */
 struct limit_key {
     enum sm_granularity by;
     uint8_t prefix4, prefix6; /* bits of an address that count; 0: all */
-    char name[32];            /* as in the file */
+    char name[32];
 };
 
 /* What one bucket allows. */
@@ -37,9 +39,12 @@ struct limit {
     struct conf_node node; /* where it stands in the file */
     int filter;            /* number in policy.filters; -1: every IP packet */
     unsigned key;          /* number in policy.keys */
-    uint16_t tag;          /* number in policy.allowed, and the tag of its buckets' keys */
-    bool packets;          /* a packet costs 1, else its length */
-    bool drops;            /* what exceeds is dropped, else marked: */
+    uint16_t tag;          /* number in policy.allowed, and the tag of its buckets' keys; with prefixes, the first's */
+    struct prefixes *prefixes; /* they lead to tags; NULL: it has one tag, and matches whatever the address */
+    uint32_t prefix_count;
+    enum sm_granularity prefixes_of; /* SM_BY_SOURCE or SM_BY_DESTINATION */
+    bool packets;                    /* a packet costs 1, else its length */
+    bool drops;                      /* what exceeds is dropped, else marked: */
     struct mark mark;
     int parent;                    /* -1: none */
     struct limit_set with_parents; /* itself and all its ancestors */
@@ -55,6 +60,7 @@ struct filter {
 /* Limits are numbered in the order in which they are asked: children before their parents, else as in the file. */
 struct policy {
     struct conf *conf; /* owns all strings */
+    const char *file;  /* its name, while it is read */
     unsigned count, filter_count, key_count, allowed_count;
     struct limit limits[POLICY_MAX_LIMITS];
     struct filter filters[POLICY_MAX_LIMITS];
@@ -76,8 +82,24 @@ void policy_free(struct policy *policy);
 /* Compile the limits' filters for a link type (DLT_*). False: *error as above. */
 bool policy_compile(struct policy *policy, int linktype, struct sm_errbuf *error);
 
-/* The limits that apply to a packet: those that match it, with their parents, of which it has the key. False: none. */
-bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct limit_set *set);
+/* The limits that apply to a packet, and the tag of each. */
+struct match {
+    struct limit_set set;
+    uint16_t tag[POLICY_MAX_LIMITS]; /* of members */
+};
+
+/* Those that match it, with their parents, as far as it has their key and is in one of their prefixes. False: none. */
+bool policy_match(const struct policy *policy, const struct sm_packet *packet, struct match *match);
+
+/* For the parts of the reader of policies. */
+
+/* A rate or a burst in the unit of the limit, which has its rate already. False, and nothing is set: it is none. */
+bool policy_parse_rate(const struct limit *limit, const char *text, uint64_t *rate);
+bool policy_parse_burst(const struct limit *limit, const char *text, uint64_t *burst);
+
+/* Read `prefixes:` of a limit; *shortest has, for each family, the fewest bits that one of them has (none: -1). */
+void policy_read_prefixes(struct policy *policy, struct limit *limit, const struct bucket_rate *rate,
+                          struct conf_node node, int shortest[2]);
 
 static inline void limit_set_put(struct limit_set *set, unsigned number)
 {

@@ -48,6 +48,13 @@ POLICIES += [
      {"name": "net", "per": "source/29/64", "rate": "40kbit", "burst": "6KiB"},
      {"name": "wide", "per": "source/31", "rate": "10pps", "burst": "5"}],
     single("destination/30/127", "30kbit", "4KiB"),
+    # Many rates under one name: the longest prefix counts. Each prefix has a bucket, or each address in it.
+    [{"name": "table", "rate": "20kbit", "burst": "4KiB", "parent": "up",
+      "prefixes": {"source": ["10.0.0.0/30", "10.0.0.2 5kbit", "10.0.0.0/8 30kbit 2KiB", "2001:db8::/64 1kbit",
+                              "2001:db8::2/127"]}},
+     {"name": "up", "per": "source/8/16", "rate": "60kbit", "burst": "9KiB"}],
+    [{"name": "table", "rate": "10pps", "burst": "4", "prefixes": {"destination": ["0.0.0.0/0 20pps", "10.0.0.4/31 2pps 2"]}},
+     {"name": "each", "per": "destination", "rate": "9kbit", "burst": "2KiB", "prefixes": {"destination": ["10.0.0.0/31"]}}],
     # Not of every packet.
     [{"name": "tag", "per": "vlan", "rate": "20kbit", "burst": "4KiB"},
      {"name": "tun", "per": "tunnel", "rate": "10kbit", "burst": "4KiB"}],

@@ -5,10 +5,12 @@
     limiter.py POLICY CAPTURE
 
 POLICY is JSON, in a file or as the argument itself: a list of limits with the keys of sm-ratelimiter's policy file
-(name, per, rate, burst, exceed, parent, match), match being absent or one of ip, ip6, tcp, udp. Prints one line a packet:
+(name, per, rate, burst, exceed, parent, match, prefixes), match being absent or one of ip, ip6, tcp, udp, and prefixes
+a list, not the name of a file. Prints one line a packet:
 its number, and `pass`, `mark`, or the name of what drops it.
 """
 
+import ipaddress
 import json
 import re
 import sys
@@ -29,9 +31,14 @@ def quantity(text, units):
     return Fraction(number) * units[unit], unit
 
 
+def member_of(given, own):
+    """What a prefix has for a limit of its own."""
+    return Limit({**given, "prefixes": {}, **dict(zip(("rate", "burst"), own))})
+
+
 class Limit:
     def __init__(self, given):
-        self.name, self.per = given["name"], given["per"]
+        self.name, self.per = given["name"], given.get("per", "all")
         rate, unit = quantity(given["rate"], RATES)
         self.packets = unit.endswith("pps")
         self.rate = rate if self.packets else rate / 8  # packets or bytes a second
@@ -39,6 +46,24 @@ class Limit:
         self.match, self.parent = given.get("match"), given.get("parent")
         self.exceed = given.get("exceed", "drop")
         self.buckets = {}  # key -> (tokens, time)
+
+        self.members, self.lengths = {}, set()
+        for side, lines in given.get("prefixes", {}).items():
+            for line in lines:
+                net = ipaddress.ip_network(line.split()[0])
+                self.side = side
+                self.lengths.add(net.prefixlen)
+                self.members[net.version, net.prefixlen, net.network_address.packed] = member_of(given, line.split()[1:])
+
+    def member(self, keys):
+        """The limit itself or, if it has prefixes, the one of the longest that the packet is in; None: it is in none."""
+        if not self.members:
+            return self
+        for bits in sorted(self.lengths, reverse=True):
+            family, address = dissect.narrowed(keys[self.side], bits, bits)
+            if (family, bits, address) in self.members:
+                return self.members[family, bits, address]
+        return None
 
     def key(self, keys):
         """The packet's key at this limit; None: it has none, and the limit does not apply."""
@@ -106,14 +131,14 @@ def marked(limit, ip, data):
     return bytes(data)
 
 
-def applicable(limits, linktype, data):
+def applicable(limits, linktype, data, keys):
     names = set()
     for limit in limits:
-        if matches(limit, linktype, data):
+        if matches(limit, linktype, data) and limit.member(keys):
             while limit and limit.name not in names:
                 names.add(limit.name)
                 limit = next((other for other in limits if other.name == limit.parent), None)
-    return [limit for limit in limits if limit.name in names]
+    return [limit.member(keys) for limit in limits if limit.name in names and limit.member(keys)]
 
 
 def children_first(limits):
@@ -134,7 +159,7 @@ def children_first(limits):
 
 def decide(limits, linktype, packet, keys, now):
     """(verdict, bytes) of one IP packet."""
-    using = [l for l in applicable(limits, linktype, packet.data) if l.key(keys) is not None]
+    using = [l for l in applicable(limits, linktype, packet.data, keys) if l.key(keys) is not None]
     lacking = [l for l in using if l.tokens(l.key(keys), now) < l.cost(packet)]
     for limit in lacking:
         if drops(limit, keys["ip"], packet.data):

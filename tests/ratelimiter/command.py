@@ -4,6 +4,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "oracle"))
 
 import capture  # noqa: E402
+import compare  # noqa: E402
+import limiter  # noqa: E402
 import synthetic  # noqa: E402
 
 PROGRAM, EXAMPLES = sys.argv[1:3]
@@ -85,6 +88,48 @@ class Command(unittest.TestCase):
         self.assertEqual((piped.returncode, filed.returncode), (0, 0), piped.stderr + filed.stderr)
         with open(self.path("out.pcap"), "rb") as file:
             self.assertEqual(file.read(), piped.stdout)
+
+    def test_a_file_of_prefixes_says_where_it_is_wrong(self):
+        text = "limits:\n  - {name: a, rate: 1Mbit, burst: 1KiB, prefixes: {source: table.txt}}\n"
+        policy = self.write("table.yaml", text)
+        rows = [(b"# nothing\n\n", b"expected at least one prefix"),
+                (b"10.0.0.0/8\n10.0.0.0/33", b"table.txt:2: expected a prefix such as"),
+                (b"10.0.0.0/8 5", b"table.txt:1: expected a rate such as 10Mbit, got '5'"),
+                (b"10.0.0.0/8 5bit 5", b"table.txt:1: expected a burst such as 16KiB, got '5'"),
+                (b"10.0.0.0/8 5bit 5B x", b"table.txt:1: expected PREFIX, RATE and BURST, no more, got 'x'"),
+                (b"::/8\n10.0.0.0/8\n::/8 1bit\n", b"expected each prefix once, got the same in lines 1 and 3"),
+                (b"".join(b"10.%d.%d.0/24\n" % (i // 256, i % 256) for i in range(65536)),
+                 b"table.txt:65535: expected fewer prefixes, 65535 with the other limits")]
+        for table, complaint in rows:
+            with open(self.path("table.txt"), "wb") as file:
+                file.write(table)
+            done = run("--policy", policy, "--check")
+            self.assertEqual((done.returncode, done.stderr.count(b"\n")), (2, 1), done.stderr)
+            self.assertIn(policy.encode() + b":2: limits[0].prefixes.source: ", done.stderr)
+            self.assertIn(complaint, done.stderr)
+        with open(self.path("table.txt"), "wb") as file:
+            file.write(b"10.0.0.0/8 5bit # a word\n#\n::/8\t1bit  3B#\n".replace(b"3B#", b"3B #"))
+        self.assertEqual(run("--policy", policy, "--check").returncode, 0)
+
+    def test_ten_thousand_limits(self):
+        rnd = random.Random(7)
+        lines = ["10.%d.%d.0/24 %dkbit %dB" % (i // 256, i % 256, 1 + i % 40, 1000 + i % 997) for i in range(10000)]
+        policy = [{"name": "many", "rate": "1Mbit", "burst": "4KiB", "prefixes": {"source": lines}, "parent": "all"},
+                  {"name": "all", "per": "all", "rate": "10Mbit", "burst": "64KiB"}]
+        maker, packets, now = synthetic.Maker("many", 1), [], 10**18
+        few = rnd.sample(range(11000), 60)  # some beyond the last prefix
+        for _ in range(400):
+            net, now = rnd.choice(few), now + rnd.randrange(10**7) // 1000 * 1000
+            source = bytes([10, net // 256, net % 256, rnd.randrange(256)])
+            data = b"\2" * 12 + b"\x08\0" + maker.ip4(source, bytes([192, 0, 2, 1]), 17, maker.transport(17, 400))
+            packets.append(capture.Packet(now, len(data), len(data), data))
+        capture.write_pcap(self.input, 1, packets)
+        trace = capture.read(self.input)
+        rows = limiter.dissected(trace)
+        self.assertIsNone(compare.compare(PROGRAM, policy, self.input, trace, rows, self.folder.name))
+        verdicts = [verdict for verdict, _ in limiter.verdicts(policy, 1, rows)]
+        self.assertGreater(verdicts.count("limit:many"), 20)
+        self.assertGreater(verdicts.count("pass"), 100)
 
     def report(self, policy, *arguments):
         """The report of a run that ends well and accounts for all packets."""
