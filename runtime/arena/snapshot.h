@@ -5,8 +5,10 @@
 /*
  * How the flows of a running replica come to the switch as bytes, for a checkpoint: through an area of its channel, in
  * parts. A part has blocks, one for each shard that the replica owns when it writes it: a shard is encoded whole,
- * between two packets, so that it is of one instant; one that is larger than a part goes on in further blocks, from
- * memory of the replica's own.
+ * between two bursts, so that it is of one instant, and committed; one that is larger than a part goes on in further
+ * blocks, from memory of the replica's own. A part is written in portions, a few shards each, when no packet waits.
+ *
+ * The replica's contributions to eventual objects (state/coherent.h) come the same way: a block for each object.
  *
  * A checkpoint is restored the other way: IN_RESTORE has the replica make what a part holds, in shards that it owns. A
  * flow that is larger than a part goes on in further blocks. Why it could not is told in the area's second part.
@@ -15,7 +17,7 @@
  * next one, OUT_SNAPSHOT says that it is there. Whoever reads it trusts no number in it.
  */
 
-#include <stdint.h>
+#include "state/state.h"
 
 #define SNAPSHOT_PARTS 2u
 #define SNAPSHOT_PART_BYTES (128u << 10)
@@ -24,10 +26,13 @@
 /* Of IN_SNAPSHOT's `buffer`, beside the part's number. */
 #define SNAPSHOT_BEGIN 0x10u   /* from the first shard on; what was left of an earlier one is forgotten */
 #define SNAPSHOT_STRIPES 0x20u /* the stripes, instead of the shards */
+#define SNAPSHOT_ROW 0x40u     /* the replica's contributions to eventual objects, instead */
 #define RESTORE_HEADER 0x10u   /* of IN_RESTORE: the part is the description of the classes, for what follows */
 #define RESTORE_CLEAR 0x20u    /* of IN_RESTORE: end all flows of the shards that the replica owns, or of the stripes */
 #define RESTORE_STRIPES 0x40u  /* of IN_RESTORE, with RESTORE_CLEAR: the stripes */
 #define SNAPSHOT_TICKET_SHIFT 8 /* above it: a number that tells requests apart; the answer gives all of it back */
+
+#define SNAPSHOT_OBJECTS (SM_SHARDS + STATE_STRIPES)
 
 struct snapshot_part {
     uint32_t bytes; /* of the blocks that follow */
@@ -37,8 +42,8 @@ struct snapshot_part {
 };
 
 struct snapshot_block {
-    uint32_t shard; /* or stripe */
-    uint32_t flows; /* in the whole shard */
+    uint32_t shard; /* or stripe, which are numbered on; or SNAPSHOT_OBJECTS and the number of an eventual object */
+    uint32_t flows; /* in the whole shard; or the row that the contribution is in */
     uint32_t bytes; /* that follow, padded to 4 */
     uint8_t begins; /* the shard does; otherwise it goes on from the block before */
     uint8_t ends;   /* the shard does; otherwise it goes on in the next block */

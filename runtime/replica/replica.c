@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "arena/query.h"
-#include "arena/snapshot.h"
 #include "packet/packet.h"
 #include "state/lookup.h"
 
@@ -306,25 +305,6 @@ static void query(struct sm_replica *replica, uint32_t shard, uint32_t cursor)
     *replica_answer(replica) = (struct out_entry){.kind = OUT_QUERIED, .bound = replica->bound};
 }
 
-/* Shared flows are locked for it, so nothing else may be: what has been done is committed first. */
-static void snapshot(struct sm_replica *replica, uint32_t request)
-{
-    const bool stripes = request & SNAPSHOT_STRIPES;
-    const struct snapshot_scope scope = {
-        .owned = replica->owned,
-        .covered = replica->arena->snapshot_covered,
-        .end = stripes ? SM_SHARDS + STATE_STRIPES : SM_SHARDS,
-        .slot = replica->slot,
-    };
-
-    replica_commit(replica, true);
-    if (request & SNAPSHOT_BEGIN)
-        snapshot_begin(&replica->snapshot, stripes ? SM_SHARDS : 0);
-    snapshot_fill(&replica->snapshot, &replica->codec, &scope,
-                  channel_snapshot(replica->channel) + request % SNAPSHOT_PARTS * SNAPSHOT_PART_BYTES);
-    *replica_answer(replica) = (struct out_entry){.kind = OUT_SNAPSHOT, .buffer = request, .bound = replica->bound};
-}
-
 /* False: the replica has failed. */
 static bool process_marker(struct sm_replica *replica, const struct in_entry *entry)
 {
@@ -355,7 +335,7 @@ static bool process_marker(struct sm_replica *replica, const struct in_entry *en
         replica_lane(replica, entry);
         break;
     case IN_SNAPSHOT:
-        snapshot(replica, entry->buffer);
+        snapshot_ask(&replica->snapshot, entry->buffer);
         break;
     case IN_RESTORE:
         replica_restore(replica, entry->buffer, entry->time);
@@ -417,7 +397,7 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
     if (n > CHANNEL_BURST)
         n = CHANNEL_BURST;
     if (n == 0 && given_up == 0)
-        return 0;
+        return replica->failed ? 0 : replica_snapshot(replica, false);
     struct note_queue *notes = &replica->arena->notes;
     if (atomic_load_explicit(&notes->tail, memory_order_acquire) !=
         atomic_load_explicit(&notes->head, memory_order_relaxed))
@@ -440,5 +420,5 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
     if (replica->kept_count > 0)
         given_up += hold_finish(replica);
     replica_commit(replica, true);
-    return done + given_up;
+    return done + given_up + replica_snapshot(replica, true);
 }

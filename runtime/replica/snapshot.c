@@ -1,29 +1,49 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "replica/snapshot.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-#include "arena/snapshot.h"
+#include "replica/replica.h"
 #include "state/journal.h"
 
 #define FLOWS_AHEAD 12u /* whose lines are fetched before they are encoded */
 #define REST_MIN (1u << 20)
 #define REST_MAX (1u << 30)
+#define SHARD_WORK 1u        /* of a portion, by an empty shard, */
+#define FLOW_WORK 4u         /* a flow, */
+#define SHARE_BYTES 64u      /* and so many bytes of a contribution, */
+#define UNWANTED_AT_ONCE 16u /* or so many shards that are not wanted */
+#define REST_BYTES 8192u     /* of a large shard in one portion */
+#define BUSY_BURSTS 8u       /* a portion behind so many, where packets never stop waiting */
 
+_Static_assert(SNAPSHOT_PARTS == 2, "requests move up by one");
 _Static_assert(SNAPSHOT_PART_BYTES - sizeof(struct snapshot_part) - sizeof(struct snapshot_block) >
                    SM_MAX_RECORD + CODEC_FLOW_BYTES,
                "a part has room for any flow with fields");
 
+static void forget_rest(struct snapshot *snapshot)
+{
+    free(snapshot->rest.bytes);
+    snapshot->rest = (struct codec_buffer){0};
+    snapshot->given = 0;
+}
+
 void snapshot_begin(struct snapshot *snapshot, uint32_t first)
 {
-    snapshot_end(snapshot);
+    forget_rest(snapshot);
     snapshot->next = first;
 }
 
 void snapshot_end(struct snapshot *snapshot)
 {
-    free(snapshot->rest.bytes);
+    forget_rest(snapshot);
     *snapshot = (struct snapshot){0};
+}
+
+void snapshot_begin_part(uint8_t *area)
+{
+    *(struct snapshot_part *)(void *)area = (struct snapshot_part){0};
 }
 
 static void fetch_flow(const struct state *state, uint32_t shard, uint32_t *cursor)
@@ -85,12 +105,14 @@ static void put_block(struct snapshot_part *part, uint32_t shard, uint32_t flows
     part->bytes += (uint32_t)sizeof(struct snapshot_block) + ((bytes + 3) & ~3u);
 }
 
-/* As much as there is room for of the shard that did not fit in one part. */
+/* Some more of the shard that did not fit in one part, as far as there is room. */
 static void put_rest(struct snapshot *snapshot, struct snapshot_part *part)
 {
     size_t left = snapshot->rest.used - snapshot->given;
-    uint32_t bytes = left < (room_in(part) & ~3u) ? (uint32_t)left : room_in(part) & ~3u;
+    uint32_t bytes = room_in(part) & ~3u;
 
+    bytes = bytes < REST_BYTES ? bytes : REST_BYTES;
+    bytes = left < bytes ? (uint32_t)left : bytes;
     memcpy(block_at(part) + 1, snapshot->rest.bytes + snapshot->given, bytes);
     put_block(part, snapshot->next, snapshot->rest_flows, bytes, snapshot->given == 0, bytes == left);
     snapshot->given += bytes;
@@ -121,37 +143,140 @@ static bool is_wanted(const struct snapshot_scope *scope, uint32_t shard)
     return (!scope->owned || scope->owned[shard]) && !(covered >> shard % 64 & 1);
 }
 
-void snapshot_fill(struct snapshot *snapshot, const struct codec *codec, const struct snapshot_scope *scope,
+enum filled { FILLED_SOME, FILLED_PART };
+
+/* One shard; *work: what it took. */
+static enum filled fill_shard(struct snapshot *snapshot, const struct codec *codec, const struct snapshot_scope *scope,
+                              struct snapshot_part *part, unsigned *work)
+{
+    const uint32_t shard = snapshot->next;
+    uint32_t flows;
+
+    if (sizeof *part + part->bytes + sizeof(struct snapshot_block) > SNAPSHOT_PART_BYTES)
+        return FILLED_PART; /* not even for a shard without flows */
+    struct codec_buffer out = {.bytes = (uint8_t *)(block_at(part) + 1), .size = room_in(part) & ~3u};
+    int result = encode_locked(codec, scope, shard, &out, &flows, &part->cls);
+    if (result == SM_E_LIMIT && part->bytes > 0)
+        return FILLED_PART; /* it begins the next part */
+    if (result == SM_E_LIMIT)
+        result = take_rest(snapshot, codec, scope, &part->cls);
+    part->error = result;
+    if (result)
+        return FILLED_PART;
+    if (snapshot->rest.bytes) {
+        *work = UINT32_MAX;
+        return FILLED_SOME;
+    }
+    put_block(part, shard, flows, (uint32_t)out.used, true, true);
+    snapshot->next++;
+    *work = SHARD_WORK + flows * FLOW_WORK;
+    return FILLED_SOME;
+}
+
+static unsigned work_of(const struct snapshot *snapshot)
+{
+    return snapshot->work ? snapshot->work : SNAPSHOT_WORK;
+}
+
+bool snapshot_fill(struct snapshot *snapshot, const struct codec *codec, const struct snapshot_scope *scope,
                    uint8_t *area)
 {
     struct snapshot_part *part = (struct snapshot_part *)(void *)area;
-    uint32_t flows;
+    unsigned left = work_of(snapshot), work;
 
-    *part = (struct snapshot_part){0};
-    if (snapshot->rest.bytes)
-        put_rest(snapshot, part);
-    for (; snapshot->next < scope->end && !snapshot->rest.bytes; snapshot->next++) {
-        uint32_t shard = snapshot->next;
-        if (shard < SM_SHARDS && !is_wanted(scope, shard))
-            continue;
+    if (snapshot->rest.bytes && room_in(part) < sizeof(uint32_t))
+        return true;
+    if (snapshot->rest.bytes) {
         STEP();
-        if (sizeof *part + part->bytes + sizeof(struct snapshot_block) > SNAPSHOT_PART_BYTES)
-            return; /* not even for a shard without flows */
-        struct codec_buffer out = {.bytes = (uint8_t *)(block_at(part) + 1), .size = room_in(part) & ~3u};
-        int result = encode_locked(codec, scope, shard, &out, &flows, &part->cls);
-        if (result == SM_E_LIMIT && part->bytes > 0)
-            return; /* it begins the next part */
-        if (result == SM_E_LIMIT)
-            result = take_rest(snapshot, codec, scope, &part->cls);
-        if (result) {
-            part->error = result;
-            return;
-        }
-        if (snapshot->rest.bytes) {
-            put_rest(snapshot, part);
-            return;
-        }
-        put_block(part, shard, flows, (uint32_t)out.used, true, true);
+        put_rest(snapshot, part);
+        left = 0;
     }
-    part->last = snapshot->next >= scope->end && !snapshot->rest.bytes;
+    while (snapshot->next < scope->end) {
+        if (left == 0)
+            return false;
+        if (snapshot->next < SM_SHARDS && !is_wanted(scope, snapshot->next)) {
+            left -= snapshot->next++ % UNWANTED_AT_ONCE == 0;
+            continue;
+        }
+        STEP();
+        if (fill_shard(snapshot, codec, scope, part, &work) == FILLED_PART)
+            return true;
+        left -= work < left ? work : left;
+    }
+    part->last = 1;
+    return true;
+}
+
+bool snapshot_fill_row(struct snapshot *snapshot, struct arena *arena, unsigned row, uint8_t *area)
+{
+    struct snapshot_part *part = (struct snapshot_part *)(void *)area;
+    unsigned left = work_of(snapshot);
+
+    for (; snapshot->next < arena->registration.shared_count; snapshot->next++) {
+        const struct shared_object *object = &arena->registration.shared[snapshot->next];
+        uint32_t bytes = coherent_value_bytes(object);
+        if (!coherent_has_part(object))
+            continue;
+        if (left == 0)
+            return false;
+        if (room_in(part) < bytes + sizeof(uint32_t))
+            return true;
+        STEP();
+        if (coherent_copy(coherent_place(arena->rows[row], object), block_at(part) + 1, bytes))
+            put_block(part, SNAPSHOT_OBJECTS + snapshot->next, row, bytes, true, true);
+        left -= left < bytes / SHARE_BYTES ? left : bytes / SHARE_BYTES;
+    }
+    part->last = 1;
+    return true;
+}
+
+/* ---- the replica's side ---- */
+
+void snapshot_ask(struct snapshot *snapshot, uint32_t request)
+{
+    assert(snapshot->waiting < SNAPSHOT_PARTS && "the switch counts what is not answered");
+    snapshot->requests[snapshot->waiting++] = request;
+}
+
+/* A portion of the part that was asked for first. True: it is written. */
+static bool write_portion(struct sm_replica *replica, uint32_t request)
+{
+    struct snapshot *snapshot = &replica->snapshot;
+    uint8_t *area = channel_snapshot(replica->channel) + request % SNAPSHOT_PARTS * SNAPSHOT_PART_BYTES;
+    const bool stripes = request & SNAPSHOT_STRIPES, row = request & SNAPSHOT_ROW;
+    const struct snapshot_scope scope = {
+        .owned = replica->owned,
+        .covered = replica->arena->snapshot_covered,
+        .end = stripes ? SM_SHARDS + STATE_STRIPES : SM_SHARDS,
+        .slot = replica->slot,
+    };
+
+    if (!snapshot->begun) {
+        if (request & SNAPSHOT_BEGIN)
+            snapshot_begin(snapshot, stripes ? SM_SHARDS : 0);
+        snapshot_begin_part(area);
+        snapshot->begun = true;
+    }
+    return row ? snapshot_fill_row(snapshot, replica->arena, replica->slot, area)
+               : snapshot_fill(snapshot, &replica->codec, &scope, area);
+}
+
+unsigned replica_snapshot(struct sm_replica *replica, bool busy)
+{
+    struct snapshot *snapshot = &replica->snapshot;
+    const uint32_t request = snapshot->requests[0];
+
+    if (snapshot->waiting == 0 || (busy && ++snapshot->passed_over < BUSY_BURSTS))
+        return 0;
+    snapshot->passed_over = 0;
+    if (!write_portion(replica, request))
+        return 1;
+    snapshot->begun = false;
+    snapshot->requests[0] = snapshot->requests[1];
+    snapshot->waiting--;
+    *replica_answer(replica) = (struct out_entry){.kind = OUT_SNAPSHOT, .buffer = request, .bound = replica->bound};
+    replica->complete = replica->produced;
+    STEP();
+    replica_commit(replica, true);
+    return 1;
 }

@@ -2,15 +2,29 @@
 #ifndef SM_REPLICA_SNAPSHOT_H
 #define SM_REPLICA_SNAPSHOT_H
 
-/* Writing a snapshot's parts (arena/snapshot.h): a replica for the shards it owns, the switch for those of nobody. */
+/*
+ * Writing a snapshot's parts (arena/snapshot.h): a replica for the shards it owns, the switch for those of nobody.
+ *
+ * Life-cycle.  A part is asked for -> begun -> written in portions, between bursts -> answered. The answer is no part
+ * of a burst: whoever dies before it has given nothing.
+ */
 
+#include "arena/snapshot.h"
 #include "replica/codec.h"
 
+/* What a portion does at most before it looks for packets again: a few microseconds. */
+#define SNAPSHOT_WORK 128u
+
 struct snapshot {
-    uint32_t next;            /* shard */
+    uint32_t next;            /* shard, stripe or object */
     struct codec_buffer rest; /* of a shard that is larger than a part; bytes NULL: there is none */
     size_t given;             /* of `rest` */
     uint32_t rest_flows;
+    uint32_t requests[SNAPSHOT_PARTS]; /* that are not answered yet, the oldest first */
+    unsigned waiting;                  /* of these */
+    bool begun;                        /* the first one's part is */
+    unsigned passed_over;              /* bursts in a row behind which packets waited */
+    unsigned work;                     /* of a portion; 0: SNAPSHOT_WORK */
 };
 
 /* What is read: shards that `owned` has (by shard; NULL: all), and `covered` (a bit each) has not. */
@@ -21,13 +35,23 @@ struct snapshot_scope {
     unsigned slot;
 };
 
+/* From the first shard on. */
 void snapshot_begin(struct snapshot *snapshot, uint32_t first);
 
-/* Fill a part, of SNAPSHOT_PART_BYTES. */
-void snapshot_fill(struct snapshot *snapshot, const struct codec *codec, const struct snapshot_scope *scope,
+/* A part of SNAPSHOT_PART_BYTES: begin it, then fill it, a portion a call. True: it is written. */
+void snapshot_begin_part(uint8_t *part);
+bool snapshot_fill(struct snapshot *snapshot, const struct codec *codec, const struct snapshot_scope *scope,
                    uint8_t *part);
+
+/* As snapshot_fill(), with what a row has contributed to eventual objects; its writer, or nobody, is between bursts. */
+struct arena;
+bool snapshot_fill_row(struct snapshot *snapshot, struct arena *arena, unsigned row, uint8_t *part);
 
 /* Free what is left of it. */
 void snapshot_end(struct snapshot *snapshot);
+
+/* The replica's: a part is asked for; go on between two bursts, `busy`: packets may wait. How much was done. */
+void snapshot_ask(struct snapshot *snapshot, uint32_t request);
+unsigned replica_snapshot(struct sm_replica *replica, bool busy);
 
 #endif

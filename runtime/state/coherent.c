@@ -66,6 +66,11 @@ uint32_t coherent_place_bytes(const struct shared_object *object)
     }
 }
 
+bool coherent_has_part(const struct shared_object *object)
+{
+    return object->kind != SHARED_COUNTER && object->kind != SHARED_STRONG && object->kind != SHARED_STRONG_COUNTER;
+}
+
 static bool sizes_sound(const struct shared_object *object)
 {
     if (object->kind >= SHARED_KINDS || object->value_bytes > SM_MAX_SHARED_SIZE ||
@@ -340,11 +345,6 @@ static void settle_cell(const struct coherent_writer *writer, struct coherent_ce
     cell_store(&cell->burst_unit, 0);
 }
 
-static bool has_part(const struct shared_object *object)
-{
-    return object->kind != SHARED_COUNTER && object->kind != SHARED_STRONG && object->kind != SHARED_STRONG_COUNTER;
-}
-
 void coherent_settle(const struct coherent_writer *writer, const struct shared_object *objects, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
@@ -355,7 +355,7 @@ void coherent_settle(const struct coherent_writer *writer, const struct shared_o
             struct coherent_account *account = place;
             settle_cell(writer, &account->added);
             settle_cell(writer, &account->taken);
-        } else if (has_part(&objects[i])) {
+        } else if (coherent_has_part(&objects[i])) {
             struct coherent_part *part = place;
             if (cell_load(&part->version) != 0) {
                 cell_store(&part->version, cell_load(&part->version) | 1);
@@ -369,7 +369,7 @@ void coherent_settled(const struct coherent_writer *writer, const struct shared_
 {
     for (unsigned i = 0; i < count; i++) {
         struct coherent_part *part = coherent_place(writer->row, &objects[i]);
-        if (has_part(&objects[i]) && cell_load(&part->version) % 2 != 0) {
+        if (coherent_has_part(&objects[i]) && cell_load(&part->version) % 2 != 0) {
             cell_store(&part->version, cell_load(&part->version) + 1);
         }
     }

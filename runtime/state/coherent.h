@@ -160,6 +160,9 @@ static inline uint64_t coherent_of_packet(const struct journal *journal, const s
     return coherent_in_hand(journal, cell) ? cell_load(&cell->value) - cell_load(&cell->before_packet) : 0;
 }
 
+/* Whether an object's place in a row is a part: neither cells nor nothing. */
+bool coherent_has_part(const struct shared_object *object);
+
 /* The committed value of a cell; any thread. */
 uint64_t coherent_committed(const struct coherent_writer *writer, const struct coherent_cell *cell);
 

@@ -3,11 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -25,6 +25,7 @@ static const char magic[] = "\xb6splitmerge checkpoint\n";
 #define HEAD_BYTES 12u
 #define TAIL_BYTES 9u
 #define PATH_MAX_BYTES 1024u
+#define STEP_BYTES 8192
 
 struct archive_writer {
     int fd;
@@ -49,10 +50,14 @@ static uint64_t get_big(const uint8_t *from, unsigned bytes)
     return value;
 }
 
-static int write_all(struct archive_writer *writer, struct iovec *parts, int count, struct sm_errbuf *error)
+/*
+ * In steps that take a few microseconds each, with the core given away in between: where there are fewer cores than
+ * threads, a packet waits for one of them, and not for a time slice.
+ */
+static int write_all(struct archive_writer *writer, const void *bytes, size_t length, struct sm_errbuf *error)
 {
-    while (count > 0) {
-        ssize_t done = writev(writer->fd, parts, count);
+    for (const uint8_t *from = bytes, *end = from + length; from < end;) {
+        ssize_t done = write(writer->fd, from, end - from < STEP_BYTES ? (size_t)(end - from) : STEP_BYTES);
         if (done < 0 && errno == EINTR)
             continue;
         if (done < 0) {
@@ -60,20 +65,22 @@ static int write_all(struct archive_writer *writer, struct iovec *parts, int cou
             return SM_E_IO;
         }
         writer->bytes += (uint64_t)done;
-        for (; count > 0 && (size_t)done >= parts->iov_len; parts++, count--)
-            done -= (ssize_t)parts->iov_len;
-        if (count > 0) {
-            parts->iov_base = (uint8_t *)parts->iov_base + done;
-            parts->iov_len -= (size_t)done;
-        }
+        from += done;
+        sched_yield();
     }
     return 0;
 }
 
+static void sum(XXH3_state_t *state, const void *bytes, size_t length)
+{
+    for (const uint8_t *from = bytes, *end = from + length; from < end; from += STEP_BYTES) {
+        XXH3_64bits_update(state, from, end - from < STEP_BYTES ? (size_t)(end - from) : STEP_BYTES);
+        sched_yield();
+    }
+}
+
 int archive_create(struct archive_writer **out, const char *path, struct sm_errbuf *error)
 {
-    struct iovec name = {.iov_base = (void *)(uintptr_t)magic, .iov_len = MAGIC_BYTES};
-
     if (strlen(path) >= PATH_MAX_BYTES) {
         snprintf(error->text, sizeof error->text, "the file's name is longer than %u bytes", PATH_MAX_BYTES - 1);
         return SM_E_INVALID;
@@ -93,7 +100,7 @@ int archive_create(struct archive_writer **out, const char *path, struct sm_errb
         free(writer);
         return SM_E_IO;
     }
-    int result = write_all(writer, &name, 1, error);
+    int result = write_all(writer, magic, MAGIC_BYTES, error);
     if (result)
         archive_abandon(writer);
     else
@@ -116,12 +123,14 @@ int archive_put(struct archive_writer *writer, enum archive_kind kind, uint32_t 
     put_big(head + 8, length, 4);
     XXH3_64bits_reset(&state);
     XXH3_64bits_update(&state, head, sizeof head);
-    XXH3_64bits_update(&state, body, length);
+    sum(&state, body, length);
     put_big(tail + 1, XXH3_64bits_digest(&state), 8);
     XXH3_64bits_update(&writer->sums, tail + 1, 8);
     writer->sections++;
-    struct iovec parts[] = {{head, sizeof head}, {(void *)(uintptr_t)body, length}, {tail, sizeof tail}};
-    return write_all(writer, parts, 3, error);
+    int result = write_all(writer, head, sizeof head, error);
+    if (result == 0)
+        result = write_all(writer, body, length, error);
+    return result ? result : write_all(writer, tail, sizeof tail, error);
 }
 
 void archive_abandon(struct archive_writer *writer)

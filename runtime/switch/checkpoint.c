@@ -2,16 +2,22 @@
 #include "switch/checkpoint.h"
 #include "arena/builds.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "arena/snapshot.h"
 #include "switch/archive.h"
 #include "switch/restore.h"
 
-#define UNITS (SM_SHARDS + STATE_STRIPES) /* shards and stripes */
+#define UNITS SNAPSHOT_OBJECTS /* shards and stripes */
 #define NO_SHARD UNITS
+#define COPY_BYTES 2048u
+#define YIELD_NS 50000
+#define NAP_NS 200000
+#define PATIENCE_NS 30000000000ull
 #define HEADER_BYTES (128u << 10) /* of the header, or of the classes' description */
 
 struct checkpoint {
@@ -23,6 +29,7 @@ struct checkpoint {
     uint32_t section_flows;
     struct codec_buffer partial; /* a shard that goes on in the next block */
     uint32_t partial_shard;
+    struct codec_buffer shares; /* contributions to eventual objects, each behind its block */
 };
 
 static int put_header(struct checkpoint *checkpoint, struct sm_errbuf *error)
@@ -93,6 +100,7 @@ void checkpoint_abandon(struct checkpoint *checkpoint)
     archive_abandon(checkpoint->file);
     free(checkpoint->section.bytes);
     free(checkpoint->partial.bytes);
+    free(checkpoint->shares.bytes);
     free(checkpoint);
 }
 
@@ -178,12 +186,36 @@ static int take_block(struct checkpoint *checkpoint, const struct snapshot_block
     cover(checkpoint, block->shard, block->flows);
     if (block->flows == 0)
         return 0;
+    if (block->bytes > COPY_BYTES)
+        sched_yield(); /* as archive.c does */
     /* There is room: a block's header is larger than a shard's. */
     put_shard(checkpoint->section.bytes + checkpoint->section.used, block);
     memcpy(checkpoint->section.bytes + checkpoint->section.used + ARCHIVE_SHARD_BYTES, bytes, block->bytes);
     checkpoint->section.used += ARCHIVE_SHARD_BYTES + block->bytes;
     checkpoint->section_flows += block->flows;
     return 0;
+}
+
+/* What a replica has contributed to an eventual object. Instead of what was taken before it died, if it has. */
+static int take_share(struct checkpoint *checkpoint, const struct snapshot_block *block, const uint8_t *bytes,
+                      struct sm_errbuf *error)
+{
+    uint8_t *known =
+        (uint8_t *)(uintptr_t)shared_find(&checkpoint->shares, block->shard - SNAPSHOT_OBJECTS, block->flows);
+
+    if (!shared_share_fits(checkpoint->arena, block)) {
+        snprintf(error->text, sizeof error->text, "a replica's snapshot contradicts itself");
+        return SM_E_DAMAGED;
+    }
+    if (known) {
+        memcpy(known, bytes, block->bytes);
+        return 0;
+    }
+    if (append(&checkpoint->shares, (const uint8_t *)block, sizeof *block) &&
+        append(&checkpoint->shares, bytes, block->bytes))
+        return 0;
+    snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
+    return SM_E_NO_MEMORY;
 }
 
 static int put_section(struct checkpoint *checkpoint, struct sm_errbuf *error)
@@ -227,10 +259,11 @@ int checkpoint_part(struct checkpoint *checkpoint, const uint8_t *area, bool *la
         if (!sound)
             break;
         memcpy(&block, area + at, sizeof block);
-        sound = block.shard < UNITS && block.bytes <= left - sizeof block;
+        sound = block.bytes <= left - sizeof block;
         if (!sound)
             break;
-        int result = take_block(checkpoint, &block, area + at + sizeof block, error);
+        int result =
+            (block.shard < UNITS ? take_block : take_share)(checkpoint, &block, area + at + sizeof block, error);
         if (result)
             return result;
         at += (uint32_t)sizeof block + ((block.bytes + 3) & ~3u);
@@ -240,6 +273,57 @@ int checkpoint_part(struct checkpoint *checkpoint, const uint8_t *area, bool *la
         return SM_E_DAMAGED;
     }
     return put_section(checkpoint, error);
+}
+
+static uint64_t monotonic(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Nothing has come since `since`: look again soon, and after a while less often. Nobody is asked to wake us. */
+static void wait_for_part(uint64_t since)
+{
+    const struct timespec nap = {.tv_nsec = NAP_NS};
+
+    if (monotonic() - since < YIELD_NS)
+        sched_yield();
+    else
+        nanosleep(&nap, NULL);
+}
+
+int checkpoint_write(struct checkpoint *checkpoint, struct sm_switch *sw, const struct checkpoint_peer *peer,
+                     struct sm_errbuf *error)
+{
+    enum switch_snapshot_step step;
+    const uint8_t *part;
+    uint64_t since = monotonic();
+
+    while ((step = switch_snapshot_next(sw, &part)) != SNAPSHOT_DONE) {
+        bool last;
+        if (atomic_load_explicit(peer->stop, memory_order_relaxed)) {
+            snprintf(error->text, sizeof error->text, "the service ends");
+            return SM_E_STATE;
+        }
+        if (step == SNAPSHOT_WAIT && monotonic() - since > PATIENCE_NS) {
+            snprintf(error->text, sizeof error->text, "no replica gave its shards within %u s",
+                     (unsigned)(PATIENCE_NS / 1000000000u));
+            return SM_E_STATE;
+        }
+        if (step == SNAPSHOT_WAIT) {
+            wait_for_part(since);
+            continue;
+        }
+        int result = checkpoint_part(checkpoint, part, &last, error);
+        if (result)
+            return result;
+        switch_snapshot_taken(sw, last, checkpoint_covered(checkpoint));
+        peer->taken(peer->arg);
+        since = monotonic();
+    }
+    return 0;
 }
 
 static int put_shared(struct checkpoint *checkpoint, struct sm_errbuf *error)
@@ -255,7 +339,7 @@ static int put_shared(struct checkpoint *checkpoint, struct sm_errbuf *error)
             snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
             return SM_E_NO_MEMORY;
         }
-        result = shared_encode(arena, out);
+        result = shared_encode(arena, &checkpoint->shares, out);
     }
     return result ? result
                   : archive_put(checkpoint->file, ARCHIVE_SHARED, arena->registration.shared_count, out->bytes,

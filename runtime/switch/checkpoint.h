@@ -5,9 +5,10 @@
 /*
  * Checkpoints: the parts of a snapshot become a file (archive.h), and a file the state of a service again.
  *
- * Writing.  checkpoint_open(), then checkpoint_part() for every part that switch_snapshot_next() gives, then
- * checkpoint_finish(); or checkpoint_abandon() at any time. None of these touches the switch, and all but the first do
- * I/O: they belong on a thread that may wait.
+ * Writing.  checkpoint_open(), then checkpoint_write(), which takes the parts of a snapshot that was started, then
+ * checkpoint_finish(); or checkpoint_abandon() at any time. All of these do I/O and wait: they belong on a thread of
+ * their own, which goes on while the switch's thread does. Where the two have to share a core this one gives it away
+ * every few microseconds.
  */
 
 #include "switch/switch.h"
@@ -16,6 +17,18 @@ struct checkpoint;
 
 /* Begin a file. SM_E_IO and others of archive_create(): *error. `arena`: what is written of. */
 int checkpoint_open(struct checkpoint **checkpoint, struct arena *arena, const char *path, struct sm_errbuf *error);
+
+/*
+ * Write all of the snapshot. `taken` is called behind each part: the switch may sleep; *stop may be set by any thread.
+ * SM_E_STATE: it was; or nothing has come for half a minute. Others as of checkpoint_part().
+ */
+struct checkpoint_peer {
+    void (*taken)(void *arg);
+    void *arg;
+    const _Atomic bool *stop;
+};
+int checkpoint_write(struct checkpoint *checkpoint, struct sm_switch *sw, const struct checkpoint_peer *peer,
+                     struct sm_errbuf *error);
 
 /*
  * Take a part. *last: it is the last of whoever wrote it. SM_E_DAMAGED: it contradicts itself; others: it could not be

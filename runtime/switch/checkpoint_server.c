@@ -4,8 +4,8 @@
  * The control protocol's `checkpoint` and `restore`: between the switch's thread, which gives and takes parts, and the
  * disk, which a thread of libuv's waits for. The control loop itself never waits for either.
  *
- * Life-cycle.  IDLE -> opening (a file is created, or read and checked) -> pumping: asking the switch for a step, then
- * AT_WORK on it, or AWAITING one -> ending -> IDLE, and the answer.
+ * Life-cycle.  IDLE -> AT_WORK: a file is created and written, part by part, by one thread from beginning to end; or
+ * read and checked, then pumped: the switch is asked for a step, and AWAITING its end -> IDLE, and the answer.
  */
 
 #include <stdio.h>
@@ -17,7 +17,7 @@
 #include "switch/restore.h"
 
 #define AGAIN_MS 2        /* shards may be between owners */
-#define PATIENCE_MS 30000 /* without anything to do */
+#define PATIENCE_MS 30000 /* of restoring, without anything to do */
 
 enum transfer_state { IDLE, AT_WORK, AWAITING };
 
@@ -33,10 +33,8 @@ struct transfer {
     struct checkpoint *checkpoint; /* being written, or */
     struct restore *restore;       /* read */
     bool restoring, gave_up;
-    const uint8_t *part;
-    bool last;
+    _Atomic bool stop; /* the process is about to end */
     struct checkpoint_size size;
-    enum switch_snapshot_step step;
     int result;
     struct sm_errbuf error;
 };
@@ -59,20 +57,6 @@ static void start_job(struct sm_switch *sw, void *arg)
     t->result = sw->input_held ? SM_E_STATE : switch_snapshot_start(sw, &t->error);
     if (sw->input_held)
         snprintf(t->error.text, sizeof t->error.text, "a checkpoint is being restored");
-}
-
-static void next_job(struct sm_switch *sw, void *arg)
-{
-    struct transfer *t = arg;
-
-    t->step = switch_snapshot_next(sw, &t->part);
-}
-
-static void taken_job(struct sm_switch *sw, void *arg)
-{
-    struct transfer *t = arg;
-
-    switch_snapshot_taken(sw, t->last, checkpoint_covered(t->checkpoint));
 }
 
 static void end_job(struct sm_switch *sw, void *arg)
@@ -129,34 +113,29 @@ static void closed(uv_work_t *work, int status)
 }
 
 /* The snapshot is over, well or not; what is in the file is still to reach the disk. */
-static void end_checkpoint(struct transfer *t)
-{
-    worker_call(&t->control->worker, end_job, t);
-    at_work(t, close_work, closed);
-}
-
-/* ---- pumping ---- */
-
-static void part_work(uv_work_t *work)
-{
-    struct transfer *t = work->data;
-
-    t->result = checkpoint_part(t->checkpoint, t->part, &t->last, &t->error);
-}
-
-static void part_taken(uv_work_t *work, int status)
+static void written(uv_work_t *work, int status)
 {
     struct transfer *t = work->data;
 
     (void)status;
-    if (t->result) {
-        end_checkpoint(t);
-        return;
-    }
-    t->progress = uv_hrtime();
-    worker_call(&t->control->worker, taken_job, t);
-    pump(t);
+    worker_call(&t->control->worker, end_job, t);
+    at_work(t, close_work, closed);
 }
+
+static void taken(void *arg)
+{
+    worker_wake(arg);
+}
+
+static void write_work(uv_work_t *work)
+{
+    struct transfer *t = work->data;
+    const struct checkpoint_peer peer = {.taken = taken, .arg = &t->control->worker, .stop = &t->stop};
+
+    t->result = checkpoint_write(t->checkpoint, t->control->worker.sw, &peer, &t->error);
+}
+
+/* ---- pumping ---- */
 
 static void on_again(uv_timer_t *timer)
 {
@@ -174,24 +153,9 @@ static bool out_of_patience(const struct transfer *t)
     return uv_hrtime() - t->progress > PATIENCE_MS * 1000000ull;
 }
 
-static void pump_checkpoint(struct transfer *t)
+static void pump(struct transfer *t)
 {
-    worker_call(&t->control->worker, next_job, t);
-    if (t->step == SNAPSHOT_PART) {
-        at_work(t, part_work, part_taken);
-    } else if (t->step == SNAPSHOT_WAIT && !out_of_patience(t)) {
-        await(t);
-    } else {
-        if (t->step == SNAPSHOT_WAIT) {
-            t->result = SM_E_STATE;
-            snprintf(t->error.text, sizeof t->error.text, "no replica gave its shards within %u s", PATIENCE_MS / 1000);
-        }
-        end_checkpoint(t);
-    }
-}
-
-static void pump_restore(struct transfer *t)
-{
+    uv_timer_stop(&t->again);
     t->gave_up = out_of_patience(t);
     if (t->gave_up)
         t->progress = uv_hrtime();
@@ -204,15 +168,6 @@ static void pump_restore(struct transfer *t)
     restore_close(t->restore);
     t->restore = NULL;
     answer(t);
-}
-
-static void pump(struct transfer *t)
-{
-    uv_timer_stop(&t->again);
-    if (t->restoring)
-        pump_restore(t);
-    else
-        pump_checkpoint(t);
 }
 
 /* Something that was waited for has come. */
@@ -240,13 +195,15 @@ static void opened(uv_work_t *work, int status)
 
     (void)status;
     t->progress = uv_hrtime();
-    if (t->result == 0) {
+    if (t->result == 0 && t->restoring) {
         pump(t);
-        return;
+    } else if (t->result == 0) {
+        at_work(t, write_work, written);
+    } else {
+        if (!t->restoring)
+            worker_call(&t->control->worker, end_job, t);
+        answer(t);
     }
-    if (!t->restoring)
-        worker_call(&t->control->worker, end_job, t);
-    answer(t);
 }
 
 static struct transfer *transfer_of(struct control *control)
@@ -287,6 +244,17 @@ static void begin(struct control *control, struct rpc_call *call, const struct w
         answer(t);
     else
         at_work(t, open_work, opened);
+}
+
+void checkpoint_end(struct control *control)
+{
+    struct transfer *t = control->transfer;
+
+    if (!t)
+        return;
+    atomic_store_explicit(&t->stop, true, memory_order_relaxed);
+    while (t->state == AT_WORK)
+        uv_run(control->loop, UV_RUN_ONCE);
 }
 
 void checkpoint_serve(struct control *control, struct rpc_call *call, const struct wire_value *params)

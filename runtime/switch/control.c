@@ -770,7 +770,7 @@ static void on_notice(uv_async_t *async)
         wire_put_uint(params, "time", job.time);
         rpc_broadcast(control->server, "gated", params);
     }
-    if (notices & (1u << NOTICE_SNAPSHOT | 1u << NOTICE_RESTORED))
+    if (notices & 1u << NOTICE_RESTORED)
         checkpoint_noticed(control);
     if (notices & 1u << NOTICE_CHECKED)
         checked(control);

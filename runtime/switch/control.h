@@ -56,6 +56,8 @@ void control_end(struct control *control);
 void checkpoint_serve(struct control *control, struct rpc_call *call, const struct wire_value *params);
 void restore_serve(struct control *control, struct rpc_call *call, const struct wire_value *params);
 void checkpoint_noticed(struct control *control);
+/* The loop has stopped: give up what is under way, so that no thread is left that uses arena or switch. */
+void checkpoint_end(struct control *control);
 
 /* upgrade.c: requests */
 void upgrade_begin(struct control *control, struct rpc_call *call, const struct wire_value *params);

@@ -206,6 +206,7 @@ static int run(const char *file, uint64_t seed)
         return 1;
     }
     uv_run(control.loop, UV_RUN_DEFAULT);
+    checkpoint_end(&control);
 
     int status = control.worker.sw->error[0] ? 1 : 0;
     worker_stop(&control.worker);

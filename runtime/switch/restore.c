@@ -357,7 +357,7 @@ static void drain(struct restore *restore, struct sm_switch *sw)
     if (sw->in_flight > 0 || sw->operation.active || sw->snapshot.active)
         return;
     for (unsigned i = 0; i < sw->slot_count; i++)
-        if (sw->slots[i].ticking)
+        if (sw->slots[i].ticking || sw->slots[i].snapshots > 0)
             return;
     state_usage(sw->arena->state, &usage);
     if (usage.flows_live > 0) {

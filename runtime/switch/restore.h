@@ -36,8 +36,15 @@ void restore_give_up(struct restore *restore);
 uint64_t restore_flows(const struct restore *restore);
 void restore_close(struct restore *restore);
 
-/* shared.c: the shared objects as a value; whether such a value fits a service's, and giving it to them. */
-int shared_encode(struct arena *arena, struct codec_buffer *out);
+/*
+ * shared.c: the shared objects as a value; whether such a value fits a service's, and giving it to them. `shares`: what
+ * replicas have contributed to eventual objects, each behind its block (arena/snapshot.h), which shared_share_fits();
+ * find: the contribution of a row to an object, or NULL.
+ */
+struct snapshot_block;
+bool shared_share_fits(const struct arena *arena, const struct snapshot_block *block);
+const uint8_t *shared_find(const struct codec_buffer *shares, uint32_t object, uint32_t row);
+int shared_encode(struct arena *arena, const struct codec_buffer *shares, struct codec_buffer *out);
 int shared_check(const struct arena *arena, sm_value objects, struct sm_errbuf *error);
 void shared_restore(struct arena *arena, sm_value objects);
 

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
 /*
- * Shared objects in checkpoints. Numbers are written as what they come to; what needs a combiner as the contributions
- * that it is combined of, one for each row that has one: the middlebox's own combiner is only known to replicas. They
- * are given back to rows of the same numbers, so they combine to what they were.
+ * Shared objects in checkpoints: what is committed of them. Numbers are written as what they come to; what needs a
+ * combiner as the contributions that it is combined of, one for each row that has one: the middlebox's own combiner is
+ * only known to replicas, who also give the contributions, between two bursts. They are given back to rows of the same
+ * numbers, so they combine to what they were.
  */
 
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "arena/snapshot.h"
 #include "switch/restore.h"
 
 #define HOST_HOLDER (ARENA_SLOTS + 1) /* in the lock word of a strong object */
@@ -51,24 +53,43 @@ static uint64_t total(struct arena *arena, const struct shared_object *object)
     return sum;
 }
 
-static void put_parts(struct arena *arena, const struct shared_object *object, struct sm_writer *writer)
+bool shared_share_fits(const struct arena *arena, const struct snapshot_block *block)
 {
-    unsigned rows = arena_rows(arena);
-    uint8_t value[SM_MAX_SHARED_SIZE];
-    uint32_t bytes = coherent_value_bytes(object);
+    const uint32_t id = block->shard - SNAPSHOT_OBJECTS;
 
+    return id < arena->registration.shared_count && block->flows < ARENA_SLOTS &&
+           coherent_has_part(&arena->registration.shared[id]) &&
+           block->bytes == coherent_value_bytes(&arena->registration.shared[id]);
+}
+
+const uint8_t *shared_find(const struct codec_buffer *shares, uint32_t object, uint32_t row)
+{
+    struct snapshot_block block;
+
+    for (size_t at = 0; at < shares->used; at += sizeof block + block.bytes) {
+        memcpy(&block, shares->bytes + at, sizeof block);
+        if (block.shard == SNAPSHOT_OBJECTS + object && block.flows == row)
+            return shares->bytes + at + sizeof block;
+    }
+    return NULL;
+}
+
+static void put_parts(const struct codec_buffer *shares, unsigned id, uint32_t bytes, struct sm_writer *writer)
+{
     sm_write_list(writer, "parts");
-    for (unsigned i = 0; i < rows; i++)
-        if (coherent_copy(coherent_place(arena->rows[i], object), value, bytes)) {
-            sm_write_map(writer, NULL);
-            sm_write_uint(writer, "row", i);
-            sm_write_bytes(writer, "value", value, bytes);
-            sm_write_end(writer);
-        }
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        const uint8_t *value = shared_find(shares, id, i);
+        if (!value)
+            continue;
+        sm_write_map(writer, NULL);
+        sm_write_uint(writer, "row", i);
+        sm_write_bytes(writer, "value", value, bytes);
+        sm_write_end(writer);
+    }
     sm_write_end(writer);
 }
 
-static void put_object(struct arena *arena, unsigned id, struct sm_writer *writer)
+static void put_object(struct arena *arena, const struct codec_buffer *shares, unsigned id, struct sm_writer *writer)
 {
     const struct shared_object *object = &arena->registration.shared[id];
 
@@ -90,12 +111,12 @@ static void put_object(struct arena *arena, unsigned id, struct sm_writer *write
         unlock(&arena->strong[id]);
         break;
     default:
-        put_parts(arena, object, writer);
+        put_parts(shares, id, coherent_value_bytes(object), writer);
     }
     sm_write_end(writer);
 }
 
-int shared_encode(struct arena *arena, struct codec_buffer *out)
+int shared_encode(struct arena *arena, const struct codec_buffer *shares, struct codec_buffer *out)
 {
     const size_t before = out->used;
     struct sm_writer writer;
@@ -103,7 +124,7 @@ int shared_encode(struct arena *arena, struct codec_buffer *out)
     record_begin(&writer, out);
     sm_write_list(&writer, "objects");
     for (unsigned i = 0; i < arena->registration.shared_count; i++)
-        put_object(arena, i, &writer);
+        put_object(arena, shares, i, &writer);
     sm_write_end(&writer);
     int result = record_end(&writer);
     if (result)

@@ -3,15 +3,16 @@
 /*
  * The flows of all shards, for a checkpoint, while packets go on.
  *
- * Overview.  Owners are asked in-band, one after the other: each encodes the shards that it owns when it meets the
- * marker and that are not covered yet (arena/snapshot.h). What nobody owns the switch encodes itself, if fields say
- * how. Shards that are between owners, or whose owner dies, are found again in a later pass; a shard that was given
- * twice is taken once. The stripes come last.
+ * Overview.  Owners are asked in-band, one after the other: each encodes the shards that it owns, between its bursts,
+ * and that are not covered yet (arena/snapshot.h). What nobody owns the switch encodes itself, if fields say how.
+ * Shards that are between owners, or whose owner dies, are found again in a later pass; a shard that was given twice is
+ * taken once. The stripes come next; then every replica is asked for what it has contributed to eventual objects.
  *
- * Life-cycle.  active from start to end. A slot's parts: asked -> answered -> taken; two may be under way. It is left
- * when its last part has been taken, or its replica is dead.
+ * Life-cycle.  active from start to end. A part: asked -> offered, when it is answered -> taken; two may be under way.
+ * A slot is left when its last part has been taken, or its replica is dead.
  *
- * Concurrency.  The switch's thread; whoever reads a part may be another.
+ * Concurrency.  The switch's thread; another one takes the parts. These two never wait for one another, and never call
+ * the kernel for it: each looks at what the other has counted, the switch once a turn.
  */
 
 #include <assert.h>
@@ -22,6 +23,8 @@
 #include "arena/builds.h"
 #include "arena/snapshot.h"
 #include "switch/switch.h"
+
+#define LOOK 2048u /* shards looked at in a turn */
 
 int switch_snapshot_start(struct sm_switch *sw, struct sm_errbuf *error)
 {
@@ -67,18 +70,31 @@ static bool can_answer(const struct sm_switch *sw, unsigned slot)
 
 static void ask(struct sm_switch *sw)
 {
+    static const uint32_t flags[] = {
+        [SNAPSHOT_OF_STRIPES] = SNAPSHOT_STRIPES,
+        [SNAPSHOT_OF_ROWS] = SNAPSHOT_ROW,
+    };
     struct switch_snapshot *s = &sw->snapshot;
-    uint32_t request = ++s->ticket << SNAPSHOT_TICKET_SHIFT | s->asked % SNAPSHOT_PARTS;
+    uint32_t request = ++s->ticket << SNAPSHOT_TICKET_SHIFT | s->asked % SNAPSHOT_PARTS | flags[s->phase];
 
-    if (s->asked == 0)
+    if (s->begins)
         request |= SNAPSHOT_BEGIN;
-    if (s->stripes)
-        request |= SNAPSHOT_STRIPES;
+    s->begins = false;
     switch_push(sw, s->slot, IN_SNAPSHOT, request, 0, sw->clock);
+    sw->slots[s->slot].snapshots++;
     s->asked++;
 }
 
-/* The slot that stands for the switch itself: for shards that nobody owns, and stripes when nobody is there. */
+static void offer(struct switch_snapshot *s, const uint8_t *part)
+{
+    uint32_t number = atomic_load_explicit(&s->offered, memory_order_relaxed);
+
+    s->parts[number % SNAPSHOT_PARTS] = part;
+    atomic_store_explicit(&s->offered, number + 1, memory_order_release);
+}
+
+/* The slot that stands for the switch itself: for shards that nobody owns, stripes when nobody is there, and the
+ * contributions of those who are gone. */
 #define OWN ARENA_SLOTS
 
 static void turn_to(struct sm_switch *sw, unsigned slot)
@@ -86,27 +102,34 @@ static void turn_to(struct sm_switch *sw, unsigned slot)
     struct switch_snapshot *s = &sw->snapshot;
 
     s->slot = (uint8_t)slot;
-    s->asked = s->answered = s->taken = 0;
-    s->last = s->forsaken = false;
+    s->asked = atomic_load_explicit(&s->offered, memory_order_relaxed); /* others are forsaken */
+    s->begins = true;
+    s->forsaken = false;
+    atomic_store_explicit(&s->last, false, memory_order_relaxed);
     if (slot == OWN)
-        snapshot_begin(&s->writer, s->stripes ? SM_SHARDS : 0);
+        snapshot_begin(&s->writer, s->phase == SNAPSHOT_OF_STRIPES ? SM_SHARDS : 0);
 }
 
+/* A whole part in one turn: packets of these shards wait for an owner anyway. */
 static void fill_own(struct sm_switch *sw)
 {
     struct switch_snapshot *s = &sw->snapshot;
     const struct snapshot_scope scope = {
         .owned = s->nobodys,
         .covered = sw->arena->snapshot_covered,
-        .end = s->stripes ? SM_SHARDS + STATE_STRIPES : SM_SHARDS,
+        .end = s->phase == SNAPSHOT_OF_STRIPES ? SM_SHARDS + STATE_STRIPES : SM_SHARDS,
         .slot = ARENA_SLOTS,
     };
+    bool whole = false;
 
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
         s->nobodys[shard] = sw->shards[shard].owner == SWITCH_NONE;
-    snapshot_fill(&s->writer, &s->codec, &scope, s->area);
+    snapshot_begin_part(s->area);
+    while (!whole)
+        whole = s->phase == SNAPSHOT_OF_ROWS ? snapshot_fill_row(&s->writer, sw->arena, s->look, s->area)
+                                             : snapshot_fill(&s->writer, &s->codec, &scope, s->area);
     s->asked++;
-    s->answered++;
+    offer(s, s->area);
 }
 
 /* Whether the switch knows how to encode all classes: those with callbacks wait for a replica. */
@@ -120,20 +143,30 @@ static bool fields_only(const struct sm_switch *sw)
     return true;
 }
 
-/* Somebody who has a shard that is not covered; SWITCH_NONE: not now. *through: all are covered. */
-static unsigned find_shards(const struct sm_switch *sw, bool *through)
+static void next_phase(struct switch_snapshot *s, enum snapshot_phase phase)
 {
-    *through = true;
-    for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {
-        if (is_covered(&sw->snapshot, shard))
+    s->phase = phase;
+    s->look = 0;
+    s->missing = false;
+}
+
+/* Who has a shard that is not covered: some of them are looked at. SWITCH_NONE: nobody so far. */
+static unsigned find_shards(struct sm_switch *sw)
+{
+    struct switch_snapshot *s = &sw->snapshot;
+
+    for (unsigned n = 0; n < LOOK && s->look < SM_SHARDS; n++, s->look++) {
+        const struct switch_shard *shard = &sw->shards[s->look];
+        if (is_covered(s, s->look))
             continue;
-        *through = false;
-        unsigned owner = sw->shards[shard].owner;
-        if (owner == SWITCH_NONE && fields_only(sw))
+        s->missing = true;
+        if (shard->owner == SWITCH_NONE && fields_only(sw))
             return OWN;
-        if (owner != SWITCH_NONE && sw->shards[shard].move.state == MOVE_STEADY && can_answer(sw, owner))
-            return owner;
+        if (shard->owner != SWITCH_NONE && shard->move.state == MOVE_STEADY && can_answer(sw, shard->owner))
+            return shard->owner;
     }
+    if (s->look == SM_SHARDS)
+        next_phase(s, s->missing ? SNAPSHOT_OF_SHARDS : SNAPSHOT_OF_STRIPES);
     return SWITCH_NONE;
 }
 
@@ -145,16 +178,29 @@ static unsigned find_stripes(const struct sm_switch *sw)
     return fields_only(sw) ? OWN : SWITCH_NONE;
 }
 
+/* Who can say what is in the next row. One that is about to be killed may be in a burst still. */
+static unsigned find_row(const struct sm_switch *sw)
+{
+    const unsigned slot = sw->snapshot.look;
+
+    if (can_answer(sw, slot))
+        return slot;
+    return sw->slots[slot].state == SLOT_READY ? SWITCH_NONE : OWN;
+}
+
 /* Nobody is asked: turn to the next. False: there is nobody now. */
 static bool turn(struct sm_switch *sw)
 {
     struct switch_snapshot *s = &sw->snapshot;
-    bool through;
-    unsigned slot = find_shards(sw, &through);
+    unsigned slot;
 
-    if (through) {
-        s->stripes = true;
-        slot = find_stripes(sw);
+    if (s->phase == SNAPSHOT_OF_SHARDS) {
+        slot = find_shards(sw);
+        if (slot == SWITCH_NONE)
+            return s->look > 0 || s->phase == SNAPSHOT_OF_STRIPES;
+        next_phase(s, SNAPSHOT_OF_SHARDS); /* when it is through, all are looked at again */
+    } else {
+        slot = s->phase == SNAPSHOT_OF_STRIPES ? find_stripes(sw) : find_row(sw);
     }
     if (slot == SWITCH_NONE)
         return false;
@@ -162,72 +208,105 @@ static bool turn(struct sm_switch *sw)
     return true;
 }
 
+/* The slot is through, or dead. */
+static void leave(struct sm_switch *sw)
+{
+    struct switch_snapshot *s = &sw->snapshot;
+    bool last = atomic_load_explicit(&s->last, memory_order_relaxed);
+
+    s->slot = SWITCH_NONE;
+    if (last && s->phase == SNAPSHOT_OF_STRIPES)
+        next_phase(s, SNAPSHOT_OF_ROWS);
+    else if (last && s->phase == SNAPSHOT_OF_ROWS)
+        s->look++;
+    if (s->phase == SNAPSHOT_OF_ROWS && s->look >= arena_rows(sw->arena))
+        atomic_store_explicit(&s->done, true, memory_order_release);
+}
+
 /* Ask the slot for more, as far as there is room. */
-static void go_on(struct sm_switch *sw)
+static void go_on(struct sm_switch *sw, uint32_t taken)
 {
     struct switch_snapshot *s = &sw->snapshot;
 
+    if (atomic_load_explicit(&s->last, memory_order_relaxed))
+        return;
     if (s->slot == OWN) {
-        if (!s->last && s->asked == s->taken)
+        if (s->asked == taken)
             fill_own(sw);
         return;
     }
-    while (!s->last && !s->forsaken && s->asked - s->taken < SNAPSHOT_PARTS && can_answer(sw, s->slot) &&
-           switch_room_for_markers(sw, s->slot))
+    while (!s->forsaken && s->asked - taken < SNAPSHOT_PARTS && can_answer(sw, s->slot) &&
+           sw->slots[s->slot].snapshots < SNAPSHOT_PARTS && switch_room_for_markers(sw, s->slot))
         ask(sw);
 }
 
-enum switch_snapshot_step switch_snapshot_next(struct sm_switch *sw, const uint8_t **part)
+unsigned switch_snapshot_poll(struct sm_switch *sw)
 {
     struct switch_snapshot *s = &sw->snapshot;
+    uint32_t taken = atomic_load_explicit(&s->taken, memory_order_acquire), asked = s->asked;
 
-    for (;;) {
-        if (s->slot == SWITCH_NONE && (s->done || !turn(sw)))
-            return s->done ? SNAPSHOT_DONE : SNAPSHOT_WAIT;
-        go_on(sw);
-        if (s->answered != s->taken) {
-            *part = s->slot == OWN ? s->area
-                                   : channel_snapshot(sw->slots[s->slot].channel) +
-                                         s->taken % SNAPSHOT_PARTS * SNAPSHOT_PART_BYTES;
-            return SNAPSHOT_PART;
-        }
-        if (!s->forsaken && (s->asked != s->taken || !s->last))
-            return SNAPSHOT_WAIT;
-        s->done = s->last && s->stripes;
-        s->slot = SWITCH_NONE;
+    if (!s->active || atomic_load_explicit(&s->done, memory_order_relaxed))
+        return 0;
+    if (s->slot == SWITCH_NONE && !turn(sw))
+        return 0;
+    if (s->slot == SWITCH_NONE)
+        return 1;
+    go_on(sw, taken);
+    if (taken == atomic_load_explicit(&s->offered, memory_order_relaxed) &&
+        (s->forsaken || (s->asked == taken && atomic_load_explicit(&s->last, memory_order_relaxed)))) {
+        leave(sw);
+        return 1;
     }
-}
-
-void switch_snapshot_taken(struct sm_switch *sw, bool last, const uint64_t *covered)
-{
-    struct switch_snapshot *s = &sw->snapshot;
-
-    assert(s->answered != s->taken);
-    s->taken++;
-    s->last |= last;
-    memcpy(s->covered, covered, sizeof s->covered);
-    for (unsigned i = 0; i < SM_SHARDS / 64; i++)
-        atomic_store_explicit(&sw->arena->snapshot_covered[i], covered[i], memory_order_relaxed);
+    return s->asked != asked;
 }
 
 /* False: it was not asked for. Answers may be to a snapshot that was given up. */
 bool switch_snapshot_answered(struct sm_switch *sw, unsigned slot, uint32_t request)
 {
     struct switch_snapshot *s = &sw->snapshot;
-    uint32_t expected = s->ticket - (s->asked - s->answered) + 1;
+    const uint32_t offered = atomic_load_explicit(&s->offered, memory_order_relaxed);
+    const uint32_t expected = s->ticket - (s->asked - offered) + 1;
 
-    if (!s->active || slot != s->slot || s->answered == s->asked ||
-        (request ^ expected << SNAPSHOT_TICKET_SHIFT) >> SNAPSHOT_TICKET_SHIFT != 0)
-        return s->ticket != 0;
-    s->answered++;
-    switch_notify(sw, NOTICE_SNAPSHOT);
+    if (sw->slots[slot].snapshots == 0)
+        return false;
+    sw->slots[slot].snapshots--;
+    if (s->active && slot == s->slot && offered != s->asked &&
+        (request ^ expected << SNAPSHOT_TICKET_SHIFT) >> SNAPSHOT_TICKET_SHIFT == 0)
+        offer(s, channel_snapshot(sw->slots[slot].channel) + offered % SNAPSHOT_PARTS * SNAPSHOT_PART_BYTES);
     return true;
 }
 
 void switch_snapshot_forsaken(struct sm_switch *sw, unsigned slot)
 {
-    if (!sw->snapshot.active || sw->snapshot.slot != slot)
-        return;
-    sw->snapshot.forsaken = true;
-    switch_notify(sw, NOTICE_SNAPSHOT);
+    sw->slots[slot].snapshots = 0;
+    if (sw->snapshot.active && sw->snapshot.slot == slot)
+        sw->snapshot.forsaken = true;
+}
+
+/* ---- the thread that takes the parts ---- */
+
+enum switch_snapshot_step switch_snapshot_next(struct sm_switch *sw, const uint8_t **part)
+{
+    struct switch_snapshot *s = &sw->snapshot;
+    uint32_t taken = atomic_load_explicit(&s->taken, memory_order_relaxed);
+    bool done = atomic_load_explicit(&s->done, memory_order_acquire);
+
+    if (taken == atomic_load_explicit(&s->offered, memory_order_acquire))
+        return done ? SNAPSHOT_DONE : SNAPSHOT_WAIT;
+    *part = s->parts[taken % SNAPSHOT_PARTS];
+    return SNAPSHOT_PART;
+}
+
+void switch_snapshot_taken(struct sm_switch *sw, bool last, const uint64_t *covered)
+{
+    struct switch_snapshot *s = &sw->snapshot;
+    uint32_t taken = atomic_load_explicit(&s->taken, memory_order_relaxed);
+
+    assert(taken != atomic_load_explicit(&s->offered, memory_order_relaxed));
+    if (last)
+        atomic_store_explicit(&s->last, true, memory_order_relaxed);
+    memcpy(s->covered, covered, sizeof s->covered);
+    for (unsigned i = 0; i < SM_SHARDS / 64; i++)
+        atomic_store_explicit(&sw->arena->snapshot_covered[i], covered[i], memory_order_relaxed);
+    atomic_store_explicit(&s->taken, taken + 1, memory_order_release);
 }

@@ -420,6 +420,8 @@ unsigned switch_poll(struct sm_switch *sw)
     if (sw->shape_first != SHAPE_NONE)
         done += switch_shape_poll(sw);
     done += switch_input(sw);
+    if (sw->snapshot.active)
+        done += switch_snapshot_poll(sw);
     note_in_flight(sw);
     keep_time(sw, done);
     switch_ledger(sw);
@@ -457,7 +459,7 @@ void switch_sleep_end(struct sm_switch *sw)
 /* The same, but for delayed packets. */
 static int64_t sleep_until_asked(const struct sm_switch *sw)
 {
-    if (sw->operation.active || sw->check.active)
+    if (sw->operation.active || sw->check.active || (sw->snapshot.active && sw->snapshot.slot == SWITCH_NONE))
         return SWITCH_SLEEP_NS;
     if (sw->state == SWITCH_RUNNING && !sw->input_ended)
         return sw->has_pending ? SWITCH_SLEEP_NS /* paced, or out of buffers */ : (int64_t)SWITCH_TICK_NS;

@@ -120,6 +120,7 @@ struct switch_slot {
     uint32_t in_flight;             /* packets in its ring or not yet taken back */
     uint32_t late_first, late_last; /* of those, and of those held for it, the ones that were held, by time */
     bool ticking;                   /* an IN_TICK is unanswered */
+    uint8_t snapshots;              /* parts of a snapshot that it was asked for and has not answered */
     bool distrusted;                /* it returned what it was not given: nothing is taken back any more */
     const char *condemned;          /* why it is to be killed; NULL: it is not */
     uint64_t watched_commit, moved; /* its commit word when last looked at, and when that had moved */
@@ -188,20 +189,29 @@ struct switch_query {
 };
 
 /* The flows of all shards, on their way to a checkpoint (snapshot.c). */
+enum snapshot_phase { SNAPSHOT_OF_SHARDS, SNAPSHOT_OF_STRIPES, SNAPSHOT_OF_ROWS };
+
 struct switch_snapshot {
     bool active;
-    bool stripes;                     /* all shards are covered, and it is the stripes' turn */
-    bool done;                        /* so are these */
-    uint8_t slot;                     /* that is asked; SWITCH_NONE: nobody */
-    bool last;                        /* its last part has been taken */
-    bool forsaken;                    /* its replica is dead */
-    uint32_t asked, answered, taken;  /* parts of the slot */
-    uint32_t ticket;                  /* of the last part that any snapshot asked for */
-    uint64_t covered[SM_SHARDS / 64]; /* a bit for each shard that was taken */
-    struct codec codec;               /* for the shards that nobody owns: these, and where they are written */
+    enum snapshot_phase phase;
+    uint8_t slot;       /* that is asked; SWITCH_NONE: nobody */
+    bool begins;        /* nothing was asked of it so far */
+    bool forsaken;      /* its replica is dead */
+    uint32_t asked;     /* parts, in all */
+    uint32_t ticket;    /* of the last part that any snapshot asked for */
+    uint32_t look;      /* the next shard to be looked at, or row */
+    bool missing;       /* one of those before is not covered */
+    struct codec codec; /* for the shards that nobody owns: these, and where they are written */
     struct snapshot writer;
     uint8_t nobodys[SM_SHARDS];
     uint8_t *area; /* SNAPSHOT_PART_BYTES */
+
+    /* Between the switch's thread, which offers parts, and the one that takes them. */
+    const uint8_t *parts[SNAPSHOT_PARTS];
+    _Atomic uint32_t offered, taken;
+    _Atomic bool done;
+    _Atomic bool last;                /* the slot's last part has been taken */
+    uint64_t covered[SM_SHARDS / 64]; /* a bit for each shard that was taken; the taker's while a part is offered */
 };
 
 /* A step of restoring a checkpoint that a replica was asked for (restore.c). */
@@ -219,7 +229,6 @@ enum switch_notice {
     NOTICE_FAILED,
     NOTICE_QUERIED,
     NOTICE_CONDEMNED,
-    NOTICE_SNAPSHOT,
     NOTICE_RESTORED,
     NOTICE_CHECKED,
 };
@@ -395,16 +404,19 @@ int switch_query_start(struct sm_switch *sw, unsigned slot, uint32_t shard, uint
 
 /*
  * A snapshot of all flows, each shard's of one instant, a part at a time (arena/snapshot.h). start: SM_E_STATE: there
- * is one; SM_E_CONFLICT: a class cannot be copied; SM_E_NO_MEMORY. next: PART: *part may be read until
- * switch_snapshot_taken(), by any thread; a replica may scribble on it. WAIT: call again after NOTICE_SNAPSHOT, or in a
- * while: shards may be between owners. DONE: all was taken. taken: whether the part was the slot's last, and which
- * shards have been taken whole (a bit each). end: also before it is done.
+ * is one; SM_E_CONFLICT: a class cannot be copied; SM_E_NO_MEMORY. end: also before it is done, but not while somebody
+ * takes parts.
+ *
+ * Any one thread takes them. next: PART: *part may be read until switch_snapshot_taken(); a replica may scribble on it.
+ * WAIT: look again soon; shards may be between owners. DONE: all was taken. taken: whether the part was the slot's
+ * last, and which shards have been taken whole (a bit each).
  */
 enum switch_snapshot_step { SNAPSHOT_PART, SNAPSHOT_WAIT, SNAPSHOT_DONE };
 int switch_snapshot_start(struct sm_switch *sw, struct sm_errbuf *error);
+void switch_snapshot_end(struct sm_switch *sw);
 enum switch_snapshot_step switch_snapshot_next(struct sm_switch *sw, const uint8_t **part);
 void switch_snapshot_taken(struct sm_switch *sw, bool last, const uint64_t *covered);
-void switch_snapshot_end(struct sm_switch *sw);
+unsigned switch_snapshot_poll(struct sm_switch *sw);
 bool switch_snapshot_answered(struct sm_switch *sw, unsigned slot, uint32_t request);
 void switch_snapshot_forsaken(struct sm_switch *sw, unsigned slot);
 bool switch_restore_answered(struct sm_switch *sw, unsigned slot, const struct out_entry *entry); /* restore.c */

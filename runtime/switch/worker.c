@@ -98,7 +98,7 @@ int worker_start(struct worker *worker, struct sm_switch *sw, uv_loop_t *loop, u
     return pthread_create(&worker->thread, NULL, run, worker) == 0 ? 0 : SM_E_NO_MEMORY;
 }
 
-static void wake(struct worker *worker)
+void worker_wake(struct worker *worker)
 {
     uint64_t one = 1;
 
@@ -112,7 +112,7 @@ void worker_call(struct worker *worker, void (*job)(struct sm_switch *sw, void *
     worker->job = job;
     worker->job_arg = arg;
     atomic_store_explicit(&worker->has_job, true, memory_order_release);
-    wake(worker);
+    worker_wake(worker);
     while (worker->job)
         pthread_cond_wait(&worker->done, &worker->mutex);
     pthread_mutex_unlock(&worker->mutex);
@@ -121,6 +121,6 @@ void worker_call(struct worker *worker, void (*job)(struct sm_switch *sw, void *
 void worker_stop(struct worker *worker)
 {
     atomic_store_explicit(&worker->stop, true, memory_order_release);
-    wake(worker);
+    worker_wake(worker);
     pthread_join(worker->thread, NULL);
 }

@@ -38,6 +38,9 @@ int worker_start(struct worker *worker, struct sm_switch *sw, uv_loop_t *loop, u
 /* Run `job` on the worker's thread and wait for it. */
 void worker_call(struct worker *worker, void (*job)(struct sm_switch *sw, void *arg), void *arg);
 
+/* Have the worker take a turn, should it sleep. Any thread. */
+void worker_wake(struct worker *worker);
+
 /* End the thread; the switch is the caller's again. */
 void worker_stop(struct worker *worker);
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define STEPS_AT_RANDOM 3000u
+#define LARGEST_PORTION 20u /* of a snapshot: the power of two that its work is below */
 
 /* Of the burst that runs: one at a time in a process. */
 static struct sm_test *bursting;
@@ -55,6 +56,10 @@ static bool survives_burst(struct sm_test *test, unsigned slot, unsigned budget,
 {
     bool alive = true;
 
+    struct snapshot *snapshot = &test->members[slot].replica->snapshot;
+
+    if (snapshot->waiting > 0)
+        snapshot->work = 1u << test_below(test, LARGEST_PORTION);
     bursting = test;
     step_taken = doomed ? at_place : NULL;
     step_allocation_fails = test->allocations_left > 0 ? allocation_fails : NULL;
