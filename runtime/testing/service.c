@@ -11,6 +11,7 @@
 
 #define STEP_NS 1000ull /* of virtual time */
 #define CHECK_EVERY 4096u
+#define SNAPSHOT_AT_ONCE UINT32_MAX /* whole parts: replicas on threads are seldom without packets */
 
 uint64_t sm_test_random(uint64_t *state)
 {
@@ -84,6 +85,7 @@ static int start_member(struct sm_test *test, unsigned slot, struct sm_errbuf *e
     }
     switch_slot_ready(test->sw, slot);
     atomic_store(&member->through, false);
+    member->replica->snapshot.work = SNAPSHOT_AT_ONCE;
     if (test->options.threads && pthread_create(&member->thread, NULL, run_thread, member) != 0)
         return SM_E_NO_MEMORY;
     return 0;

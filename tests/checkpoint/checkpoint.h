@@ -55,4 +55,7 @@ int checkpoint_restore(struct sm_test *test, const char *file, struct sm_errbuf 
 const char *damage_test(uint64_t seed, const char *file);
 const char *refusal_test(uint64_t seed, const char *file);
 
+/* shares.c: the same. */
+const char *shares_test(uint64_t seed, const char *file);
+
 #endif

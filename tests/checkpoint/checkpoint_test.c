@@ -202,6 +202,8 @@ int main(void)
             wrong = under_traffic(seed, file);
     }
     if (!wrong)
+        wrong = shares_test(seed, file);
+    if (!wrong)
         wrong = damage_test(seed, file);
     if (!wrong)
         wrong = refusal_test(seed, file);

@@ -51,6 +51,11 @@ struct account {
     uint64_t packets, numbers;
 };
 
+static const struct sm_field source_fields[] = {{"packets", SM_FIELD_UINT, 0, 8, NULL, 0}};
+static const struct sm_field account_fields[] = {
+    {"packets", SM_FIELD_UINT, offsetof(struct account, packets), 8, NULL, 0},
+    {"numbers", SM_FIELD_UINT, offsetof(struct account, numbers), 8, NULL, 0},
+};
 static const struct sm_field flow_fields[] = {
     {"packets", SM_FIELD_UINT, offsetof(struct flow, packets), 4, NULL, 0},
     {"fired", SM_FIELD_UINT, offsetof(struct flow, fired), 4, NULL, 0},
@@ -371,10 +376,18 @@ static int setup(struct sm_replica *replica, void **user)
          .fields = wide_fields,
          .field_count = 3,
          .on_timer = wide_timer},
-        {.size = sizeof *classes, .name = "sources", .record_size = 8, .granularity = SM_BY_SOURCE, .may_share = true},
+        {.size = sizeof *classes,
+         .name = "sources",
+         .record_size = 8,
+         .granularity = SM_BY_SOURCE,
+         .may_share = true,
+         .fields = source_fields,
+         .field_count = 1},
         {.size = sizeof *classes,
          .name = "accounts",
          .record_size = sizeof(struct account),
+         .fields = account_fields,
+         .field_count = 2,
          .granularity = SM_BY_SOURCE,
          .may_share = true,
          .on_undo = undo_account},

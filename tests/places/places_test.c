@@ -15,14 +15,16 @@
 #include <time.h>
 
 #include "everything.h"
+#include "saver.h"
+#include "testing/test.h"
 
 enum role { SOURCE, DESTINATION, ROLES };
 
 static const char *const role_names[ROLES] = {"source", "destination"};
 
-/* Places that only one side of a move comes by, by function; or none: checkpoints are taken between moves, notes are
- * carried out only after another death within a burst, which tests/shared has at random, and records get another form
- * in an upgrade, whose kills are in tests/upgrade. */
+/* Places that only one side of a move comes by, by function; or none: notes are carried out only after another death
+ * within a burst, which tests/shared has at random, and records get another form in an upgrade, whose kills are in
+ * tests/upgrade. */
 static const struct {
     const char *function;
     enum role never;
@@ -40,8 +42,6 @@ static const struct {
     {"state_reform_done ", DESTINATION},
     {"timer_hand_over ", SOURCE},
     {"timer_hand_over ", DESTINATION},
-    {"snapshot_fill ", SOURCE},
-    {"snapshot_fill ", DESTINATION},
 };
 
 #define ATTEMPTS 60u /* other seeds, until a place is met in a role */
@@ -61,7 +61,14 @@ struct trial {
 
 static bool killed_or_rested(const struct sm_test *test, void *armed)
 {
+    saver_step(test);
     return (*(bool *)armed && !sm_test_kill_pending(test)) || !sm_test_moving(test);
+}
+
+static bool packet_entered(const struct sm_test *test, void *packets)
+{
+    saver_step(test);
+    return test->sw->entered >= *(uint64_t *)packets;
 }
 
 /* All shards go to and fro between two replicas; one of them has its appointment. Whether it has died. */
@@ -87,7 +94,7 @@ static bool play(struct sm_test *test, const struct trial *trial)
         result = sm_test_until(test, killed_or_rested, &armed);
         packets += STRETCH;
         if (result == 0)
-            result = sm_test_until_packet(test, packets);
+            result = sm_test_until(test, packet_entered, &packets);
         died |= armed && !sm_test_kill_pending(test);
         armed &= !died;
     }
@@ -98,8 +105,12 @@ static const char *judge(struct sm_test *test)
 {
     static struct sm_errbuf error;
 
+    const char *unsaved = saver_end(test);
+
     if (sm_test_finish(test) != 0)
         return sm_test_result(test)->broken;
+    if (unsaved)
+        return unsaved;
     if (everything_mistakes)
         return "the middlebox met what should not be";
     if (!sm_test_same(test, reference, SM_BY_ALL, &error))
@@ -189,7 +200,7 @@ int main(void)
                 kill_there(place, role, seed, visits);
     sm_test_destroy(reference, NULL);
     sm_trace_destroy(made);
-    printf("%u runs, %u deaths at a place, %llu shards copied; %u failed\n", runs, deaths, (unsigned long long)copied,
-           failures);
-    return failures || copies_refused || copied == 0;
+    printf("%u runs, %u deaths at a place, %llu shards copied, %u checkpoints; %u failed\n", runs, deaths,
+           (unsigned long long)copied, saver_saved, failures);
+    return failures || copies_refused || copied == 0 || saver_saved == 0;
 }
