@@ -71,7 +71,7 @@ static const struct {
      "4: limits.hold.time: expected 1 to 3600000000000 nanoseconds, got '0s'"},
     {HEAD PORTS "limits: {unresponsive: 100ms}\n",
      "4: limits.unresponsive: expected 500000000 to 3600000000000 nanoseconds, got '100ms'"},
-    {HEAD PORTS "limits: {shape: 100B}\n", "4: limits.shape: expected 4KiB to 64GiB, got '100'"},
+    {HEAD PORTS "limits: {shape: 100B}\n", "4: limits.shape: expected 4096 to 68719476736 bytes, got '100B'"},
     {HEAD PORTS "limits: {bindings: 0}\n", "4: limits.bindings: expected 1 to 16777216, got '0'"},
     {HEAD PORTS "limits: {flow: 1}\n", "4: limits.flow: unknown key, did you mean 'flows'?"},
     {HEAD PORTS "limits: &a {hold: *a}\n", "4: hold.hold.hold.hold.hold.hold.hold.hold.hold: unknown key"},

@@ -110,7 +110,7 @@ def by_events(build, rng):
 def from_outside(build, rng, count):
     """Killed while clients ask for splits: each is done, or can be done afterwards."""
     print("-- the orchestrator, at random instants, in the midst of operations")
-    service = service_of(build, 300)
+    service = service_of(build, 50)  # it does not end before we are through
     service.start("service.yaml", "--report", "report.json")
     if not expect(service.wait_running(60), "the service runs", service.log()):
         return
