@@ -87,17 +87,22 @@ FAKE=die expect 1 'sm-switch was killed by signal 9|the switch is gone' $smctl r
 FAKE=abandon expect 1 'was abandoned: .* the hold is full' $smctl run s.yaml --events events
 FAKE=busy expect 1 'was failed: the switch is busy' $smctl run s.yaml --events events
 
+# until_answered SERVICE: there is an orchestrator, and it knows where the service is
+until_answered() {
+    for _ in $(seq 100); do
+        ./smctl status --service "$1" >status 2>&1 && return
+        sleep 0.05
+    done
+    echo "FAILED: $1 does not answer"
+    cat log status
+    failures=$((failures + 1))
+}
+
 # A service that runs on.
 start() {
     FAKE=$1 $smctl run "$2" >log 2>&1 &
     running=$!
-    for _ in $(seq 100); do
-        ./smctl status --service "$3" >status 2>&1 && return
-        sleep 0.05
-    done
-    echo "FAILED: $2 does not start"
-    cat log status
-    failures=$((failures + 1))
+    until_answered "$3"
 }
 
 start endless s.yaml edge
@@ -152,6 +157,7 @@ scaling=$!
 sleep 0.2
 kill -KILL $(pgrep -P $(cat run/edge/lock) -x sm-orchestrator)
 wait $scaling
+until_answered edge
 expect 0 'rebalance' $smctl rebalance --wait --timeout 10s
 expect 0 'scale 1: ' $smctl scale 1 --timeout 10s
 
