@@ -29,7 +29,7 @@ struct drl *drl_create(const struct drl_options *options, uint64_t now)
     drl->random = options->seed;
     drl->local = options->rate / options->limiters;
     bool made = options->mode == DRL_POOL
-                    ? (drl->pool = pool_create(drl, now)) != NULL
+                    ? pool_create(drl, now)
                     : gossip_init(&drl->gossip, options->limiters, options->self, options->fanout);
     if (!made) {
         free(drl);

@@ -27,7 +27,7 @@ enum drl_mode {
 extern const char *const drl_mode_names[DRL_MODES];
 
 #define DRL_MAX_LIMITERS 4096u
-#define DRL_MAX_FANOUT 64u /* and the most updates that come of one interval */
+#define DRL_MAX_FANOUT 256u /* and the most updates that come of one interval */
 
 struct drl_options {
     enum drl_mode mode;

@@ -3,6 +3,7 @@
 #define RATELIMITER_DRL_INTERNAL_H
 
 #include "drl/drl.h"
+#include "drl/flows.h"
 #include "drl/gossip.h"
 #include "drl/pool.h"
 

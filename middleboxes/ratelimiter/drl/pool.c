@@ -4,55 +4,80 @@
  * One pool of rate, kept by the limit's home, which is limiter 0.
  *
  * Overview.  Every limiter reports to the home what arrives, how many flows' worth that is, whether it had to drop, and
- * how much it has let through in all; the home answers with a grant, the rate of the limiter's bucket. Whoever did not
- * have to drop is granted what arrives and a little more; the rest of the limit goes to those who did, by their flows,
- * so that a flow gets the same wherever it passes (max-min). Since all that was let through is counted at the home, it
- * sees by how much the aggregate has missed the limit, and makes up for it with the next grants.
+ * how much it has let through in all; the home grants it the rate of its bucket. Whoever did not have to drop is
+ * granted what arrives and a little more; the rest of the limit goes to those who did, by their flows, so that a flow
+ * gets the same wherever it passes (max-min). Since all that was let through is counted at the home, it sees by how
+ * much the aggregate has missed the limit, and makes up for it with the next grants.
  *
- * A flow's worth.  Counting flows would give small ones a full share, and the fastest of several noisy rates is always
- * too fast. A limiter's weight is (sum of rates)^2 / (sum of squares): n for n equal flows, 1 for one elephant among
- * mice. The squares are estimated from counters that flows are hashed to (Alon, Matias, Szegedy, STOC 1996).
+ * Within a limiter.  Flows that are faster than their share of its rate lose packets before the bucket is empty, the
+ * more the emptier it is (approximate fair dropping: Pan, Breslau, Prabhakar, Shenker, CCR 2003). An empty bucket hits
+ * whoever comes, often many flows at once; this hits few, so that the others' demand is there when tokens are. How many
+ * packets a flow is to lose is summed up, not drawn: a draw would add its own noise to few flows' rates.
  *
- * Life-cycle of a grant.  Asked for every REPORT_NS, and at once when a limiter begins to drop. A limiter that hears
- * nothing for ALONE_NS takes 1/N of the limit, and the home keeps just that for whoever it has not heard for as
- * long: cut off from one another, all together stay within the limit.
+ * When to speak.  Both ends know what the limiter is taken to let through until it reports again. It reports every
+ * REPORT_NS at the latest, and as soon as what it lets through is off by more than OFF bytes; it is granted again when
+ * that would change the grant. Each end has its allowance of messages, and saves up a few for when demand shifts: on
+ * the average each limiter, the home too, sends at most MESSAGES a second.
  *
- * Bounds.  Over-use: the buckets' depths once, and what demand changes within a report's age, until it has been made up
- * for. Under-use: likewise, while there is demand.
+ * Life-cycle of a grant.  A limiter that hears nothing for ALONE_NS takes 1/N of the limit. The home keeps what it has
+ * granted last for whoever it does not hear, and after ALONE_NS that 1/N: cut off from one another, all together stay
+ * within the limit.
+ *
+ * Bounds.  Over-use: the buckets' depths once, and what demand changes while messages are under way, until it has been
+ * made up for. Under-use: likewise, while there is demand; what nobody wanted is not owed beyond OWED.
  */
 
 #include "drl/pool.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "drl/internal.h"
 
-#define REPORT_NS 300000000ull
 #define ALONE_NS 1500000000ull
-#define CELLS 256u   /* counters for the sum of squares */
-#define HEADROOM 1.1 /* of a grant to whoever need not drop, over what arrives */
-#define RANDOM 0.8   /* part of what must be dropped that is dropped at random; an empty bucket hits whoever comes */
-#define CLIMB 1.3    /* likewise, to whoever had to */
-#define PRESSED 0.02 /* share of packets dropped from which on a limiter is */
-#define OWED 0.2     /* seconds of the limit that a shortfall is made up for at most */
-#define CATCH_UP 0.7 /* seconds over which a miss is made up for */
-#define CATCH_UP_MOST 0.3 /* of the limit */
+#define MESSAGES 8.0        /* a second, that a limiter sends on the average, the home's divided among all */
+#define SAVED 4.0           /* messages */
+#define PERIODIC 0.75       /* part of them that is spent when nothing happens */
+#define OFF 6000.0          /* bytes */
+#define QUICK 0.04          /* seconds: the estimate of demand when it shifts */
+#define HEADROOM 1.1        /* of a grant to whoever need not drop, over what arrives */
+#define CLIMB 2.0           /* likewise, to whoever had to: what it can use before it reports again */
+#define PRESSED 0.02        /* share of bytes dropped from which on a limiter is */
+#define CHANGED 0.05        /* of a grant, when it is worth a message */
+#define OWED 0.05           /* seconds of the limit that a shortfall is made up for at most */
+#define CATCH_UP 0.6        /* seconds over which a miss is made up for */
+#define CATCH_UP_MOST 0.3   /* of the limit */
+#define DEPTH_LEAST 22000.0 /* bytes: of a bucket, so that a first window gets through where nobody was */
+#define EARLY_LEAST 20000.0 /* bytes in the bucket, below which packets are dropped early; */
+#define EARLY_SECONDS 0.01  /* at a high rate so much of it; */
+#define EARLY_MOST 0.8      /* never more than this part of its depth */
+#define STEEPER 0.07 /* early drops grow a little faster than surplus, lest nothing but an empty bucket be enough */
+#define SHARE_PASSES 10u
 
 struct member {
     uint32_t sent, heard; /* sequences */
-    uint64_t heard_at;
+    uint64_t heard_at, granted_at;
+    double allowance; /* messages */
     double demand, weight;
-    double passed; /* in all: as reported, and since then what `rate` makes of it */
-    double rate;   /* that it is taken to pass until it reports again */
+    double passed;  /* in all: as reported, and since then what `rate` makes of it */
+    double rate;    /* that it is taken to pass until it reports again */
+    double granted; /* last */
     bool pressed;
 };
 
 struct pool {
-    double cells[CELLS];                 /* bytes, old ones fading */
-    double passed;                       /* bytes, in all */
-    double arrived_since, dropped_since; /* the last report, bytes */
+    struct drl_flows flows;
+    double share;                                      /* of a flow, in bytes of late */
+    double depth;                                      /* of the bucket */
+    double early;                                      /* bytes in it, below which packets are dropped early */
+    double arrived_tick;                               /* since the last interval, bytes */
+    double quick;                                      /* demand of the last moments */
+    double passed;                                     /* bytes, in all */
+    double arrived_since, dropped_since, passed_since; /* the last report, bytes */
+    double expected_since;                             /* and what it was taken to pass */
+    double expected;                                   /* a second */
+    double period;                                     /* seconds between reports, when nothing happens */
+    double allowance;                                  /* messages */
     uint64_t report_at, granted_at;
     bool pressed; /* as reported last */
     uint32_t sent, heard;
@@ -64,21 +89,59 @@ struct pool {
     double excess;          /* bytes let through beyond the limit so far; below 0: short of it */
 };
 
-struct pool *pool_create(const struct drl *drl, uint64_t now)
+/* Reports a second that a limiter may send, and grants that it may be sent. */
+static double exchanges(const struct drl *drl)
 {
-    struct pool *pool = calloc(1, sizeof *pool);
+    double limiters = drl->options.limiters;
 
-    if (!pool || drl->options.self != 0)
-        return pool;
+    return limiters > 1 ? MESSAGES / 2 * limiters / (limiters - 1) : MESSAGES;
+}
+
+static void allow(const struct drl *drl, double *allowance, double seconds)
+{
+    *allowance = fmin(*allowance + exchanges(drl) * seconds, SAVED);
+}
+
+static bool spend(double *allowance)
+{
+    if (*allowance < 1)
+        return false;
+    *allowance -= 1;
+    return true;
+}
+
+/* The bucket's depth follows the limiter's part of the limit. */
+static void shape(struct drl *drl)
+{
+    struct pool *pool = drl->pool;
+    double part = drl->local / drl->options.rate;
+
+    pool->depth = fmin(drl->options.burst, fmax(DEPTH_LEAST, drl->options.burst * part));
+    pool->early = fmin(EARLY_MOST * pool->depth, fmax(EARLY_LEAST, EARLY_SECONDS * drl->local));
+}
+
+bool pool_create(struct drl *drl, uint64_t now)
+{
+    struct pool *pool = drl->pool = calloc(1, sizeof *pool);
+
+    if (!pool)
+        return false;
+    shape(drl);
+    pool->share = INFINITY;
+    pool->granted_at = now;
+    pool->allowance = SAVED;
+    pool->period = 1 / (PERIODIC * exchanges(drl));
+    if (drl->options.self != 0)
+        return true;
     pool->members = calloc(drl->options.limiters, sizeof *pool->members);
     if (!pool->members) {
         free(pool);
-        return NULL;
+        return false;
     }
     for (unsigned i = 0; i < drl->options.limiters; i++)
-        pool->members[i].heard_at = now;
+        pool->members[i] = (struct member){.heard_at = now, .allowance = SAVED};
     pool->spare = drl->options.rate / drl->options.limiters;
-    return pool;
+    return true;
 }
 
 void pool_destroy(struct pool *pool)
@@ -88,80 +151,95 @@ void pool_destroy(struct pool *pool)
     free(pool);
 }
 
-static bool pool_packet(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes)
+/* Whether a flow that is faster than its share is to lose this packet. */
+static bool dropped_early(struct drl *drl, struct drl_flow *flow)
+{
+    const struct pool *pool = drl->pool;
+    double emptiness = 1 - drl->bucket.level / pool->early, surplus = 1 - pool->share / flow->bytes;
+
+    if (surplus <= 0 || emptiness <= 0)
+        return false;
+    /* Flows that came at the same time do not lose at the same time. */
+    if (flow->dropped == 0)
+        flow->dropped = drl_random(drl);
+    flow->dropped += fmin(emptiness * surplus * (1 + STEEPER * pow(surplus, 3)), 1);
+    if (flow->dropped < 1)
+        return false;
+    flow->dropped -= 1;
+    return true;
+}
+
+static bool pool_packet(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes)
 {
     struct pool *pool = drl->pool;
-    bool conforms = (drl->drop == 0 || drl_random(drl) >= drl->drop) &&
-                    drl_bucket_take(&drl->bucket, drl->local, drl->options.burst, now, bytes);
+    struct drl_flow *flow = drl_flows_enter(&pool->flows, key, now, bytes);
 
-    pool->cells[flow * 0x9e3779b97f4a7c15ull >> 56] += bytes;
+    drl_bucket_take(&drl->bucket, drl->local, pool->depth, now, 0);
+    bool conforms = !dropped_early(drl, flow) && drl_bucket_take(&drl->bucket, drl->local, pool->depth, now, bytes);
+    pool->arrived_tick += bytes;
     pool->arrived_since += bytes;
-    if (conforms)
-        pool->passed += bytes;
-    else
-        pool->dropped_since += bytes;
+    pool->dropped_since += conforms ? 0 : bytes;
+    pool->passed_since += conforms ? bytes : 0;
+    pool->passed += conforms ? bytes : 0;
     return conforms;
 }
 
 const struct drl_ops drl_pool = {.packet = pool_packet};
 
-/* How many flows' worth arrives here. */
-static double weight(const struct pool *pool)
+/* The most that a member can use before it is granted again. */
+static double most(const struct member *member)
 {
-    double sum = 0, squares = 0;
-
-    for (unsigned i = 0; i < CELLS; i++) {
-        sum += pool->cells[i];
-        squares += pool->cells[i] * pool->cells[i];
-    }
-    if (sum <= 0)
-        return 0;
-    squares = (squares - sum * sum / CELLS) / (1 - 1.0 / CELLS);
-    return squares > sum * sum / 1e6 ? fmax(sum * sum / squares, 1) : 1e6;
+    return member->demand * (member->pressed ? CLIMB : HEADROOM);
 }
 
-/* What a member is to get. */
-static double grant(const struct drl *drl, const struct member *member)
+static double grant(const struct pool *pool, const struct member *member)
 {
-    const struct pool *pool = drl->pool;
-    double want = member->demand * HEADROOM + pool->spare, share = member->weight * pool->level;
+    return fmin(most(member), pool->level * member->weight) + pool->spare;
+}
 
-    if (!member->pressed && (pool->level <= 0 || want < share))
-        return want;
-    /* A share that it cannot use before it reports again is better used by others. */
-    return fmax(fmin(share, CLIMB * member->demand), pool->spare);
+/* What is kept for a member that is not heard; below 0: it is heard. */
+static double kept(const struct drl *drl, const struct member *member, uint64_t now)
+{
+    uint64_t silent = now - member->heard_at;
+
+    if (silent > ALONE_NS)
+        return drl->options.rate / drl->options.limiters;
+    return silent > ALONE_NS / 2 ? member->granted : -1;
 }
 
 /* Share the limit out: the level at which all grants together are what may be granted. */
 static void share_out(struct drl *drl, uint64_t now)
 {
     struct pool *pool = drl->pool;
-    double rate = drl->options.rate, most = rate * CATCH_UP_MOST, each = rate / drl->options.limiters;
-    double left = rate - fmax(fmin(pool->excess / CATCH_UP, most), -most), weights = 0, open = left;
+    double rate = drl->options.rate, bound = rate * CATCH_UP_MOST;
+    double all = rate - fmax(fmin(pool->excess / CATCH_UP, bound), -bound), weights = 0, open = all;
 
-    /* Those that are not heard are left 1/N each; those that need not drop, what they want, unless it is too much. */
     pool->level = 0;
-    for (unsigned pass = 0; pass < 8; pass++) {
+    for (unsigned pass = 0; pass < SHARE_PASSES; pass++) {
         double before = pool->level;
-        open = left;
+        open = all;
         weights = 0;
         for (unsigned i = 0; i < drl->options.limiters; i++) {
             const struct member *member = &pool->members[i];
-            double want = member->demand * HEADROOM;
-            if (now - member->heard_at > ALONE_NS)
-                open -= each;
-            else if (!member->pressed && (before <= 0 || want < member->weight * before))
-                open -= want;
+            double reserve = kept(drl, member, now);
+            if (reserve >= 0)
+                open -= reserve;
+            else if (most(member) <= member->weight * before)
+                open -= most(member);
             else
                 weights += member->weight;
         }
-        if (weights <= 0)
-            break;
-        pool->level = fmax(open, 0.01 * rate) / weights;
-        if (fabs(pool->level - before) <= before * 1e-6)
+        pool->level = weights > 0 ? fmax(open, 0.01 * rate) / weights : rate;
+        if (weights <= 0 || fabs(pool->level - before) <= before * 1e-6)
             break;
     }
     pool->spare = weights > 0 ? 0 : fmax(open, 0) / drl->options.limiters;
+}
+
+/* What a limiter is taken to let through: the member itself and the home reckon alike. */
+static double foreseen(double granted, double demand, bool pressed)
+{
+    return pressed ? granted : fmin(granted, demand);
 }
 
 static void report(struct drl *drl, struct drl_update *update)
@@ -169,11 +247,12 @@ static void report(struct drl *drl, struct drl_update *update)
     struct pool *pool = drl->pool;
 
     pool->pressed = pool->dropped_since > PRESSED * pool->arrived_since;
-    pool->arrived_since = pool->dropped_since = 0;
+    pool->arrived_since = pool->dropped_since = pool->passed_since = pool->expected_since = 0;
+    pool->expected = foreseen(drl->local, drl->arrived.rate, pool->pressed);
     *update = (struct drl_update){.from = drl->options.self,
                                   .sequence = ++pool->sent,
                                   .kind = pool->pressed ? DRL_PRESSED : DRL_REPORT,
-                                  .value = {drl->arrived.rate, weight(pool), pool->passed}};
+                                  .value = {drl->arrived.rate, drl_flows_worth(&pool->flows), pool->passed}};
 }
 
 /* The home takes a report in. */
@@ -186,60 +265,105 @@ static void enter(struct pool *pool, uint64_t now, const struct drl_update *upda
     member->weight = update->value[1];
     member->passed = update->value[2];
     member->pressed = update->kind == DRL_PRESSED;
+    member->rate = foreseen(member->granted, member->demand, member->pressed);
     member->heard_at = now;
 }
 
-/* Grant a member its rate, and foresee what it will pass. */
-static double settle(struct drl *drl, struct member *member)
+static double settle(const struct pool *pool, struct member *member, uint64_t now)
 {
-    double rate = grant(drl, member);
-
-    member->rate = member->pressed ? rate : fmin(rate, member->demand);
-    return rate;
+    member->granted = grant(pool, member);
+    member->granted_at = now;
+    member->rate = foreseen(member->granted, member->demand, member->pressed);
+    return member->granted;
 }
 
-static void home_interval(struct drl *drl, uint64_t now, double seconds)
+/* Whether a member is to be told what it is granted now. */
+static bool due(const struct drl *drl, const struct member *member, uint64_t now)
+{
+    double least = 0.01 * drl->options.rate / drl->options.limiters;
+
+    return fabs(grant(drl->pool, member) - member->granted) > CHANGED * (member->granted + least) ||
+           (double)(now - member->granted_at) / 1e9 > drl->pool->period;
+}
+
+static void tell(struct pool *pool, struct member *member, uint64_t now, struct drl_update *update)
+{
+    *update = (struct drl_update){
+        .from = 0, .sequence = ++member->sent, .kind = DRL_GRANT, .value = {settle(pool, member, now)}};
+}
+
+static unsigned home_interval(struct drl *drl, uint64_t now, double seconds, uint32_t *to, struct drl_update *update)
 {
     struct pool *pool = drl->pool;
     struct drl_update own;
     double passed = 0;
+    unsigned told = 0;
 
     for (unsigned i = 0; i < drl->options.limiters; i++) {
         struct member *member = &pool->members[i];
-        if (now - member->heard_at > ALONE_NS)
-            member->rate = drl->options.rate / drl->options.limiters;
+        double reserve = kept(drl, member, now);
+        if (reserve >= 0)
+            member->rate = reserve;
         member->passed += member->rate * seconds;
         passed += member->rate * seconds;
     }
     report(drl, &own);
     enter(pool, now, &own);
     /* What was not wanted is not owed for ever. */
-    pool->excess = fmax(pool->excess + passed - drl->options.rate * seconds, -OWED * drl->options.rate);
+    pool->excess =
+        fmax(pool->excess + passed - drl->options.rate * seconds, -OWED * drl->options.rate - drl->options.burst);
     share_out(drl, now);
-    drl->local = settle(drl, &pool->members[0]);
+    drl->local = settle(pool, &pool->members[0], now);
+    pool->expected = pool->members[0].rate;
+    for (unsigned i = 1; i < drl->options.limiters; i++) {
+        struct member *member = &pool->members[i];
+        allow(drl, &member->allowance, seconds);
+        if (told == DRL_MAX_FANOUT || kept(drl, member, now) >= 0 || !due(drl, member, now) ||
+            !spend(&member->allowance))
+            continue;
+        to[told] = i;
+        tell(pool, member, now, &update[told++]);
+    }
+    return told;
+}
+
+/* Estimate demand, and what each flow may have of what is granted. True: it is not what was foreseen. */
+static bool look(struct drl *drl, uint64_t now, double seconds)
+{
+    struct pool *pool = drl->pool;
+    double keep = exp(-seconds / QUICK);
+
+    drl_flows_fade(&pool->flows, now, seconds);
+    pool->share = drl_flows_share(&pool->flows, drl->local);
+    shape(drl);
+    pool->quick = keep * pool->quick + (1 - keep) * pool->arrived_tick / seconds;
+    pool->arrived_tick = 0;
+    allow(drl, &pool->allowance, seconds);
+    pool->expected_since += pool->expected * seconds;
+    /* The more has been said of late, the more it takes. */
+    double off = pool->passed_since - pool->expected_since, enough = OFF * SAVED / fmax(pool->allowance, 1);
+    bool surprised = fabs(off) > enough;
+    if (surprised && (pool->quick > drl->arrived.rate) == (off > 0))
+        drl->arrived.rate = pool->quick;
+    return surprised;
 }
 
 unsigned pool_interval(struct drl *drl, uint64_t now, double seconds, uint32_t *to, struct drl_update *update)
 {
     struct pool *pool = drl->pool;
-    double keep = pow(0.1, seconds);
+    bool surprised = look(drl, now, seconds);
 
-    for (unsigned i = 0; i < CELLS; i++)
-        pool->cells[i] *= keep;
-    drl->drop = drl->arrived.rate > drl->local ? RANDOM * (1 - drl->local / drl->arrived.rate) : 0;
-    if (pool->members) {
-        home_interval(drl, now, seconds);
-        return 0;
-    }
+    if (pool->members)
+        return home_interval(drl, now, seconds, to, update);
     if (now - pool->granted_at > ALONE_NS)
         drl->local = drl->options.rate / drl->options.limiters;
     bool begins = !pool->pressed && pool->dropped_since > PRESSED * pool->arrived_since;
-    if (now < pool->report_at && !begins)
+    if ((now < pool->report_at && !begins && !surprised) || !spend(&pool->allowance))
         return 0;
     to[0] = 0;
     report(drl, update);
     /* Not all at once, though they began at once. */
-    pool->report_at = now + (uint64_t)(REPORT_NS * (0.9 + 0.2 * drl_random(drl)));
+    pool->report_at = now + (uint64_t)(pool->period * 1e9 * (0.9 + 0.2 * drl_random(drl)));
     return 1;
 }
 
@@ -257,15 +381,15 @@ bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update
     *heard = update->sequence;
     if (!pool->members) {
         drl->local = update->value[0];
+        pool->expected = foreseen(drl->local, drl->arrived.rate, pool->pressed);
         pool->granted_at = now;
         return true;
     }
+    struct member *member = &pool->members[update->from];
     enter(pool, now, update);
-    share_out(drl, now);
-    *reply = (struct drl_update){.from = 0,
-                                 .sequence = ++pool->members[update->from].sent,
-                                 .kind = DRL_GRANT,
-                                 .value = {settle(drl, &pool->members[update->from])}};
-    *replies = 1;
+    if (due(drl, member, now) && spend(&member->allowance)) {
+        tell(pool, member, now, reply);
+        *replies = 1;
+    }
     return true;
 }

@@ -11,7 +11,8 @@ struct drl;
 struct drl_update;
 struct pool;
 
-struct pool *pool_create(const struct drl *drl, uint64_t now);
+/* Sets drl->pool. False: out of memory. */
+bool pool_create(struct drl *drl, uint64_t now);
 void pool_destroy(struct pool *pool);
 unsigned pool_interval(struct drl *drl, uint64_t now, double seconds, uint32_t *to, struct drl_update *update);
 bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update, struct drl_update *reply,
