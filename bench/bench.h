@@ -54,6 +54,7 @@ struct bench_options {
     unsigned repeat;
     uint32_t flows;
     uint64_t seed;
+    const char *report; /* directory to write a page to; NULL: none */
     bool quick;
     bool json;
 };

@@ -28,13 +28,14 @@ static const char usage[] =
     "  coherent  updates of eventual and strong counters, against plain and atomic increments\n"
     "  checkpoint  writing all flows to a file, against msgpack-c, and what packets notice of it\n"
     "  all       all of these\n"
-    "  drl       the experiments of Distributed Rate Limiting (SIGCOMM 2007), simulated; one seed, no repetitions\n"
+    "  drl       the experiments of Distributed Rate Limiting (SIGCOMM 2007), simulated\n"
     "\n"
     "  --repeat N    measure so often and give medians (default 7)\n"
     "  --seconds S   one measurement's length (default 1)\n"
     "  --flows N     live flows (default 100000)\n"
     "  --seed N      of all that is random (default 1)\n"
     "  --quick       as little as possible: shows that it works, not what it can do\n"
+    "  --report DIR  of drl: also write a page with plots to DIR, by gnuplot\n"
     "  --json        one JSON object\n"
     "  --help, --version\n"
     "\n"
@@ -97,6 +98,9 @@ static int take_option(struct bench_options *options, int option)
         options->repeat = 1;
         options->seconds = 0.01;
         options->flows = 1000;
+        return -1;
+    case 'p':
+        options->report = optarg;
         return -1;
     case 'j':
         options->json = true;
@@ -176,15 +180,11 @@ static int run_apart(const struct bench_options *options, const char *name)
 int main(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        {"repeat", required_argument, NULL, 'r'},
-        {"seconds", required_argument, NULL, 's'},
-        {"flows", required_argument, NULL, 'f'},
-        {"seed", required_argument, NULL, 'S'},
-        {"quick", no_argument, NULL, 'q'},
-        {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},
-        {NULL, 0, NULL, 0},
+        {"repeat", required_argument, NULL, 'r'}, {"seconds", required_argument, NULL, 's'},
+        {"flows", required_argument, NULL, 'f'},  {"seed", required_argument, NULL, 'S'},
+        {"quick", no_argument, NULL, 'q'},        {"report", required_argument, NULL, 'p'},
+        {"json", no_argument, NULL, 'j'},         {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
     };
     struct bench_options options = {.seconds = 1, .repeat = 7, .flows = 100000, .seed = 1};
     bool known = false;
@@ -203,5 +203,7 @@ int main(int argc, char **argv)
         known |= strcmp(argv[optind], experiments[i].name) == 0;
     if (!known && strcmp(argv[optind], "all") != 0)
         return usage_error("expected forward, move, failover, library, coherent, all or drl, got", argv[optind]);
+    if (options.report && strcmp(argv[optind], "drl") != 0)
+        return usage_error("--report: only drl writes one, not", argv[optind]);
     return run_apart(&options, argv[optind]);
 }

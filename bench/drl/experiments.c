@@ -2,11 +2,9 @@
 
 /*
  * The experiments of "Cloud Control with Distributed Rate Limiting" (SIGCOMM 2007), in the simulator: each way of
- * sharing a limit, and one central bucket beside them, in the same runs.
+ * sharing a limit, and one central bucket beside them, in the same run. figures.h says what the columns mean.
  *
- * Figures.  The aggregate over windows of 1 s and of 0.1 s, as a share of the limit: mean, deviation, and the highest
- * second. Jain's index of the flows' rates. Settled: how long after the last change the limiters' rates per flow, over
- * one second, are first even to an index of 0.95. Control: what a limiter sends, IP and UDP headers included.
+ * Small ones are repeated with other seeds, and their figures are means; those with thousands of flows are run once.
  */
 
 #include <math.h>
@@ -15,265 +13,219 @@
 #include <string.h>
 
 #include "bench.h"
-#include "drl/sim.h"
+#include "drl/outcome.h"
+#include "drl/page.h"
 
-#define SECOND 1000000000ull
-#define MILLISECOND 1000000ull
-#define BINS_A_SECOND ((unsigned)(SECOND / SIM_BIN_NS))
-#define MAX_FLOWS 5000u
-#define EVEN 0.95
+#define EVEN 0.95      /* rates per flow are even from this index on; */
+#define EVEN_SOME 0.98 /* where those under one bucket are not, from this part of theirs on */
+#define SMALL 200u     /* flows */
+#define CONTROL_DELAY_NS (10 * MILLISECOND)
+#define INTERVAL_NS (50 * MILLISECOND)
+#define FANOUT 3u
 
-struct experiment {
-    const char *name, *what;
-    double mbit;
-    unsigned limiters, flows;
-    unsigned seconds;
-    unsigned changes_at; /* seconds: figures are of what follows */
-    double burst;
-    void (*plan)(const struct experiment *experiment, struct sim_flow *flows);
-    double control_loss;
-    unsigned parted_from, parted_to; /* seconds */
-    double paper_fps, paper_grd;     /* Jain's index there; 0: not given */
-};
+/* What the default mode is held to. */
+#define WITHIN_SECOND 0.01
+#define WITHIN_TENTH 0.03
+#define JAIN_LEAST 0.99
+#define SETTLED_MOST 1.0
+#define CONTROL_MOST 5.0
+#define ROUNDING 0.0005
 
-struct row {
-    double mean, deviation, deviation_tenth, highest, jain, settled, control;
-};
-
-static struct sim_flow bulk(unsigned limiter, unsigned rtt_ms, unsigned start_ms)
+const char *outcome_mode_name(unsigned mode)
 {
-    return (struct sim_flow){
-        .limiter = limiter, .rtt_ns = rtt_ms * MILLISECOND, .start_ns = start_ms * MILLISECOND, .access = 12.5e6};
+    return mode == SIM_CENTRAL ? "central" : drl_mode_names[mode];
 }
 
-static void three_and_seven(const struct experiment *experiment, struct sim_flow *flows)
-{
-    for (unsigned i = 0; i < experiment->flows; i++)
-        flows[i] = bulk(i >= 3, 40, 10 * i);
-}
-
-/* One more limiter gets flows every ten seconds. */
-static void joining(const struct experiment *experiment, struct sim_flow *flows)
-{
-    for (unsigned i = 0; i < experiment->flows; i++)
-        flows[i] = bulk(i % experiment->limiters, 40, i % experiment->limiters * 10000 + 10 * i);
-}
-
-static void bulk_and_web(const struct experiment *experiment, struct sim_flow *flows)
-{
-    for (unsigned i = 0; i < experiment->flows; i++) {
-        flows[i] = bulk(i >= 10, 40, 10 * i);
-        if (i < 10)
-            continue;
-        flows[i].packets = 5 + i % 3 * 10;
-        flows[i].think_ns = 2 * SECOND;
-    }
-}
-
-/* Half way, the seven flows of the second limiter find 100 kbit/s each elsewhere. */
-static void bottleneck(const struct experiment *experiment, struct sim_flow *flows)
-{
-    three_and_seven(experiment, flows);
-    for (unsigned i = 3; i < experiment->flows; i++) {
-        flows[i].access_later = 12500;
-        flows[i].access_at_ns = experiment->changes_at * SECOND;
-    }
-}
-
-static void mixed_rtt(const struct experiment *experiment, struct sim_flow *flows)
-{
-    for (unsigned i = 0; i < experiment->flows; i++)
-        flows[i] = bulk(i >= experiment->flows / 2, i >= experiment->flows / 2 ? 100 : 20, 10 * i);
-}
-
-static void evenly(const struct experiment *experiment, struct sim_flow *flows)
-{
-    for (unsigned i = 0; i < experiment->flows; i++) {
-        flows[i] = bulk(i % experiment->limiters, 40, i % 1000);
-        flows[i].tcp = i / experiment->limiters % 2 ? SIM_CUBIC : SIM_RENO;
-    }
-}
-
-static const struct experiment experiments[] = {
-    {"baseline", "3 and 7 flows", 10, 2, 10, 60, 10, 75000, three_and_seven, 0, 0, 0, 0.962, 0.997},
-    {"start-up", "the same, from the start", 10, 2, 10, 20, 0, 75000, three_and_seven, 0, 0, 0, 0, 0},
-    {"join", "flows join, one limiter more every 10 s", 50, 5, 50, 90, 40, 75000, joining, 0, 0, 0, 0, 0},
-    {"web", "10 bulk flows; 60 short ones elsewhere", 10, 2, 70, 60, 10, 75000, bulk_and_web, 0, 0, 0, 0, 0},
-    {"bottleneck", "7 of 10 flows slow down", 10, 2, 10, 90, 30, 75000, bottleneck, 0, 0, 0, 0, 0},
-    {"rtt", "round trips of 20 and 100 ms", 10, 2, 10, 60, 10, 75000, mixed_rtt, 0, 0, 0, 0, 0},
-    {"loss-5%", "10 limiters, control lost", 50, 10, 50, 60, 10, 75000, evenly, 0.05, 0, 0, 0, 0},
-    {"loss-20%", "10 limiters, control lost", 50, 10, 50, 60, 10, 75000, evenly, 0.2, 0, 0, 0, 0},
-    {"partition", "two halves that do not hear each other", 50, 10, 50, 60, 20, 75000, evenly, 0, 20, 60, 0, 0},
-    {"flows", "5,000 flows", 500, 10, 5000, 30, 10, 750000, evenly, 0, 0, 0, 0, 0},
-    {"490", "490 limiters", 50, 490, 980, 60, 20, 6000, evenly, 0, 0, 0, 0, 0},
-    {"1000", "1,000 limiters", 500, 1000, 2000, 30, 10, 6000, evenly, 0, 0, 0, 0, 0},
-};
-
-static double jain(const double *values, unsigned count)
-{
-    double sum = 0, squares = 0;
-
-    for (unsigned i = 0; i < count; i++) {
-        sum += values[i];
-        squares += values[i] * values[i];
-    }
-    return squares > 0 ? sum * sum / (count * squares) : 0;
-}
-
-/* Seconds until the limiters' rates per flow are even; -1: never. */
-static double settled(const struct experiment *experiment, const struct sim_flow *flows,
-                      const struct sim_result *result)
-{
-    static double rates[DRL_MAX_LIMITERS], flows_of[DRL_MAX_LIMITERS];
-    unsigned from = experiment->changes_at * BINS_A_SECOND;
-
-    memset(flows_of, 0, sizeof flows_of);
-    for (unsigned i = 0; i < experiment->flows; i++)
-        flows_of[flows[i].limiter]++;
-    for (unsigned bin = from; bin + BINS_A_SECOND <= result->bins; bin++) {
-        unsigned count = 0;
-        for (unsigned l = 0; l < experiment->limiters; l++) {
-            if (flows_of[l] == 0)
-                continue;
-            rates[count] = 0;
-            for (unsigned i = bin; i < bin + BINS_A_SECOND; i++)
-                rates[count] += result->limiter_bins[(size_t)l * result->bins + i];
-            rates[count++] /= flows_of[l];
-        }
-        if (jain(rates, count) >= EVEN)
-            return (double)(bin - from + BINS_A_SECOND) / BINS_A_SECOND;
-    }
-    return -1;
-}
-
-/* Mean, deviation and the highest of windows of so many bins, as shares of the limit. */
-static void windows(const struct experiment *experiment, const struct sim_result *result, unsigned bins, double *mean,
-                    double *deviation, double *highest)
-{
-    double sum = 0, squares = 0, most = 0, full = experiment->mbit * 1e6 / 8 * bins / BINS_A_SECOND;
-    unsigned count = 0;
-
-    for (unsigned bin = experiment->changes_at * BINS_A_SECOND; bin + bins <= result->bins; bin += bins) {
-        double bytes = 0;
-        for (unsigned i = bin; i < bin + bins; i++)
-            bytes += result->passed[i] / full;
-        sum += bytes;
-        squares += bytes * bytes;
-        most = fmax(most, bytes);
-        count++;
-    }
-    *mean = sum / count;
-    *deviation = sqrt(fmax(squares / count - *mean * *mean, 0));
-    *highest = most;
-}
-
-static bool measure(const struct experiment *experiment, unsigned mode, uint64_t seed, const struct sim_flow *flows,
-                    struct row *row)
+static bool simulate(const struct experiment *experiment, unsigned mode, uint64_t seed, const struct sim_flow *flows,
+                     struct sim_result *result)
 {
     const struct sim_setup setup = {
         .mode = mode,
         .rate = experiment->mbit * 1e6 / 8,
         .burst = experiment->burst,
-        .interval_ns = 50 * MILLISECOND,
+        .interval_ns = INTERVAL_NS,
         .limiters = experiment->limiters,
-        .fanout = 3,
+        .fanout = FANOUT,
         .flows = flows,
         .flow_count = experiment->flows,
         .duration_ns = experiment->seconds * SECOND,
-        .control_delay_ns = 10 * MILLISECOND,
+        .control_delay_ns = CONTROL_DELAY_NS,
         .control_loss = experiment->control_loss,
         .partition_from_ns = experiment->parted_from * SECOND,
         .partition_to_ns = experiment->parted_to * SECOND,
         .seed = seed,
     };
-    struct sim_result result;
-    bool done = sim_run(&setup, experiment->changes_at * SECOND, &result);
-    double mean, highest;
 
-    if (done) {
-        windows(experiment, &result, BINS_A_SECOND, &row->mean, &row->deviation, &row->highest);
-        windows(experiment, &result, 1, &mean, &row->deviation_tenth, &highest);
-        row->jain = jain(result.flow_passed, experiment->flows);
-        row->settled = settled(experiment, flows, &result);
-        row->control =
-            (double)result.updates * (SIM_HEADERS + SIM_UPDATE) * 8 / 1000 / experiment->seconds / experiment->limiters;
-    }
-    sim_free(&result);
-    return done;
+    return sim_run(&setup, result);
 }
 
-static void print_row(const struct experiment *experiment, const char *mode, const struct row *row)
+static void add(struct figures *sum, const struct figures *one, double part)
 {
-    double paper = strcmp(mode, "fps") == 0   ? experiment->paper_fps
-                   : strcmp(mode, "grd") == 0 ? experiment->paper_grd
-                                              : 0;
-    char settled[16] = "never", published[16] = "";
-
-    if (row->settled >= 0)
-        snprintf(settled, sizeof settled, "%.1f s", row->settled);
-    if (paper > 0)
-        snprintf(published, sizeof published, "  %.3f", paper);
-    printf("  %-8s %6.1f %%  %6.1f %%  %6.1f %%  %6.1f %%   %.3f  %7s  %6.1f%s\n", mode, 100 * row->mean,
-           100 * row->deviation, 100 * row->deviation_tenth, 100 * row->highest, row->jain, settled, row->control,
-           published);
+    sum->mean += part * one->mean;
+    sum->miss_second += part * one->miss_second;
+    sum->miss_tenth += part * one->miss_tenth;
+    sum->beside_second += part * one->beside_second;
+    sum->beside_tenth += part * one->beside_tenth;
+    sum->jain += part * one->jain;
+    sum->even += part * one->even;
+    sum->control += part * one->control;
+    sum->highest = fmax(sum->highest, one->highest);
+    sum->settled = sum->settled < 0 || one->settled < 0 ? -1 : fmax(sum->settled, one->settled);
 }
 
-static json_t *row_json(const struct experiment *experiment, const char *mode, const struct row *row)
+/* All modes with one seed; the first one's runs are kept. */
+static bool run_seed(struct outcome *outcome, uint64_t seed, double part, bool keep)
 {
-    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "experiment", experiment->name, "mode", mode,
-                     "mean", row->mean, "deviation_1s", row->deviation, "deviation_100ms", row->deviation_tenth,
-                     "highest_1s", row->highest, "jain", row->jain, "settled_seconds", row->settled, "control_kbit_s",
-                     row->control);
-}
+    static struct sim_flow flows[PLAN_MAX_FLOWS];
+    const struct experiment *experiment = outcome->experiment;
+    double even = EVEN;
 
-/* Each way's fairness beside the central bucket's. */
-static void compare(const struct experiment *experiment, const struct row *rows, struct report *report)
-{
-    static char names[DRL_MODES][32];
-
-    for (unsigned mode = 0; mode < DRL_MODES; mode++) {
-        snprintf(names[mode], sizeof names[mode], "drl: %s %s, Jain", experiment->name, drl_mode_names[mode]);
-        struct figure *figure = report_figure(report, names[mode], "");
-        samples_add(&figure->ours, rows[mode].jain);
-        samples_add(&figure->reference, rows[SIM_CENTRAL].jain);
-    }
-}
-
-static bool run_experiment(const struct experiment *experiment, const struct bench_options *options,
-                           struct report *report, json_t *json)
-{
-    static struct sim_flow flows[MAX_FLOWS];
-    struct row rows[SIM_CENTRAL + 1];
-
-    experiment->plan(experiment, flows);
-    if (!options->json)
-        printf("%s: %s; %u limiters, %.0f Mbit/s\n"
-               "  mode         mean  dev. 1s  dev. .1s  highest    Jain  settled  kbit/s  the paper's Jain\n",
-               experiment->name, experiment->what, experiment->limiters, experiment->mbit);
-    for (unsigned mode = 0; mode <= SIM_CENTRAL; mode++) {
-        const char *name = mode == SIM_CENTRAL ? "central" : drl_mode_names[mode];
-        if (!measure(experiment, mode, options->seed, flows, &rows[mode]))
+    experiment->plan(experiment, seed, flows);
+    for (unsigned i = 0; i < OUTCOME_MODES; i++) {
+        unsigned mode = i == 0 ? SIM_CENTRAL : i - 1; /* which says what is even */
+        struct sim_result result;
+        struct figures figures;
+        if (!simulate(experiment, mode, seed, flows, &result)) {
+            sim_free(&result);
             return false;
-        json_array_append_new(json, row_json(experiment, name, &rows[mode]));
-        if (!options->json)
-            print_row(experiment, name, &rows[mode]);
+        }
+        figures_read(experiment, flows, &result, even, &figures);
+        if (mode == SIM_CENTRAL && EVEN_SOME * figures.even < EVEN) {
+            even = EVEN_SOME * figures.even;
+            figures_read(experiment, flows, &result, even, &figures);
+        }
+        add(&outcome->figures[mode], &figures, part);
+        if (keep)
+            outcome->runs[mode] = result;
+        else
+            sim_free(&result);
     }
-    if (experiment == experiments)
-        compare(experiment, rows, report);
+    return true;
+}
+
+static void print_outcome(const struct outcome *outcome)
+{
+    const struct experiment *experiment = outcome->experiment;
+
+    printf("%s: %s; %u limiter%s, %.0f Mbit/s, %u seed%s\n"
+           "  mode         mean  miss 1s  miss .1s  beside 1s  beside .1s  highest   Jain  settled  kbit/s\n",
+           experiment->name, experiment->what, experiment->limiters, experiment->limiters == 1 ? "" : "s",
+           experiment->mbit, outcome->seeds, outcome->seeds == 1 ? "" : "s");
+    for (unsigned mode = 0; mode < OUTCOME_MODES; mode++) {
+        const struct figures *f = &outcome->figures[mode];
+        char settled[16] = "-";
+        if (experiment->settles)
+            snprintf(settled, sizeof settled, f->settled < 0 ? "never" : "%.1f s", f->settled);
+        printf("  %-8s %6.1f %%  %5.1f %%   %5.1f %%    %5.1f %%     %5.1f %%  %5.1f %%  %.3f  %7s  %6.1f\n",
+               outcome_mode_name(mode), 100 * f->mean, 100 * f->miss_second, 100 * f->miss_tenth,
+               100 * f->beside_second, 100 * f->beside_tenth, 100 * f->highest, f->jain, settled, f->control);
+    }
+}
+
+static void outcome_json(const struct outcome *outcome, json_t *rows)
+{
+    for (unsigned mode = 0; mode < OUTCOME_MODES; mode++) {
+        const struct figures *f = &outcome->figures[mode];
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
+                                              "experiment", outcome->experiment->name, "mode", outcome_mode_name(mode),
+                                              "limiters", (int)outcome->experiment->limiters, "seeds",
+                                              (int)outcome->seeds, "mean", f->mean, "miss_1s", f->miss_second,
+                                              "miss_100ms", f->miss_tenth, "beside_1s", f->beside_second,
+                                              "beside_100ms", f->beside_tenth, "highest_1s", f->highest, "jain",
+                                              f->jain, "settled_seconds", f->settled, "control_kbit_s", f->control));
+    }
+}
+
+void outcome_judge(const struct outcome *outcome, struct verdict *verdict)
+{
+    const struct figures *ours = &outcome->figures[DRL_POOL], *central = &outcome->figures[SIM_CENTRAL];
+
+    verdict->second = ours->miss_second - central->miss_second;
+    verdict->tenth = ours->miss_tenth - central->miss_tenth;
+    verdict->jain = ours->jain - central->jain;
+    verdict->within_second = verdict->second <= WITHIN_SECOND + ROUNDING;
+    verdict->within_tenth = verdict->tenth <= WITHIN_TENTH + ROUNDING;
+    verdict->fair =
+        verdict->jain >= -ROUNDING && (!outcome->experiment->settles || ours->jain >= JAIN_LEAST - ROUNDING);
+    verdict->settled = !outcome->experiment->settles || (ours->settled >= 0 && ours->settled <= SETTLED_MOST);
+    verdict->frugal = ours->control <= CONTROL_MOST;
+}
+
+/* What is asked of the default mode: the worst over the experiments. */
+static void worst(const struct outcome *outcomes, unsigned count, struct report *report)
+{
+    double second = -INFINITY, tenth = -INFINITY, jain = INFINITY, settled = 0, control = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct figures *ours = &outcomes[i].figures[DRL_POOL];
+        struct verdict verdict;
+        /* Where demand shifts. */
+        if (outcomes[i].experiment->epoch == 0)
+            continue;
+        outcome_judge(&outcomes[i], &verdict);
+        second = fmax(second, verdict.second);
+        tenth = fmax(tenth, verdict.tenth);
+        jain = fmin(jain, verdict.jain);
+        settled = fmax(settled, ours->settled < 0 ? INFINITY : ours->settled);
+        control = fmax(control, ours->control);
+    }
+    const struct {
+        const char *name, *unit;
+        double value;
+        struct target target;
+    } rows[] = {
+        {"drl: shifts, pool, miss over 1 s above central's", "%", 100 * second, {TARGET_AT_MOST, 100 * WITHIN_SECOND}},
+        {"drl: shifts, pool, miss over 0.1 s above central's", "%", 100 * tenth, {TARGET_AT_MOST, 100 * WITHIN_TENTH}},
+        {"drl: shifts, pool, Jain above central's", "", jain, {TARGET_AT_LEAST, 0}},
+        {"drl: shifts, pool, settled", "s", settled, {TARGET_AT_MOST, SETTLED_MOST}},
+        {"drl: shifts, pool, control of a limiter", "kbit/s", control, {TARGET_AT_MOST, CONTROL_MOST}},
+    };
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct figure *figure = report_figure(report, rows[i].name, rows[i].unit);
+        samples_add(&figure->ours, rows[i].value);
+        figure->target = rows[i].target;
+    }
+}
+
+static bool run_experiment(struct outcome *outcome, const struct bench_options *options)
+{
+    const struct experiment *experiment = outcome->experiment;
+
+    outcome->seeds = experiment->flows <= SMALL ? options->repeat : 1;
+    for (unsigned i = 0; i < outcome->seeds; i++)
+        if (!run_seed(outcome, options->seed + i, 1.0 / outcome->seeds, i == 0))
+            return false;
     return true;
 }
 
 int bench_drl(const struct bench_options *options, struct report *report, struct sm_errbuf *error)
 {
+    struct outcome *outcomes = calloc(experiment_count, sizeof *outcomes);
     json_t *rows = json_array();
-    bool done = true;
+    unsigned count = 0;
+    int result = outcomes ? 0 : SM_E_NO_MEMORY;
 
-    (void)error;
-    for (unsigned i = 0; done && i < sizeof experiments / sizeof *experiments; i++) {
+    for (unsigned i = 0; result == 0 && i < experiment_count; i++) {
         /* What has many flows takes seconds. */
-        if (!options->quick || experiments[i].flows <= 100)
-            done = run_experiment(&experiments[i], options, report, rows);
+        if (options->quick && experiments[i].flows > 100)
+            continue;
+        outcomes[count].experiment = &experiments[i];
+        if (!run_experiment(&outcomes[count], options))
+            result = SM_E_NO_MEMORY;
+        if (result == 0 && !options->json)
+            print_outcome(&outcomes[count]);
+        if (result == 0)
+            outcome_json(&outcomes[count], rows);
+        count++;
     }
+    if (result == 0)
+        worst(outcomes, count, report);
+    if (result == 0 && options->report)
+        result = page_write(options->report, outcomes, count, options->seed, error);
+    for (unsigned i = 0; i < count; i++)
+        for (unsigned mode = 0; mode < OUTCOME_MODES; mode++)
+            sim_free(&outcomes[i].runs[mode]);
+    free(outcomes);
     json_object_set_new(report->parameters, "drl", rows);
-    return done ? 0 : SM_E_NO_MEMORY;
+    return result;
 }

@@ -31,7 +31,7 @@ struct source {
 struct sim {
     const struct sim_setup *setup;
     struct sim_result *result;
-    uint64_t now, settled, random, made;
+    uint64_t now, random, made;
     struct event *heap;
     size_t count, room;
     struct source *sources;
@@ -129,9 +129,11 @@ static void start(struct sim *sim, uint32_t who)
 static bool conforms(struct sim *sim, uint32_t who)
 {
     const struct sim_setup *setup = sim->setup;
+    bool central = drl_bucket_take(&sim->central, setup->rate, setup->burst, sim->now, SIM_PACKET);
 
+    sim->result->central[sim->now / SIM_BIN_NS] += central ? SIM_PACKET : 0;
     if (setup->mode == SIM_CENTRAL)
-        return drl_bucket_take(&sim->central, setup->rate, setup->burst, sim->now, SIM_PACKET);
+        return central;
     /* A source's next life is another flow. */
     return drl_packet(sim->limiters[setup->flows[who].limiter], sim->now,
                       (uint64_t)sim->sources[who].life << 32 | (who + 1), SIM_PACKET);
@@ -145,11 +147,10 @@ static void arrival(struct sim *sim, const struct event *event)
 
     sim->result->arrived++;
     sim->result->dropped += !passes;
-    if (passes && bin < sim->result->bins) {
+    if (passes) {
         sim->result->passed[bin] += SIM_PACKET;
         sim->result->limiter_bins[flow->limiter * sim->result->bins + bin] += SIM_PACKET;
-        if (sim->now >= sim->settled)
-            sim->result->flow_passed[event->who] += SIM_PACKET;
+        sim->result->flow_seconds[event->who * sim->result->seconds + sim->now / 1000000000] += SIM_PACKET;
     }
     at(sim, sim->now + flow->rtt_ns - flow->rtt_ns / 10, passes ? ACKNOWLEDGED : LOST, event->who, event->number);
 }
@@ -261,11 +262,14 @@ static bool prepare(struct sim *sim, struct sim_result *result)
 
     result->bins = (unsigned)(setup->duration_ns / SIM_BIN_NS);
     result->passed = calloc(result->bins, sizeof(double));
-    result->flow_passed = calloc(setup->flow_count, sizeof(double));
+    result->central = calloc(result->bins, sizeof(double));
+    result->seconds = (unsigned)(setup->duration_ns / 1000000000);
+    result->flow_seconds = calloc((size_t)setup->flow_count * result->seconds, sizeof(float));
     result->limiter_bins = calloc((size_t)setup->limiters * result->bins, sizeof(double));
     sim->sources = calloc(setup->flow_count, sizeof *sim->sources);
     sim->limiters = calloc(setup->limiters, sizeof(struct drl *));
-    if (!result->passed || !result->flow_passed || !result->limiter_bins || !sim->sources || !sim->limiters)
+    if (!result->passed || !result->central || !result->flow_seconds || !result->limiter_bins || !sim->sources ||
+        !sim->limiters)
         return false;
     for (uint32_t i = 0; i < setup->flow_count; i++)
         at(sim, setup->flows[i].start_ns, START, i, 0);
@@ -289,9 +293,9 @@ static bool prepare(struct sim *sim, struct sim_result *result)
     return !sim->failed;
 }
 
-bool sim_run(const struct sim_setup *setup, uint64_t settled_ns, struct sim_result *result)
+bool sim_run(const struct sim_setup *setup, struct sim_result *result)
 {
-    struct sim sim = {.setup = setup, .result = result, .settled = settled_ns, .random = setup->seed};
+    struct sim sim = {.setup = setup, .result = result, .random = setup->seed};
 
     *result = (struct sim_result){0};
     sim.central.level = setup->burst;
@@ -315,6 +319,7 @@ bool sim_run(const struct sim_setup *setup, uint64_t settled_ns, struct sim_resu
 void sim_free(struct sim_result *result)
 {
     free(result->passed);
-    free(result->flow_passed);
+    free(result->central);
+    free(result->flow_seconds);
     free(result->limiter_bins);
 }

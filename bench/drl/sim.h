@@ -10,7 +10,8 @@
  *
  * Packets have 1500 bytes. A packet reaches its limiter after a tenth of its flow's round trip and the time that the
  * access link takes; what becomes of it is known to the source at the end of the round trip. Updates between limiters
- * take `control_delay`, and are lost at random or by a partition.
+ * take `control_delay`, and are lost at random or by a partition. Beside the limiters one bucket sees the same packets,
+ * and only counts what it would have let through.
  */
 
 #include "drl/drl.h"
@@ -51,16 +52,17 @@ struct sim_setup {
 };
 
 struct sim_result {
-    unsigned bins;
+    unsigned bins, seconds;
     double *passed;       /* bytes, in each window of SIM_BIN_NS */
-    double *flow_passed;  /* bytes, of each flow, from `settled_ns` on */
+    double *central;      /* bytes that one bucket would have let through of the same packets, likewise */
     double *limiter_bins; /* bytes, [limiter * bins + bin] */
+    float *flow_seconds;  /* bytes, [flow * seconds + second] */
     uint64_t updates;     /* sent */
     uint64_t arrived, dropped;
 };
 
-/* What flows passed counts from `settled_ns` on. False: out of memory. The caller frees *result with sim_free(). */
-bool sim_run(const struct sim_setup *setup, uint64_t settled_ns, struct sim_result *result);
+/* `duration_ns` is whole seconds. False: out of memory. The caller frees *result with sim_free() either way. */
+bool sim_run(const struct sim_setup *setup, struct sim_result *result);
 void sim_free(struct sim_result *result);
 
 #endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "drl/page.h"
+
+#include <errno.h>
+#include <splitmerge/version.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "drl/plots.h"
+
+static const char head[] =
+    "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>One limit, many limiters</title>\n"
+    "<style>body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse;"
+    "margin:1em 0}td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child"
+    "{text-align:left}.no{color:#b00;font-weight:bold}.ours{background:#eef5ff}img{max-width:100%}</style>\n"
+    "<h1>One limit, many limiters</h1>\n"
+    "<p>The experiments of <i>Cloud Control with Distributed Rate Limiting</i> (Raghavan et al., SIGCOMM 2007), run in "
+    "a "
+    "discrete-event simulator with the limiters' own code under models of TCP (Reno, CUBIC). <b>central</b> is one "
+    "token "
+    "bucket that sees all packets, which no distributed limiter can be better than in every respect; <b>split</b>, "
+    "<b>gtb</b>, <b>grd</b> and <b>fps</b> are the paper's, rebuilt; <b>pool</b> is the default mode.</p>\n";
+
+static const char explanation[] =
+    "<h2>What the columns mean</h2><ul>\n"
+    "<li><b>mean</b>: what passed, of the limit.\n"
+    "<li><b>miss</b>: how far windows of 1 s and 0.1 s are off the limit, root of the mean square, of the limit.\n"
+    "<li><b>beside</b>: how far those windows are off what one bucket would have let through of the very packets that "
+    "the limiters saw, at the same time.\n"
+    "<li><b>highest</b>: the highest second.\n"
+    "<li><b>Jain</b>: index of the flows' rates (1: all equal). Where demand shifts, of flows that stay, by epoch.\n"
+    "<li><b>settled</b>: from when after a change on a second's rates are even; the worst case.\n"
+    "<li><b>control</b>: kbit/s that a limiter sends, IP and UDP headers included, 76 bytes an update.\n</ul>\n";
+
+/* What the paper gives, and the same of ours. */
+static void write_paper(FILE *file, const struct outcome *outcomes, unsigned count)
+{
+    const struct {
+        const char *experiment, *what, *paper;
+        char column;
+    } rows[] = {
+        {"baseline", "3 and 7 bulk flows, Jain index", "FPS 0.962, GRD 0.997", 'j'},
+        {"490", "490 limiters hold 50 Mbit/s: mean, % of the limit", "FPS holds it; GRD fails beyond 50 limiters", 'm'},
+        {"490", "and the highest second, %", "", 'h'},
+        {"shift-10", "settled after a change, s", "FPS about 8", 's'},
+        {"490", "control of a limiter, kbit/s", "23 (48-byte updates, 20 a second to 3 peers; without headers)", 'c'},
+        {"partition", "cut in two halves: mean, %", "2 halves pass up to 2 limits", 'm'},
+        {"start-up", "from nothing: highest second, %", "GRD: 200 (a replication)", 'h'},
+    };
+
+    fputs("<h2>Beside the paper</h2>\n<table><tr><th>figure<th>paper", file);
+    for (unsigned mode = 0; mode < OUTCOME_MODES; mode++)
+        fprintf(file, "<th>%s", outcome_mode_name(mode));
+    fputc('\n', file);
+    for (unsigned r = 0; r < sizeof rows / sizeof *rows; r++) {
+        const struct outcome *outcome = NULL;
+        for (unsigned i = 0; i < count; i++)
+            if (strcmp(outcomes[i].experiment->name, rows[r].experiment) == 0)
+                outcome = &outcomes[i];
+        if (!outcome)
+            continue;
+        fprintf(file, "<tr><td>%s: %s<td>%s", rows[r].experiment, rows[r].what, rows[r].paper);
+        for (unsigned mode = 0; mode < OUTCOME_MODES; mode++) {
+            const struct figures *f = &outcome->figures[mode];
+            if (rows[r].column == 's' && f->settled < 0)
+                fputs("<td>never", file);
+            else
+                fprintf(file, rows[r].column == 'j' ? "<td>%.3f" : "<td>%.1f",
+                        rows[r].column == 'j'   ? f->jain
+                        : rows[r].column == 'm' ? 100 * f->mean
+                        : rows[r].column == 'h' ? 100 * f->highest
+                        : rows[r].column == 's' ? f->settled
+                                                : f->control);
+        }
+        fputc('\n', file);
+    }
+    fputs("</table>\n", file);
+}
+
+static const char *mark(bool met)
+{
+    return met ? "" : " class=no";
+}
+
+/* The default mode beside the central bucket, and what it is held to. */
+static void write_verdicts(FILE *file, const struct outcome *outcomes, unsigned count)
+{
+    fputs(
+        "<h2>The default mode beside one bucket</h2>\n<p>Asked: it misses the limit by at most 1 % more than the one "
+        "bucket over 1 s, and 3 % more over 0.1 s; its index is no lower, and at least 0.99 where flows are equal; it "
+        "settles within 1 s; a limiter sends at most 5 kbit/s. Red: not met.</p>\n<table><tr><th>experiment<th>limiters"
+        "<th>1 s<th>0.1 s<th>Jain<th>above central's<th>settled, s<th>kbit/s\n",
+        file);
+    for (unsigned i = 0; i < count; i++) {
+        const struct figures *ours = &outcomes[i].figures[DRL_POOL];
+        struct verdict verdict;
+        outcome_judge(&outcomes[i], &verdict);
+        fprintf(file, "<tr><td>%s<td>%u<td%s>%+.1f %%<td%s>%+.1f %%<td%s>%.3f<td%s>%+.3f<td%s>",
+                outcomes[i].experiment->name, outcomes[i].experiment->limiters, mark(verdict.within_second),
+                100 * verdict.second, mark(verdict.within_tenth), 100 * verdict.tenth, mark(verdict.fair), ours->jain,
+                mark(verdict.fair), verdict.jain, mark(verdict.settled));
+        if (!outcomes[i].experiment->settles)
+            fputs("-", file);
+        else
+            fprintf(file, ours->settled < 0 ? "never" : "%.1f", ours->settled);
+        fprintf(file, "<td%s>%.1f\n", mark(verdict.frugal), ours->control);
+    }
+    fputs("</table>\n", file);
+}
+
+static void write_table(FILE *file, const struct outcome *outcome)
+{
+    fputs("<table><tr><th>mode<th>mean<th>miss 1 s<th>0.1 s<th>beside 1 s<th>0.1 s<th>highest<th>Jain<th>settled"
+          "<th>control\n",
+          file);
+    for (unsigned mode = 0; mode < OUTCOME_MODES; mode++) {
+        const struct figures *f = &outcome->figures[mode];
+        char settled[16] = "-";
+        if (outcome->experiment->settles)
+            snprintf(settled, sizeof settled, f->settled < 0 ? "never" : "%.1f s", f->settled);
+        fprintf(
+            file,
+            "<tr%s><td>%s<td>%.1f %%<td>%.1f %%<td>%.1f %%<td>%.1f %%<td>%.1f %%<td>%.1f %%<td>%.3f<td>%s<td>%.1f\n",
+            mode == DRL_POOL ? " class=ours" : "", outcome_mode_name(mode), 100 * f->mean, 100 * f->miss_second,
+            100 * f->miss_tenth, 100 * f->beside_second, 100 * f->beside_tenth, 100 * f->highest, f->jain, settled,
+            f->control);
+    }
+    fputs("</table>\n", file);
+}
+
+/* A picture as part of the page. */
+static int write_picture(FILE *file, const char *directory, const char *name, struct sm_errbuf *error)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    char picture[64];
+    unsigned char in[3];
+
+    snprintf(picture, sizeof picture, "%s.png", name);
+    FILE *from = plots_open(directory, picture, "rb", error);
+    if (!from)
+        return SM_E_IO;
+    fprintf(file, "<p><img alt=\"%s\" src=\"data:image/png;base64,", name);
+    for (size_t got; memset(in, 0, sizeof in), (got = fread(in, 1, sizeof in, from)) > 0;) {
+        uint32_t bits = (uint32_t)in[0] << 16 | (uint32_t)in[1] << 8 | in[2];
+        for (unsigned i = 0; i < 4; i++)
+            fputc(i <= got ? digits[bits >> (18 - 6 * i) & 63] : '=', file);
+    }
+    fputs("\"></p>\n", file);
+    return plots_close(from, picture, error);
+}
+
+static int write_experiment(FILE *file, const char *directory, const struct outcome *outcome, struct sm_errbuf *error)
+{
+    const struct experiment *experiment = outcome->experiment;
+
+    fprintf(file,
+            "<h3 id=\"%s\">%s</h3>\n<p>%s. %u limiter%s, %.0f Mbit/s, bucket of %.0f bytes, %u s of which the "
+            "first %u are not counted%s",
+            experiment->name, experiment->name, experiment->what, experiment->limiters,
+            experiment->limiters == 1 ? "" : "s", experiment->mbit, experiment->burst, experiment->seconds,
+            experiment->changes_at, experiment->control_loss > 0 ? "; updates lost: " : "");
+    if (experiment->control_loss > 0)
+        fprintf(file, "%.1f %%", 100 * experiment->control_loss);
+    if (experiment->parted_to > 0)
+        fprintf(file, "; the halves do not hear each other from %u s to %u s", experiment->parted_from,
+                experiment->parted_to);
+    fprintf(file, ". Mean of %u seed%s; the picture is the first one's.</p>\n", outcome->seeds,
+            outcome->seeds == 1 ? "" : "s");
+    write_table(file, outcome);
+    return write_picture(file, directory, experiment->name, error);
+}
+
+int page_write(const char *directory, const struct outcome *outcomes, unsigned count, uint64_t seed,
+               struct sm_errbuf *error)
+{
+    static const char *const bars[] = {"jain", "second", "tenth"};
+    int result;
+
+    if (mkdir(directory, 0777) != 0 && errno != EEXIST) {
+        snprintf(error->text, sizeof error->text, "%.160s: %s", directory, strerror(errno));
+        return SM_E_IO;
+    }
+    result = plots_draw(directory, outcomes, count, error);
+    FILE *file = result == 0 ? plots_open(directory, "index.html", "w", error) : NULL;
+    if (!file)
+        return SM_E_IO;
+    fputs(head, file);
+    fprintf(file, "<p>splitmerge %s, seed %llu.</p>\n", SPLITMERGE_VERSION, (unsigned long long)seed);
+    write_paper(file, outcomes, count);
+    write_verdicts(file, outcomes, count);
+    for (unsigned i = 0; i < sizeof bars / sizeof *bars && result == 0; i++)
+        result = write_picture(file, directory, bars[i], error);
+    fputs(explanation, file);
+    fputs("<h2>Experiments</h2>\n", file);
+    for (unsigned i = 0; i < count && result == 0; i++)
+        result = write_experiment(file, directory, &outcomes[i], error);
+    fputs("</html>\n", file);
+    int closed = plots_close(file, "index.html", error);
+    return result != 0 ? result : closed;
+}

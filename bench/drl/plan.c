@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "drl/plan.h"
+
+#define WEB_THINKS (2 * SECOND)
+
+static struct sim_flow bulk(unsigned limiter, unsigned rtt_ms, unsigned start_ms)
+{
+    return (struct sim_flow){
+        .limiter = limiter, .rtt_ns = rtt_ms * MILLISECOND, .start_ns = start_ms * MILLISECOND, .access = 12.5e6};
+}
+
+static void three_and_seven(const struct experiment *experiment, uint64_t seed, struct sim_flow *flows)
+{
+    (void)seed;
+    for (unsigned i = 0; i < experiment->flows; i++)
+        flows[i] = bulk(i >= 3, 40, 10 * i);
+}
+
+/* One more limiter gets flows every ten seconds. */
+static void joining(const struct experiment *experiment, uint64_t seed, struct sim_flow *flows)
+{
+    (void)seed;
+    for (unsigned i = 0; i < experiment->flows; i++)
+        flows[i] = bulk(i % experiment->limiters, 40, i % experiment->limiters * 10000 + 10 * i);
+}
+
+static void bulk_and_web(const struct experiment *experiment, uint64_t seed, struct sim_flow *flows)
+{
+    (void)seed;
+    for (unsigned i = 0; i < experiment->flows; i++) {
+        flows[i] = bulk(i >= 10, 40, 10 * i);
+        if (i < 10)
+            continue;
+        flows[i].packets = 5 + i % 3 * 10;
+        flows[i].think_ns = WEB_THINKS;
+    }
+}
+
+/* Half way, the seven flows of the second limiter find 100 kbit/s each elsewhere. */
+static void bottleneck(const struct experiment *experiment, uint64_t seed, struct sim_flow *flows)
+{
+    three_and_seven(experiment, seed, flows);
+    for (unsigned i = 3; i < experiment->flows; i++) {
+        flows[i].access_later = 12500;
+        flows[i].access_at_ns = experiment->changes_at * SECOND;
+    }
+}
+
+static void mixed_rtt(const struct experiment *experiment, uint64_t seed, struct sim_flow *flows)
+{
+    (void)seed;
+    for (unsigned i = 0; i < experiment->flows; i++)
+        flows[i] = bulk(i >= experiment->flows / 2, i >= experiment->flows / 2 ? 100 : 20, 10 * i);
+}
+
+static void evenly(const struct experiment *experiment, uint64_t seed, struct sim_flow *flows)
+{
+    (void)seed;
+    for (unsigned i = 0; i < experiment->flows; i++) {
+        flows[i] = bulk(i % experiment->limiters, 40, i % 1000);
+        flows[i].tcp = i / experiment->limiters % 2 ? SIM_CUBIC : SIM_RENO;
+    }
+}
+
+static uint32_t draw(uint64_t *random)
+{
+    *random = *random * 6364136223846793005ull + 1442695040888963407ull;
+    return (uint32_t)(*random >> 33);
+}
+
+/*
+ * As many flows at all times. With each epoch half of them end, and as many begin elsewhere: in the lower half of the
+ * limiters and in the upper by turns, a limiter at random.
+ */
+static void shifting(const struct experiment *experiment, uint64_t seed, struct sim_flow *flows)
+{
+    unsigned epochs = experiment->seconds / experiment->epoch, at_once = 2 * experiment->flows / (epochs + 1);
+    unsigned half = experiment->limiters / 2;
+    uint64_t random = seed;
+
+    for (unsigned i = 0; i < experiment->flows; i++) {
+        /* The first half of the first epoch's flows ends with it; all others last two. */
+        unsigned group = i / (at_once / 2), begins = group < 2 ? 0 : group - 1;
+        unsigned base = half > 0 && begins % 2 ? half : 0;
+        unsigned room = half > 0 && !(begins % 2) ? half : experiment->limiters - base;
+        flows[i] = bulk(base + draw(&random) % room, 40, begins * experiment->epoch * 1000 + draw(&random) % 100);
+        flows[i].tcp = i % 2 ? SIM_CUBIC : SIM_RENO;
+        flows[i].stop_ns = (group == 0 ? 1 : begins + 2) * experiment->epoch * SECOND;
+    }
+}
+
+#define SHIFT(name, n, mbit, flows, burst)                                                                             \
+    {                                                                                                                  \
+        name, "half of the flows move every 5 s", mbit, n, flows, 30, 5, 5, burst, shifting, 0, 0, 0, true, 0, 0       \
+    }
+
+/* Of a shifting one, the flows are seven halves of those at once. */
+const struct experiment experiments[] = {
+    {"baseline", "3 and 7 flows", 10, 2, 10, 60, 10, 0, 75000, three_and_seven, 0, 0, 0, true, 0.962, 0.997},
+    {"start-up", "the same, from the start", 10, 2, 10, 20, 0, 0, 75000, three_and_seven, 0, 0, 0, true, 0, 0},
+    {"join", "flows join, one limiter more every 10 s", 50, 5, 50, 90, 40, 0, 75000, joining, 0, 0, 0, true, 0, 0},
+    {"web", "10 bulk flows; 60 short ones elsewhere", 10, 2, 70, 60, 10, 0, 75000, bulk_and_web, 0, 0, 0, false, 0, 0},
+    {"bottleneck", "7 of 10 flows slow down", 10, 2, 10, 90, 30, 0, 75000, bottleneck, 0, 0, 0, false, 0, 0},
+    {"rtt", "round trips of 20 and 100 ms", 10, 2, 10, 60, 10, 0, 75000, mixed_rtt, 0, 0, 0, true, 0, 0},
+    {"flows", "5,000 flows", 500, 10, 5000, 30, 10, 0, 750000, evenly, 0, 0, 0, true, 0, 0},
+    {"490", "490 limiters", 50, 490, 980, 60, 20, 0, 75000, evenly, 0, 0, 0, true, 0, 0},
+    {"1000", "1,000 limiters", 500, 1000, 2000, 30, 10, 0, 75000, evenly, 0, 0, 0, true, 0, 0},
+    {"loss-0.5", "0.5 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.005, 0, 0, true, 0, 0},
+    {"loss-5", "5 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.05, 0, 0, true, 0, 0},
+    {"loss-20", "20 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.2, 0, 0, true, 0, 0},
+    {"partition", "two halves cut off from each other", 50, 10, 50, 60, 20, 0, 75000, evenly, 0, 20, 60, true, 0, 0},
+    {"heal", "the same, after that", 50, 10, 50, 60, 40, 0, 75000, evenly, 0, 20, 40, true, 0, 0},
+    SHIFT("shift-1", 1, 20, 70, 75000),
+    SHIFT("shift-2", 2, 20, 70, 75000),
+    SHIFT("shift-10", 10, 50, 175, 75000),
+    SHIFT("shift-100", 100, 200, 700, 75000),
+    SHIFT("shift-490", 490, 490, 1715, 75000),
+    SHIFT("shift-1000", 1000, 1000, 3500, 75000),
+};
+
+const unsigned experiment_count = sizeof experiments / sizeof *experiments;
