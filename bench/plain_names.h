@@ -18,6 +18,9 @@
 #define policy_parse_burst plain_policy_parse_burst
 #define policy_parse_rate plain_policy_parse_rate
 #define policy_read_prefixes plain_policy_read_prefixes
+#define policy_read_tree plain_policy_read_tree
+#define policy_allow plain_policy_allow
+#define policy_find plain_policy_find
 
 #define sm_class_partitioned plain_class_partitioned
 #define sm_class_register plain_class_register

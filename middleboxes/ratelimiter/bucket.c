@@ -39,10 +39,10 @@ bool bucket_has(const struct bucket *bucket, const struct bucket_rate *rate, uin
 {
     struct bucket later = *bucket;
 
-    if (cost > rate->burst)
+    if (cost + rate->reserve > rate->burst)
         return false;
     advance(&later, rate, now);
-    return later.level >= cost * BUCKET_UNIT;
+    return later.level >= (cost + rate->reserve) * BUCKET_UNIT;
 }
 
 void bucket_take(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
@@ -186,12 +186,12 @@ static enum shared_verdict take_ahead(struct shared_bucket *shared, const struct
 
     memcpy(span, shared->span, count * sizeof(*span));
     coarse = add_debit(span, &count, now, amount);
-    if (!run(rate, shared->bucket, span, count, &least))
+    if (!run(rate, shared->bucket, span, count, &least) || least < rate->reserve * BUCKET_UNIT)
         return coarse && patient ? SHARED_UNCERTAIN : SHARED_LACKS;
     if (count > shared->capacity) {
         uint64_t length = merge_nearest(span, &count);
 
-        if (!run(rate, shared->bucket, span, count, &least))
+        if (!run(rate, shared->bucket, span, count, &least) || least < rate->reserve * BUCKET_UNIT)
             return patient ? SHARED_UNCERTAIN : SHARED_LACKS;
         if (patient && !merge_is_cheap(rate, length, least))
             return SHARED_UNCERTAIN;
@@ -215,7 +215,7 @@ enum shared_verdict shared_take(struct shared_bucket *shared, const struct bucke
     struct bucket taken;
     uint64_t amount, least;
 
-    if (cost > rate->burst)
+    if (cost + rate->reserve > rate->burst)
         return SHARED_LACKS;
     bring_forward(shared, rate, low < now ? low : now);
     if (now < shared->bucket.time)
@@ -229,7 +229,7 @@ enum shared_verdict shared_take(struct shared_bucket *shared, const struct bucke
         return SHARED_LACKS;
     taken = shared->bucket;
     taken.level -= amount;
-    if (!run(rate, taken, shared->span, shared->count, &least))
+    if (!run(rate, taken, shared->span, shared->count, &least) || least < rate->reserve * BUCKET_UNIT)
         return SHARED_LACKS;
     shared->bucket = taken;
     return SHARED_HAS;

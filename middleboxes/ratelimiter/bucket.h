@@ -29,6 +29,9 @@
 struct bucket_rate {
     uint64_t rate;  /* units a nanosecond, 1..BUCKET_MAX_RATE */
     uint64_t burst; /* bytes or packets, 1..BUCKET_MAX_BURST */
+    /* Bytes or packets that must be left when a cost has been taken, at most BUCKET_MAX_BURST. It may differ from call
+     * to call: some takers are allowed less than others. */
+    uint64_t reserve;
 };
 
 struct bucket {

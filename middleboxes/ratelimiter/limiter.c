@@ -28,13 +28,14 @@
 /* What a packet takes from one limit. */
 struct taking {
     const struct limit *limit;
-    const struct bucket_rate *rate;
+    struct allowance allowed; /* with what a borrower must leave */
     sm_class cls;
     uint16_t tag;
     bool shared;
+    bool within; /* within the limit's guarantee, else it borrows */
     uint32_t cost;
-    struct sm_flow flow;       /* partitioned; null: no bucket yet */
-    struct shared_debit debit; /* shared; taken already */
+    struct sm_flow flow;     /* partitioned; null: no bucket yet */
+    struct pair_debit debit; /* shared; taken already */
 };
 
 struct limiter {
@@ -42,6 +43,7 @@ struct limiter {
     struct {
         sm_class cls;
         bool shared;
+        bool apart;     /* some of its limits have a guarantee apart, a second bucket */
         uint32_t spans; /* 0: has no room to be shared */
     } classes[POLICY_MAX_KEYS];
     bool any_shared;
@@ -96,8 +98,7 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
                            void *user)
 {
     const struct limiter *limiter = user;
-    const struct bucket_rate *rate = &limiter->policy->allowed[sm_flow_key(flow)->tag].rate;
-    uint64_t full = bucket_full_at(flow.state, rate);
+    uint64_t full = pair_full_at(flow.state, &limiter->policy->allowed[sm_flow_key(flow)->tag]);
 
     if (full <= now.ns)
         sm_flow_close(replica, cls, flow);
@@ -105,16 +106,23 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
         sm_flow_timer_set(replica, cls, flow, slot, (sm_time){full});
 }
 
+/* The second of two shared buckets is behind the first, which has room for as many spans. */
+static struct shared_bucket *second_of(struct shared_bucket *first)
+{
+    return (struct shared_bucket *)(void *)((uint8_t *)first + SHARED_SIZE(first->capacity));
+}
+
 /* A replica took this and died: its packet will ask again. */
 static void give_back_debit(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t bytes,
                             void *user)
 {
     const struct limiter *limiter = user;
-    struct shared_debit debit;
+    struct pair_debit debit;
 
+    _Static_assert(sizeof(debit) <= SM_MAX_NOTE, "it is a note");
     (void)replica, (void)cls, (void)bytes;
     memcpy(&debit, note, sizeof(debit));
-    shared_undo(flow.state, &limiter->policy->allowed[sm_flow_key(flow)->tag].rate, &debit);
+    shared_pair_undo(flow.state, second_of(flow.state), &limiter->policy->allowed[sm_flow_key(flow)->tag], &debit);
 }
 
 /* The unit of a class's tokens: limits in bytes and in packets may share it. */
@@ -131,44 +139,74 @@ static const char *token_unit(const struct policy *policy, unsigned key)
     return bytes && packets ? "B|pkt" : packets ? "packets" : "B";
 }
 
+/* The fields of one bucket at `offset` of the record; returns how many. */
+static unsigned bucket_fields(struct sm_field *field, uint32_t offset, const char *const names[5], const char *unit,
+                              uint32_t spans)
+{
+    const uint16_t at = (uint16_t)offset;
+
+    field[0] = (struct sm_field){.name = names[0],
+                                 .type = SM_FIELD_UINT,
+                                 .offset = at + offsetof(struct bucket, level),
+                                 .size = 8,
+                                 .unit = unit,
+                                 .scale = (double)BUCKET_UNIT};
+    field[1] = (struct sm_field){
+        .name = names[1], .type = SM_FIELD_TIME, .offset = at + offsetof(struct bucket, time), .size = 8};
+    if (spans == 0)
+        return 2;
+    field[2] = (struct sm_field){
+        .name = names[2], .type = SM_FIELD_UINT, .offset = at + offsetof(struct shared_bucket, count), .size = 4};
+    field[3] = (struct sm_field){
+        .name = names[3], .type = SM_FIELD_OPAQUE, .offset = at + offsetof(struct shared_bucket, capacity), .size = 4};
+    field[4] = (struct sm_field){.name = names[4],
+                                 .type = SM_FIELD_OPAQUE,
+                                 .offset = at + offsetof(struct shared_bucket, span),
+                                 .size = (uint16_t)(spans * sizeof(struct bucket_span))};
+    return 5;
+}
+
+static bool has_apart(const struct policy *policy, unsigned key)
+{
+    for (unsigned i = 0; i < policy->count; i++)
+        if (policy->limits[i].key == key && policy->limits[i].borrows)
+            return true;
+    return false;
+}
+
 static int register_class(struct limiter *limiter, struct sm_replica *replica, unsigned number, bool join)
 {
+    static const char *const first[] = {"tokens", "as_of", "debits_ahead", "capacity", "debits"};
+    static const char *const second[] = {"own_tokens", "own_as_of", "own_debits_ahead", "own_capacity", "own_debits"};
     const struct limit_key *key = &limiter->policy->keys[number];
     bool never = sm_granularity_is_shared(key->by);
     uint32_t spans = key->by == SM_BY_ALL ? SHARED_MAX_SPANS : never || !join ? KEYED_SPANS : 0;
-    const struct sm_field fields[] = {
-        {.name = "tokens",
-         .type = SM_FIELD_UINT,
-         .offset = offsetof(struct bucket, level),
-         .size = 8,
-         .unit = token_unit(limiter->policy, number),
-         .scale = (double)BUCKET_UNIT},
-        {.name = "as_of", .type = SM_FIELD_TIME, .offset = offsetof(struct bucket, time), .size = 8},
-        {.name = "debits_ahead", .type = SM_FIELD_UINT, .offset = offsetof(struct shared_bucket, count), .size = 4},
-        {.name = "capacity", .type = SM_FIELD_OPAQUE, .offset = offsetof(struct shared_bucket, capacity), .size = 4},
-        {.name = "debits",
-         .type = SM_FIELD_OPAQUE,
-         .offset = offsetof(struct shared_bucket, span),
-         .size = (uint16_t)(spans * sizeof(struct bucket_span))},
-    };
+    uint32_t bytes = (uint32_t)(spans ? SHARED_SIZE(spans) : sizeof(struct bucket));
+    const char *unit = token_unit(limiter->policy, number);
+    struct sm_field fields[10];
+    unsigned count = bucket_fields(fields, 0, first, unit, spans);
+
+    limiter->classes[number].spans = spans;
+    limiter->classes[number].apart = has_apart(limiter->policy, number);
+    if (limiter->classes[number].apart)
+        count += bucket_fields(fields + count, bytes, second, unit, spans);
     const struct sm_class_options options = {
         .size = sizeof(options),
         .name = key->name,
         .version = 1,
-        .record_size = (uint32_t)(spans ? SHARED_SIZE(spans) : sizeof(struct bucket)),
+        .record_size = limiter->classes[number].apart ? 2 * bytes : bytes,
         .granularity = key->by,
         .prefix4 = key->prefix4,
         .prefix6 = key->prefix6,
         .may_share = true,
         .timers = never ? 0 : 1,
         .fields = fields,
-        .field_count = spans ? 5 : 2,
+        .field_count = count,
         .on_timer = never ? NULL : bucket_is_full,
         .on_undo = give_back_debit,
         .user = limiter,
     };
 
-    limiter->classes[number].spans = spans;
     return sm_class_register(replica, &options, &limiter->classes[number].cls);
 }
 
@@ -208,22 +246,27 @@ enum answer { HAS, LACKS, UNCERTAIN, NO_ROOM };
 static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet,
                               sm_time low, bool patient, struct taking *taking)
 {
-    const struct bucket_rate *rate = taking->rate;
+    const struct allowance *allowed = &taking->allowed;
     sm_class cls = taking->cls;
-    uint64_t now = sm_packet_time(packet).ns;
+    uint64_t now = sm_packet_time(packet).ns, since = low.ns < now ? low.ns : now;
+    uint32_t spans = limiter->classes[taking->limit->key].spans;
     enum shared_verdict verdict;
     struct shared_bucket *shared;
     sm_flow flow;
 
-    if (taking->cost > rate->burst)
+    if (!pair_full_has(allowed, taking->cost, &taking->within))
         return LACKS;
     flow = sm_flow_get(replica, cls, packet, taking->tag);
     if (!flow.state && sm_flow_create(replica, cls, packet, taking->tag, &flow, NULL) < 0)
         return NO_ROOM;
     shared = flow.state;
-    if (shared->capacity == 0) /* zeroed: nobody has been here before */
-        shared_init(shared, rate, low.ns < now ? low.ns : now, limiter->classes[taking->limit->key].spans);
-    verdict = shared_take(shared, rate, low.ns, now, taking->cost, patient, &taking->debit);
+    if (shared->capacity == 0) { /* zeroed: nobody has been here before */
+        shared_init(shared, &allowed->rate, since, spans);
+        if (taking->limit->borrows)
+            shared_init(second_of(shared), &allowed->own, since, spans);
+    }
+    verdict = shared_pair_take(shared, second_of(shared), allowed, low.ns, now, taking->cost, patient, &taking->debit,
+                               &taking->within);
     if (verdict == SHARED_HAS) /* comes back if this replica dies before the packet is committed */
         sm_flow_escrow(replica, cls, flow, &taking->debit, sizeof(taking->debit));
     sm_flow_put(replica, cls, flow);
@@ -233,12 +276,15 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
 /* Ask a partitioned bucket. None is as good as a full one. */
 static enum answer ask_own(struct sm_replica *replica, const struct sm_packet *packet, struct taking *taking)
 {
-    const struct bucket_rate *rate = taking->rate;
+    const struct allowance *allowed = &taking->allowed;
+    bool has;
 
     taking->flow = sm_flow_get(replica, taking->cls, packet, taking->tag);
     if (!taking->flow.state)
-        return taking->cost <= rate->burst ? HAS : LACKS;
-    return bucket_has(taking->flow.state, rate, sm_packet_time(packet).ns, taking->cost) ? HAS : LACKS;
+        has = pair_full_has(allowed, taking->cost, &taking->within);
+    else
+        has = pair_has(taking->flow.state, allowed, sm_packet_time(packet).ns, taking->cost, &taking->within);
+    return has ? HAS : LACKS;
 }
 
 /* Give back to shared buckets what this packet has taken from them. */
@@ -253,7 +299,7 @@ static void give_back(struct limiter *limiter, struct sm_replica *replica, const
             continue;
         flow = sm_flow_get(replica, cls, packet, taking->tag);
         assert(flow.state);
-        shared_undo(flow.state, taking->rate, &taking->debit);
+        shared_pair_undo(flow.state, second_of(flow.state), &taking->allowed, &taking->debit);
         sm_flow_unescrow(replica, cls, flow);
         sm_flow_put(replica, cls, flow);
     }
@@ -305,12 +351,12 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
         if (taking->shared || taking->flow.state || taking->cost == 0)
             continue;
         if (sm_flow_create(replica, cls, packet, taking->tag, &taking->flow, NULL) == 0) {
-            bucket_init(taking->flow.state, taking->rate, sm_packet_time(packet).ns);
+            pair_init(taking->flow.state, &taking->allowed, sm_packet_time(packet).ns);
             continue;
         }
         while (i-- > 0) { /* those just made are full, and none is as good */
             taking = &limiter->takings[i];
-            if (taking->flow.state && bucket_full_at(taking->flow.state, taking->rate) <= sm_packet_time(packet).ns)
+            if (taking->flow.state && pair_full_at(taking->flow.state, &taking->allowed) <= sm_packet_time(packet).ns)
                 sm_flow_close(replica, taking->cls, taking->flow);
         }
         return false;
@@ -322,13 +368,12 @@ static void take_own(struct limiter *limiter, struct sm_replica *replica, const 
 {
     for (unsigned i = 0; i < limiter->taking_count; i++) {
         const struct taking *taking = &limiter->takings[i];
-        const struct bucket_rate *rate = taking->rate;
 
         if (taking->shared || taking->cost == 0)
             continue;
-        bucket_take(taking->flow.state, rate, sm_packet_time(packet).ns, taking->cost);
+        pair_take(taking->flow.state, &taking->allowed, sm_packet_time(packet).ns, taking->cost, taking->within);
         sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
-                          (sm_time){bucket_full_at(taking->flow.state, rate)});
+                          (sm_time){pair_full_at(taking->flow.state, &taking->allowed)});
     }
 }
 
@@ -338,11 +383,28 @@ static void drop(struct limiter *limiter, struct sm_replica *replica, struct sm_
     sm_packet_drop(packet, reason);
 }
 
+/* What a packet asks of one limit; a borrower's parents must be left their reserves. */
+static void make_taking(const struct limiter *limiter, const struct sm_packet *packet, unsigned number, uint16_t tag,
+                        bool borrower, struct taking *taking)
+{
+    const struct limit *limit = &limiter->policy->limits[number];
+
+    taking->limit = limit;
+    taking->allowed = limiter->policy->allowed[tag];
+    taking->cls = limiter->classes[limit->key].cls;
+    taking->tag = tag;
+    taking->shared = limiter->classes[limit->key].shared;
+    taking->cost = limit->packets ? 1 : sm_packet_len(packet);
+    if (borrower)
+        taking->allowed.rate.reserve = taking->allowed.own.reserve = limit->reserve;
+}
+
 /* Decide and carry out. False: undone, because an earlier packet of another replica may have a say; only if patient. */
 static bool decide(struct limiter *limiter, struct sm_replica *replica, struct sm_packet *packet,
                    const struct match *match, sm_time low, bool patient)
 {
     const struct limit *marker = NULL;
+    struct limit_set borrowed = {{0}}; /* from these, children first */
 
     limiter->taking_count = 0;
     for (int i = limit_set_next(&match->set, 0); i >= 0; i = limit_set_next(&match->set, (unsigned)i + 1)) {
@@ -350,14 +412,11 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
         struct taking *taking = &limiter->takings[limiter->taking_count];
         enum answer answer;
 
-        *taking = (struct taking){.limit = limit,
-                                  .rate = &limiter->policy->allowed[match->tag[i]].rate,
-                                  .cls = limiter->classes[limit->key].cls,
-                                  .tag = match->tag[i],
-                                  .shared = limiter->classes[limit->key].shared,
-                                  .cost = limit->packets ? 1 : sm_packet_len(packet)};
+        make_taking(limiter, packet, (unsigned)i, match->tag[i], limit_set_has(&borrowed, (unsigned)i), taking);
         answer = taking->shared ? ask_shared(limiter, replica, packet, low, patient, taking)
                                 : ask_own(replica, packet, taking);
+        if (limit->parent >= 0 && (answer != HAS || !taking->within))
+            limit_set_put(&borrowed, (unsigned)limit->parent);
         if (answer == HAS) {
             limiter->taking_count++;
         } else if (answer == UNCERTAIN) {

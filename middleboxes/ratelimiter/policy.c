@@ -7,9 +7,10 @@
 
 #include "conf/units.h"
 
-static const char *const limit_keys[] = {"name", "match", "per", "rate", "burst", "exceed", "parent", "prefixes", NULL};
+static const char *const limit_keys[] = {"name",  "match",  "per",    "rate",     "ceil",
+                                         "burst", "exceed", "parent", "prefixes", NULL};
 
-static int find(const struct policy *policy, unsigned count, const char *name)
+int policy_find(const struct policy *policy, unsigned count, const char *name)
 {
     for (unsigned i = 0; i < count; i++)
         if (policy->limits[i].name && strcmp(policy->limits[i].name, name) == 0)
@@ -29,7 +30,7 @@ static void read_name(struct policy *policy, unsigned index, struct conf_node no
         conf_expected(node, "at most 41 letters, digits, '-', '_' and '.'");
         return;
     }
-    before = find(policy, index, name);
+    before = policy_find(policy, index, name);
     if (before >= 0)
         conf_fail(node, "expected a name of its own, '%s' is limits[%d] already", name, before);
     else
@@ -159,17 +160,31 @@ static void key_by_prefix(struct policy *policy, struct limit *limit, struct con
 }
 
 /* A rate in packets is counted as if each were a byte of 8 bits: see bucket.h. */
-static void read_rate(struct limit *limit, struct bucket_rate *allowed, struct conf_node node)
+static bool read_rate(struct conf_node node, bool *packets, uint64_t *units)
 {
-    uint64_t rate = 0, scale;
+    uint64_t rate, scale;
 
-    if (!conf_rate(node, &rate, &limit->packets))
-        return;
-    scale = limit->packets ? 8 : 1;
+    if (!conf_rate(node, &rate, packets))
+        return false;
+    scale = *packets ? 8 : 1;
     if (rate > BUCKET_MAX_RATE / scale)
-        conf_expected(node, limit->packets ? "at most 125000Mpps" : "at most 1000Gbit");
+        conf_expected(node, *packets ? "at most 125000Mpps" : "at most 1000Gbit");
     else
-        allowed->rate = rate * scale;
+        *units = rate * scale;
+    return rate <= BUCKET_MAX_RATE / scale;
+}
+
+static void read_ceil(struct limit *limit, struct terms *terms, struct conf_node node)
+{
+    bool packets;
+
+    limit->borrows = conf_present(node);
+    if (!read_rate(node, &packets, &terms->ceil))
+        return;
+    if (packets != limit->packets)
+        conf_expected(node, limit->packets ? "packets, as the rate is in packets" : "bits, as the rate is in bits");
+    else if (terms->ceil < terms->rate)
+        conf_expected(node, "at least the rate");
 }
 
 bool policy_parse_rate(const struct limit *limit, const char *text, uint64_t *rate)
@@ -195,15 +210,15 @@ bool policy_parse_burst(const struct limit *limit, const char *text, uint64_t *b
     return true;
 }
 
-static void read_burst(const struct limit *limit, struct bucket_rate *allowed, struct conf_node node)
+static void read_burst(const struct limit *limit, struct terms *terms, struct conf_node node)
 {
     const char *text = conf_text(node);
 
-    if (!conf_present(node) || allowed->rate == 0)
+    if (!conf_present(node) || terms->rate == 0)
         return;
     if (!limit->packets)
-        conf_size(node, 1, BUCKET_MAX_BURST, &allowed->burst);
-    else if (!text || !policy_parse_burst(limit, text, &allowed->burst))
+        conf_size(node, 1, BUCKET_MAX_BURST, &terms->burst);
+    else if (!text || !policy_parse_burst(limit, text, &terms->burst))
         conf_expected(node, "a number of packets from 1 to 1073741824, such as 100 (the rate is in packets)");
 }
 
@@ -246,14 +261,25 @@ static void read_exceed(struct limit *limit, struct conf_node node)
         read_mark(limit, conf_need(node, "mark", "ce or {dscp: CODEPOINT}"));
 }
 
+struct allowance policy_allow(const struct terms *terms)
+{
+    struct allowance allowed = {.rate = {.rate = terms->rate, .burst = terms->burst}};
+
+    if (terms->ceil == 0)
+        return allowed;
+    allowed.own = allowed.rate;
+    allowed.rate.rate = terms->ceil;
+    return allowed;
+}
+
 /* What has a bucket of its own: by the key that is given or, without one, each prefix. */
-static void read_keys(struct policy *policy, struct limit *limit, const struct bucket_rate *rate)
+static void read_keys(struct policy *policy, struct limit *limit, const struct terms *terms)
 {
     struct conf_node prefixes = conf_get(limit->node, "prefixes"), per = conf_get(limit->node, "per");
     int shortest[2];
 
     if (conf_present(prefixes))
-        policy_read_prefixes(policy, limit, rate, prefixes, shortest);
+        policy_read_prefixes(policy, limit, terms, prefixes, shortest);
     if (limit->prefixes && !conf_present(per))
         key_by_prefix(policy, limit, prefixes, shortest);
     else if (!conf_present(prefixes) || conf_present(per))
@@ -263,84 +289,19 @@ static void read_keys(struct policy *policy, struct limit *limit, const struct b
 static void read_limit(struct policy *policy, unsigned index, struct conf_node node)
 {
     struct limit *limit = &policy->limits[index];
-    struct bucket_rate rate = {0};
+    struct terms terms = {0};
 
     *limit = (struct limit){.node = node, .filter = -1, .parent = -1, .tag = (uint16_t)index};
     if (!conf_map(node, limit_keys))
         return;
     read_name(policy, index, conf_need(node, "name", "a name"));
     read_match(policy, limit, conf_get(node, "match"));
-    read_rate(limit, &rate, conf_need(node, "rate", "a rate such as 10Mbit or 1kpps"));
-    read_burst(limit, &rate, conf_need(node, "burst", "a size such as 16KiB, or a number of packets"));
-    policy->allowed[index].rate = rate;
-    read_keys(policy, limit, &rate);
+    read_rate(conf_need(node, "rate", "a rate such as 10Mbit or 1kpps"), &limit->packets, &terms.rate);
+    read_ceil(limit, &terms, conf_get(node, "ceil"));
+    read_burst(limit, &terms, conf_need(node, "burst", "a size such as 16KiB, or a number of packets"));
+    policy->allowed[index] = policy_allow(&terms);
+    read_keys(policy, limit, &terms);
     read_exceed(limit, conf_get(node, "exceed"));
-}
-
-/* Parents may stand anywhere in the file, so they are looked up when all names are known. */
-static void read_parent(struct policy *policy, struct limit *limit)
-{
-    struct conf_node node = conf_get(limit->node, "parent");
-    const char *name;
-
-    if (!conf_string(node, &name))
-        return;
-    limit->parent = find(policy, policy->count, name);
-    if (limit->parent < 0)
-        conf_expected(node, "the name of a limit of this file");
-}
-
-/* Number a limit behind all that have it for an ancestor; `left[i]`: limit i has no number yet. */
-static void order_limit(const struct policy *policy, unsigned index, bool *left, unsigned *order, unsigned *count)
-{
-    if (!left[index])
-        return;
-    left[index] = false;
-    for (unsigned i = 0; i < policy->count; i++)
-        if (policy->limits[i].parent == (int)index)
-            order_limit(policy, i, left, order, count);
-    order[(*count)++] = index;
-}
-
-/* Put children before their parents, and say for each limit who its ancestors are. */
-static bool order_limits(struct policy *policy)
-{
-    struct limit *before = calloc(POLICY_MAX_LIMITS, sizeof(*before));
-    unsigned order[POLICY_MAX_LIMITS], number[POLICY_MAX_LIMITS], count = 0;
-    bool left[POLICY_MAX_LIMITS];
-
-    if (!before)
-        return false;
-    memcpy(before, policy->limits, policy->count * sizeof(*before));
-    memset(left, true, sizeof(left));
-    for (unsigned i = 0; i < policy->count; i++)
-        order_limit(policy, i, left, order, &count);
-    for (unsigned i = 0; i < policy->count; i++)
-        number[order[i]] = i;
-    for (unsigned i = 0; i < policy->count; i++) {
-        policy->limits[i] = before[order[i]];
-        if (policy->limits[i].parent >= 0)
-            policy->limits[i].parent = (int)number[policy->limits[i].parent];
-    }
-    free(before);
-    for (unsigned i = 0; i < policy->count; i++) {
-        limit_set_put(&policy->by_key[policy->limits[i].key], i);
-        for (int at = (int)i; at >= 0; at = policy->limits[at].parent)
-            limit_set_put(&policy->limits[i].with_parents, (unsigned)at);
-    }
-    return true;
-}
-
-/* A chain longer than there are limits has a circle. */
-static void check_circle(const struct policy *policy, const struct limit *limit)
-{
-    unsigned steps = 0;
-
-    for (int at = limit->parent; at >= 0 && steps <= policy->count; at = policy->limits[at].parent)
-        steps++;
-    if (steps > policy->count)
-        conf_fail(conf_get(limit->node, "parent"), "expected no circle of parents, but '%s' leads back",
-                  policy->limits[limit->parent].name);
 }
 
 /* False: out of memory. */
@@ -365,11 +326,7 @@ static bool read_policy(struct policy *policy)
     policy->allowed_count = policy->count;
     for (unsigned i = 0; i < policy->count; i++)
         read_limit(policy, i, conf_item(list, i));
-    for (unsigned i = 0; i < policy->count; i++)
-        read_parent(policy, &policy->limits[i]);
-    for (unsigned i = 0; i < policy->count; i++)
-        check_circle(policy, &policy->limits[i]);
-    return conf_error(policy->conf) || order_limits(policy);
+    return policy_read_tree(policy);
 }
 
 /* Takes `conf`, which may be NULL: then *error is set already. */

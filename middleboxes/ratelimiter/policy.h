@@ -10,6 +10,7 @@
 #include "bucket.h"
 #include "conf/conf.h"
 #include "mark.h"
+#include "pair.h"
 #include "prefixes.h"
 
 #define POLICY_MAX_LIMITS 256 /* of a file */
@@ -22,11 +23,6 @@ struct limit_key {
     enum sm_granularity by;
     uint8_t prefix4, prefix6; /* bits of an address that count; 0: all */
     char name[32];
-};
-
-/* What one bucket allows. */
-struct allowance {
-    struct bucket_rate rate;
 };
 
 /* A set of limits, by their numbers. */
@@ -47,6 +43,8 @@ struct limit {
     bool drops;                      /* what exceeds is dropped, else marked: */
     struct mark mark;
     int parent;                    /* -1: none */
+    bool borrows;                  /* it has a ceil: what its guarantee lacks it may borrow from its parent */
+    uint64_t reserve;              /* what borrowers leave of its buckets, bytes or packets; see pair.h */
     struct limit_set with_parents; /* itself and all its ancestors */
 };
 
@@ -97,9 +95,22 @@ bool policy_match(const struct policy *policy, const struct sm_packet *packet, s
 bool policy_parse_rate(const struct limit *limit, const char *text, uint64_t *rate);
 bool policy_parse_burst(const struct limit *limit, const char *text, uint64_t *burst);
 
+/* What the keys of a limit, or the line of a prefix, say. */
+struct terms {
+    uint64_t rate, burst;
+    uint64_t ceil; /* 0: none */
+};
+
 /* Read `prefixes:` of a limit; *shortest has, for each family, the fewest bits that one of them has (none: -1). */
-void policy_read_prefixes(struct policy *policy, struct limit *limit, const struct bucket_rate *rate,
-                          struct conf_node node, int shortest[2]);
+void policy_read_prefixes(struct policy *policy, struct limit *limit, const struct terms *terms, struct conf_node node,
+                          int shortest[2]);
+
+struct allowance policy_allow(const struct terms *terms);
+
+/* Read `parent:` of all limits, put them in order, and see what parents keep for their children. False: no memory. */
+bool policy_read_tree(struct policy *policy);
+
+int policy_find(const struct policy *policy, unsigned count, const char *name); /* -1: there is none of the name */
 
 static inline void limit_set_put(struct limit_set *set, unsigned number)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
-/* `prefixes:` of a limit: a list in the policy, or a file beside it, of PREFIX [RATE [BURST]], one a line. */
+/* `prefixes:` of a limit: a list in the policy, or a file beside it, of PREFIX [RATE [BURST [CEIL]]], one a line. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 /* What has been read. */
 struct table {
     const struct limit *limit;
-    const struct bucket_rate *rate; /* of prefixes that have none of their own */
+    const struct terms *terms; /* of prefixes that have none of their own */
     struct prefix *prefix;
     struct allowance *allowed;
     unsigned *line;
@@ -38,31 +38,52 @@ static bool grow(struct table *table)
     return line != NULL;
 }
 
+/* The next word of a line, NULL: a comment, or the end. */
+static char *next_word(char **rest)
+{
+    char *word = *rest ? strtok_r(NULL, " \t\r\n", rest) : NULL;
+
+    if (word && *word == '#')
+        *rest = word = NULL;
+    return word;
+}
+
+/* What a line says behind the prefix. False: *complaint says why it cannot be. */
+static bool read_terms(const struct limit *limit, char **rest, struct terms *terms, struct complaint *complaint)
+{
+    char *word = next_word(rest);
+
+    *complaint =
+        (struct complaint){limit->packets ? "a rate in packets, as the limit's" : "a rate such as 10Mbit", word};
+    if (word && !policy_parse_rate(limit, word, &terms->rate))
+        return false;
+    word = next_word(rest);
+    *complaint = (struct complaint){limit->packets ? "a burst in packets" : "a burst such as 16KiB", word};
+    if (word && !policy_parse_burst(limit, word, &terms->burst))
+        return false;
+    if (limit->borrows) {
+        word = next_word(rest);
+        *complaint = (struct complaint){"a ceil of at least the rate", word ? word : "the limit's"};
+        if ((word && !policy_parse_rate(limit, word, &terms->ceil)) || terms->ceil < terms->rate)
+            return false;
+    }
+    word = next_word(rest);
+    *complaint = (struct complaint){
+        limit->borrows ? "PREFIX, RATE, BURST and CEIL, no more" : "PREFIX, RATE and BURST, no more", word};
+    return word == NULL;
+}
+
 /* One line, which is cut to pieces; an empty one adds nothing. False: *complaint says why. */
 static bool read_line(struct table *table, char *text, unsigned line, struct complaint *complaint)
 {
-    static const char blank[] = " \t\r\n";
-    const bool packets = table->limit->packets;
-    struct allowance allowed = {.rate = *table->rate};
-    char *rest, *word = strtok_r(text, blank, &rest);
+    struct terms terms = *table->terms;
+    char *rest, *word = strtok_r(text, " \t\r\n", &rest);
     struct prefix prefix;
 
     if (!word || *word == '#')
         return true;
     *complaint = (struct complaint){"a prefix such as 10.0.0.0/8 or 2001:db8::/32, without bits behind it", word};
-    if (!prefix_parse(word, &prefix))
-        return false;
-    word = strtok_r(NULL, blank, &rest);
-    *complaint = (struct complaint){packets ? "a rate in packets, as the limit's" : "a rate such as 10Mbit", word};
-    if (word && *word != '#' && !policy_parse_rate(table->limit, word, &allowed.rate.rate))
-        return false;
-    word = word && *word != '#' ? strtok_r(NULL, blank, &rest) : NULL;
-    *complaint = (struct complaint){packets ? "a burst in packets" : "a burst such as 16KiB", word};
-    if (word && *word != '#' && !policy_parse_burst(table->limit, word, &allowed.rate.burst))
-        return false;
-    word = word && *word != '#' ? strtok_r(NULL, blank, &rest) : NULL;
-    *complaint = (struct complaint){"PREFIX, RATE and BURST, no more", word};
-    if (word && *word != '#')
+    if (!prefix_parse(word, &prefix) || !read_terms(table->limit, &rest, &terms, complaint))
         return false;
     *complaint = (struct complaint){"fewer prefixes, 65535 with the other limits", NULL};
     if (table->count == table->most)
@@ -71,7 +92,7 @@ static bool read_line(struct table *table, char *text, unsigned line, struct com
     if (table->count == table->room && !grow(table))
         return false;
     table->prefix[table->count] = prefix;
-    table->allowed[table->count] = allowed;
+    table->allowed[table->count] = policy_allow(&terms);
     table->line[table->count++] = line;
     return true;
 }
@@ -176,16 +197,16 @@ static bool keep(struct policy *policy, struct limit *limit, const struct table 
     return limit->prefixes != NULL;
 }
 
-void policy_read_prefixes(struct policy *policy, struct limit *limit, const struct bucket_rate *rate,
-                          struct conf_node node, int shortest[2])
+void policy_read_prefixes(struct policy *policy, struct limit *limit, const struct terms *terms, struct conf_node node,
+                          int shortest[2])
 {
     static const char *const keys[] = {"source", "destination", NULL};
-    struct table table = {.limit = limit, .rate = rate, .most = POLICY_MAX_TAGS - policy->allowed_count};
+    struct table table = {.limit = limit, .terms = terms, .most = POLICY_MAX_TAGS - policy->allowed_count};
     struct conf_node source, destination;
     const char *file;
 
     shortest[0] = shortest[1] = -1;
-    if (!conf_map(node, keys) || rate->rate == 0 || rate->burst == 0)
+    if (!conf_map(node, keys) || terms->rate == 0 || terms->burst == 0)
         return;
     source = conf_get(node, "source");
     destination = conf_get(node, "destination");

@@ -55,6 +55,18 @@ POLICIES += [
      {"name": "up", "per": "source/8/16", "rate": "60kbit", "burst": "9KiB"}],
     [{"name": "table", "rate": "10pps", "burst": "4", "prefixes": {"destination": ["0.0.0.0/0 20pps", "10.0.0.4/31 2pps 2"]}},
      {"name": "each", "per": "destination", "rate": "9kbit", "burst": "2KiB", "prefixes": {"destination": ["10.0.0.0/31"]}}],
+    # Guarantees and ceilings: what the root has left is borrowed, through two levels.
+    [{"name": "root", "per": "all", "rate": "60kbit", "burst": "40KiB"},
+     {"name": "v4", "per": "all", "rate": "20kbit", "ceil": "50kbit", "burst": "8KiB", "parent": "root",
+      "prefixes": {"source": ["0.0.0.0/0"]}},
+     {"name": "v6", "per": "all", "rate": "30kbit", "burst": "6KiB", "parent": "root", "prefixes": {"source": ["::/0"]}},
+     {"name": "host", "rate": "2kbit", "ceil": "40kbit", "burst": "2KiB", "parent": "v4",
+      "prefixes": {"source": ["10.0.0.0/30 4kbit 3KiB 10kbit", "10.0.0.4/32"]}},
+     {"name": "flow", "per": "flow", "rate": "1kbit", "ceil": "5kbit", "burst": "2000B", "exceed": {"mark": {"dscp": "CS1"}},
+      "parent": "v6"}],
+    # All partitioned by the net.
+    [{"name": "host", "per": "source", "rate": "3pps", "ceil": "20pps", "burst": "3", "parent": "net"},
+     {"name": "net", "per": "source/29/120", "rate": "25pps", "burst": "9"}],
     # Not of every packet.
     [{"name": "tag", "per": "vlan", "rate": "20kbit", "burst": "4KiB"},
      {"name": "tun", "per": "tunnel", "rate": "10kbit", "burst": "4KiB"}],

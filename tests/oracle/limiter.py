@@ -5,7 +5,7 @@
     limiter.py POLICY CAPTURE
 
 POLICY is JSON, in a file or as the argument itself: a list of limits with the keys of sm-ratelimiter's policy file
-(name, per, rate, burst, exceed, parent, match, prefixes), match being absent or one of ip, ip6, tcp, udp, and prefixes
+(name, per, rate, ceil, burst, exceed, parent, match, prefixes), match being absent or one of ip, ip6, tcp, udp, and prefixes
 a list, not the name of a file. Prints one line a packet:
 its number, and `pass`, `mark`, or the name of what drops it.
 """
@@ -33,7 +33,21 @@ def quantity(text, units):
 
 def member_of(given, own):
     """What a prefix has for a limit of its own."""
-    return Limit({**given, "prefixes": {}, **dict(zip(("rate", "burst"), own))})
+    return Limit({**given, "prefixes": {}, **dict(zip(("rate", "burst", "ceil"), own))})
+
+
+class Bucket:
+    def __init__(self, rate, burst):
+        self.rate, self.burst, self.of = rate, burst, {}
+
+    def tokens(self, key, now):
+        if key not in self.of:
+            return self.burst
+        tokens, time = self.of[key]
+        return min(self.burst, tokens + self.rate * Fraction(now - time, 10**9))
+
+    def take(self, key, now, cost):
+        self.of[key] = (self.tokens(key, now) - cost, now)
 
 
 class Limit:
@@ -45,7 +59,12 @@ class Limit:
         self.burst = quantity(given["burst"], SIZES)[0]
         self.match, self.parent = given.get("match"), given.get("parent")
         self.exceed = given.get("exceed", "drop")
-        self.buckets = {}  # key -> (tokens, time)
+        # What it may have at most and, if that is more than its rate, what it is sure of: key -> (tokens, time).
+        ceil = quantity(given["ceil"], RATES)[0] if "ceil" in given else None
+        self.borrows = ceil is not None
+        self.most = Bucket(self.rate if ceil is None else ceil if self.packets else ceil / 8, self.burst)
+        self.sure = Bucket(self.rate, self.burst) if self.borrows else self.most
+        self.reserve = 0
 
         self.members, self.lengths = {}, set()
         for side, lines in given.get("prefixes", {}).items():
@@ -74,15 +93,6 @@ class Limit:
 
     def cost(self, packet):
         return 1 if self.packets else packet.len
-
-    def tokens(self, key, now):
-        if key not in self.buckets:
-            return self.burst
-        tokens, time = self.buckets[key]
-        return min(self.burst, tokens + self.rate * Fraction(now - time, 10**9))
-
-    def take(self, key, now, cost):
-        self.buckets[key] = (self.tokens(key, now) - cost, now)
 
 
 def matches(limit, linktype, data):
@@ -141,6 +151,19 @@ def applicable(limits, linktype, data, keys):
     return [limit.member(keys) for limit in limits if limit.name in names and limit.member(keys)]
 
 
+def reserve_of(limit, limits):
+    """What borrowers leave of a limit's tokens: its children's bursts, if there is a borrower among them."""
+    children = [child for child in limits if child.parent == limit.name]
+    reserve = 0
+    if any(child.borrows for child in children):
+        for child in children:
+            if child.packets == limit.packets:
+                reserve += max([member.burst for member in child.members.values()] or [child.burst])
+    for member in limit.members.values():
+        member.reserve = reserve
+    return reserve
+
+
 def children_first(limits):
     """The order in which limits are asked: that of the file, but each behind those that have it as their parent."""
     order = []
@@ -160,13 +183,25 @@ def children_first(limits):
 def decide(limits, linktype, packet, keys, now):
     """(verdict, bytes) of one IP packet."""
     using = [l for l in applicable(limits, linktype, packet.data, keys) if l.key(keys) is not None]
-    lacking = [l for l in using if l.tokens(l.key(keys), now) < l.cost(packet)]
+    lacking, taking, asked_by_borrowers = [], [], set()
+    for limit in using:
+        cost, key = limit.cost(packet), limit.key(keys)
+        needed = cost + (limit.reserve if limit.name in asked_by_borrowers else 0)
+        within = limit.sure.tokens(key, now) >= needed
+        if limit.most.tokens(key, now) < needed:
+            lacking.append(limit)
+            within = False
+        else:
+            taking.append((limit.most, key, cost))
+            if within and limit.borrows:
+                taking.append((limit.sure, key, cost))
+        if not within:
+            asked_by_borrowers.add(limit.parent)
     for limit in lacking:
         if drops(limit, keys["ip"], packet.data):
             return "limit:" + limit.name, None
-    for limit in using:
-        if limit not in lacking:
-            limit.take(limit.key(keys), now, limit.cost(packet))
+    for bucket, key, cost in taking:
+        bucket.take(key, now, cost)
     if lacking:
         return "mark", marked(lacking[0], keys["ip"], packet.data)
     return "pass", packet.data
@@ -184,6 +219,8 @@ def dissected(trace):
 
 def verdicts(policy, linktype, rows):
     limits = children_first([Limit(given) for given in policy])
+    for limit in limits:
+        limit.reserve = reserve_of(limit, limits)
     for packet, keys, now in rows:
         yield decide(limits, linktype, packet, keys, now) if keys else ("pass", packet.data)
 

@@ -125,6 +125,25 @@ class Verdicts(unittest.TestCase):
                   {"name": "e", "per": "all", "rate": "1pps", "burst": "3", "exceed": {"mark": "ce"}}]
         self.assertEqual(self.verdicts(policy, [(0, 1, data)] * 3), ["pass", "mark", "limit:b"])
 
+    def test_what_the_root_has_left_is_borrowed(self):
+        data = ethernet(ip4(A, B, 17, udp(1000, 53)))
+        other = ethernet(ip4(B, A, 17, udp(1000, 53)))
+        policy = [{"name": "root", "per": "all", "rate": "1pps", "burst": "10"},
+                  {"name": "a", "per": "source", "rate": "1pps", "ceil": "9pps", "burst": "2", "parent": "root",
+                   "prefixes": {"source": ["10.0.0.1"]}},
+                  {"name": "b", "per": "source", "rate": "1pps", "burst": "3", "parent": "root",
+                   "prefixes": {"source": ["10.0.0.2"]}}]
+        # Two within the guarantee of `a`; then its ceiling's bucket is empty, until 1/9 s later it has one, borrowed.
+        later = 10**9 // 9 + 1
+        rows = [(0, 1, data)] * 3 + [(later, 1, data)]
+        self.assertEqual(self.verdicts(policy, rows), ["pass", "pass", "limit:a", "pass"])
+        # A borrower leaves the five that the children may come for at once; they get them.
+        rows = [(later * i, 1, data) for i in range(8)] + [(later * 7, 1, other)] * 4
+        got = self.verdicts(policy, rows)
+        self.assertEqual(got[:5], ["pass"] * 5)
+        self.assertEqual(got[5:8], ["limit:root"] * 3)
+        self.assertEqual(got[8:], ["pass"] * 3 + ["limit:b"])
+
     def test_a_mark_keeps_the_checksum_right(self):
         import synthetic
         header = bytearray(ip4(A, B, 17, b""))

@@ -43,6 +43,9 @@ static const struct subject subjects[] = {
     {"prefix", SM_BY_SOURCE,
      "limits: [{name: h, per: source, rate: 60kbit, burst: 3KiB, parent: n},"
      " {name: n, per: source/20/48, rate: 90kbit, burst: 5KiB}]\n"},
+    {"ceil", SM_BY_SOURCE,
+     "limits: [{name: h, per: source, rate: 20kbit, ceil: 80kbit, burst: 3KiB, parent: n},"
+     " {name: n, per: source/20/48, rate: 90kbit, burst: 10KiB}]\n"},
     {"chatterbox", SM_BY_FLOW, NULL},
 };
 
