@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arena/prefetch.h"
 #include "arena/query.h"
 #include "packet/packet.h"
 #include "state/lookup.h"
@@ -375,6 +376,7 @@ static void fetch_ahead(struct sm_replica *replica, uint32_t head)
 {
     uint32_t waiting = head - replica->consumed, ring = FETCH_AHEAD * (REPLICA_FETCHES + 1);
 
+    prefetch_for_write(&replica->out[(replica->produced + FETCH_AHEAD) & replica->channel->ring_mask]);
     if (ring < waiting)
         __builtin_prefetch(&replica->in[(replica->consumed + ring) & replica->channel->ring_mask]);
 #pragma GCC unroll 3 /* so that fetch() knows its step */
