@@ -9,8 +9,8 @@
  * Loss-free: every ticket comes back once (a sum over mixed tickets, and a count). Ordered: tickets of a shard come
  * back ascending, dropped packets' too (a flow's packets have one shard, so this is stricter than order by flow). Where
  * the middlebox delays packets, one may be overtaken by those that depart before it does, and by no other.
- * Untouched: a packet that the middlebox did not ask to write leaves with the bytes it came with (a digest over the
- * first AUDIT_DIGEST_BYTES, and both lengths).
+ * Untouched: a packet that the middlebox did not ask to write leaves with the bytes it came with (the first AUDIT_BYTES
+ * are kept and compared, and both lengths).
  */
 
 #include <stdbool.h>
@@ -19,12 +19,13 @@
 
 #include "state/state.h"
 
-#define AUDIT_DIGEST_BYTES 64u
+#define AUDIT_BYTES 64u
 
 struct audit_ticket {
-    _Alignas(32) uint64_t number; /* 0: the buffer holds no packet that entered */
-    uint64_t digest;
+    _Alignas(64) uint8_t bytes[AUDIT_BYTES]; /* as many of them as the packet has */
+    uint64_t number;                         /* 0: the buffer holds no packet that entered */
     uint32_t shard;
+    uint32_t caplen, len;
 };
 
 struct audit {
@@ -49,37 +50,36 @@ void audit_free(struct audit *audit);
 /* Count what broke, and keep the first ticket that did. */
 void audit_broken(struct audit *audit, uint64_t *counter, uint64_t ticket);
 
-static inline uint64_t audit_rotate(uint64_t word)
+static inline void audit_keep(struct audit_ticket *ticket, const uint8_t *data, uint32_t caplen, uint32_t len)
 {
-    return word << 29 | word >> 35;
+    ticket->caplen = caplen;
+    ticket->len = len;
+    if (caplen >= AUDIT_BYTES)
+        memcpy(ticket->bytes, data, AUDIT_BYTES); /* of a fixed length: no call */
+    else
+        memcpy(ticket->bytes, data, caplen);
 }
 
-/* One word more in a digest. One to one in either, so that packets that differ in one word never have the same digest;
- * others hardly ever. */
-static inline uint64_t audit_digest_word(uint64_t digest, const uint8_t *data)
-{
-    uint64_t word;
+typedef uint64_t audit_words __attribute__((vector_size(16)));
 
-    memcpy(&word, data, sizeof word);
-    return audit_rotate(digest ^ word) * 0x9e3779b97f4a7c15ull;
+static inline bool audit_same_bytes(const uint8_t *kept, const uint8_t *data)
+{
+    audit_words difference = {0};
+
+    for (unsigned at = 0; at < AUDIT_BYTES; at += sizeof difference) {
+        audit_words a, b;
+        memcpy(&a, kept + at, sizeof a);
+        memcpy(&b, data + at, sizeof b);
+        difference |= a ^ b;
+    }
+    return (difference[0] | difference[1]) == 0;
 }
 
-static inline uint64_t audit_digest(const uint8_t *data, uint32_t caplen, uint32_t len)
+static inline bool audit_same(const struct audit_ticket *ticket, const uint8_t *data, uint32_t caplen, uint32_t len)
 {
-    uint8_t padded[AUDIT_DIGEST_BYTES];
-
-    if (caplen < sizeof padded) {
-        memset(padded, 0, sizeof padded);
-        data = memcpy(padded, data, caplen);
-    }
-    /* Two at a time: each step waits for the one before. */
-    uint64_t one = (uint64_t)caplen << 32 | len, other = 0;
-#pragma GCC unroll 4
-    for (unsigned i = 0; i < AUDIT_DIGEST_BYTES; i += 16) {
-        one = audit_digest_word(one, data + i);
-        other = audit_digest_word(other, data + i + 8);
-    }
-    return one + audit_rotate(other);
+    if (ticket->caplen != caplen || ticket->len != len)
+        return false;
+    return caplen >= AUDIT_BYTES ? audit_same_bytes(ticket->bytes, data) : memcmp(ticket->bytes, data, caplen) == 0;
 }
 
 /* An odd multiplier: sums of different sets of tickets differ, unlike sums of the tickets themselves. */
@@ -97,7 +97,7 @@ static inline void audit_enter(struct audit *audit, uint32_t buffer, uint32_t sh
 
     ticket->number = ++audit->entered;
     ticket->shard = shard;
-    ticket->digest = audit_digest(data, caplen, len);
+    audit_keep(ticket, data, caplen, len);
     audit->entered_sum += audit_mix(ticket->number);
 }
 
@@ -124,7 +124,7 @@ static inline void audit_hand_in(struct audit *audit, struct audit_ticket *ticke
         audit_broken(audit, &audit->reordered, number);
     else
         audit->last[ticket->shard] = number;
-    if (!written && ticket->digest != audit_digest(data, caplen, len))
+    if (!written && !audit_same(ticket, data, caplen, len))
         audit_broken(audit, &audit->altered, number);
     audit->left++;
     audit->left_sum += audit_mix(number);

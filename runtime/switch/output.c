@@ -257,7 +257,8 @@ static void fetch_answer(const struct sm_switch *sw, uint32_t buffer)
     if (buffer >= sw->buffers)
         return;
     __builtin_prefetch(&sw->packets[buffer]);
-    __builtin_prefetch(&sw->audit.tickets[buffer]);
+    __builtin_prefetch(sw->audit.tickets[buffer].bytes);
+    __builtin_prefetch(&sw->audit.tickets[buffer].number);
     __builtin_prefetch(pool_data(&sw->pool, buffer));
 }
 
