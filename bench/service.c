@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "arena/huge.h"
 #include "replay.h"
 
 #define YIELD_NS 50000 /* as replicas of a real service do: see sm_run() */
@@ -120,6 +121,8 @@ int service_open(struct service *service, const struct service_options *options,
     result = sm_port_open_null(&sw.out, sw.in);
     if (result == 0)
         result = arena_create(&service->arena, &service->arena_fd, &arena, error);
+    if (result == 0)
+        arena_huge_begin(service->arena);
     sw.arena = service->arena;
     if (result == 0)
         result = switch_create(&service->sw, &sw, error);
@@ -157,6 +160,7 @@ int service_warm(struct service *service, uint64_t count, struct sm_errbuf *erro
 
     replay_more(service->sw->ports[0], count);
     while (service->sw->entered < wanted || service->sw->in_flight > 0) {
+        arena_huge_ahead(service->arena, &service->huge_done); /* as the control thread of sm-switch does */
         service_turn(service);
         if (bench_now() < deadline && !service->sw->error[0])
             continue;

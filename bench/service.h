@@ -42,6 +42,7 @@ struct service {
     struct service_options options;
     struct arena *arena;
     int arena_fd;
+    uintptr_t huge_done; /* as far as its memory is in huge pages */
     struct sm_switch *sw;
     struct service_replica replicas[SERVICE_REPLICAS];
     unsigned count;

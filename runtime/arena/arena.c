@@ -13,11 +13,18 @@
 #include <unistd.h>
 
 #include "arena/builds.h"
+#include "arena/huge.h"
 #include "state/layout.h"
 
 static uint64_t pages(uint64_t bytes)
 {
     return (bytes + 4095) & ~4095ull;
+}
+
+/* Where much is met at random: whole huge pages (huge.h). */
+static uint64_t huge_pages(uint64_t bytes)
+{
+    return (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
 }
 
 /* splitmix64 (Steele et al., OOPSLA 2014): spreads a test's seed over the secret. */
@@ -54,7 +61,7 @@ static struct arena *map_somewhere(int fd, uint64_t bytes)
 /* Huge pages when the system has enough set aside, else plain ones; sealed so that nobody can take memory away. */
 static int create_memfd(uint64_t *bytes)
 {
-    uint64_t huge = (*bytes + (2u << 20) - 1) & ~((2ull << 20) - 1);
+    uint64_t huge = huge_pages(*bytes);
     int fd = memfd_create("splitmerge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
 
     if (fd >= 0) {
@@ -88,7 +95,7 @@ static void lay_out(struct arena *arena, const struct arena_options *options, ui
     at += arena->channel_bytes * ARENA_SLOTS * ARENA_WORKERS;
     arena->exports = (struct export_area *)(void *)at;
     arena->export_bytes = options->export_bytes ? options->export_bytes : EXPORT_BYTES;
-    at += pages(EXPORT_LANES * sizeof *arena->exports);
+    at = (uint8_t *)huge_pages((uintptr_t)at + EXPORT_LANES * sizeof *arena->exports);
     arena->pool = (struct pool_layout){.small = at, .small_count = small, .jumbo_count = jumbo};
     at += (uint64_t)small * POOL_SMALL_BYTES;
     arena->pool.jumbo = at;
@@ -117,10 +124,11 @@ int arena_create(struct arena **out, int *fd_out, const struct arena_options *op
 
     if (result)
         return result;
-    uint64_t state_at = pages(sizeof(struct arena)) +
-                        channel_bytes(small + jumbo, config.bindings) * ARENA_SLOTS * ARENA_WORKERS +
-                        pages(EXPORT_LANES * sizeof(struct export_area)) +
-                        pages((uint64_t)small * POOL_SMALL_BYTES + (uint64_t)jumbo * POOL_JUMBO_BYTES);
+    uint64_t pool_at = huge_pages(pages(sizeof(struct arena)) +
+                                  channel_bytes(small + jumbo, config.bindings) * ARENA_SLOTS * ARENA_WORKERS +
+                                  EXPORT_LANES * sizeof(struct export_area));
+    uint64_t state_at =
+        pool_at + huge_pages((uint64_t)small * POOL_SMALL_BYTES + (uint64_t)jumbo * POOL_JUMBO_BYTES);
     uint64_t state_size = state_bytes(&config);
     uint64_t bytes = state_at + pages(state_size);
     if (bytes > ARENA_STRIDE) {

@@ -8,8 +8,11 @@
 #include <string.h>
 
 #include "arena/builds.h"
+#include "arena/huge.h"
 #include "arena/query.h"
 #include "switch/report.h"
+
+#define HUGE_EVERY_MS 100
 
 static void put_json(struct wire_out *out, const char *key, json_t *value)
 {
@@ -812,6 +815,13 @@ void control_end(struct control *control)
     uv_timer_start(&soon, stop_loop, 50, 0);
 }
 
+static void on_huge(uv_timer_t *timer)
+{
+    struct control *control = timer->data;
+
+    arena_huge_ahead(control->arena, &control->huge_done);
+}
+
 int control_start(struct control *control, struct sm_errbuf *error)
 {
     const struct rpc_handlers handlers = {.user = control, .request = request};
@@ -819,6 +829,9 @@ int control_start(struct control *control, struct sm_errbuf *error)
     int result;
 
     control->loop->data = control;
+    control->huge.data = control;
+    uv_timer_init(control->loop, &control->huge);
+    uv_timer_start(&control->huge, on_huge, 0, HUGE_EVERY_MS);
     result = worker_start(&control->worker, control->worker.sw, control->loop, on_notice);
     if (result) {
         snprintf(error->text, sizeof error->text, "cannot start the worker: %s", sm_strerror(result));

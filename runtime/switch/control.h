@@ -26,6 +26,8 @@ struct control {
     struct rpc_server *server;
     struct arena *arena;
     int arena_fd;
+    uv_timer_t huge; /* now and then memory for flows is put in huge pages */
+    uintptr_t huge_done;
     const char *mode;
     const struct rundir *dir;
     char poison_file[80];

@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "arena/huge.h"
 #include "conf/rundir.h"
 #include "conf/service.h"
 #include "switch/control.h"
@@ -164,6 +165,7 @@ static int build(struct control *control, const struct service *service, uint64_
         result = make_arena(control, &arena, error);
     }
     if (result == 0) {
+        arena_huge_begin(control->arena);
         options.arena = control->arena;
         result = switch_create(&control->worker.sw, &options, error);
     }
