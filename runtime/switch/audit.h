@@ -21,9 +21,11 @@
 
 #define AUDIT_BYTES 64u
 
+typedef uint64_t audit_words __attribute__((vector_size(16)));
+
 struct audit_ticket {
-    _Alignas(64) uint8_t bytes[AUDIT_BYTES]; /* as many of them as the packet has */
-    uint64_t number;                         /* 0: the buffer holds no packet that entered */
+    _Alignas(64) audit_words bytes[AUDIT_BYTES / sizeof(audit_words)]; /* as many of them as the packet has */
+    uint64_t number; /* 0: the buffer holds no packet that entered */
     uint32_t shard;
     uint32_t caplen, len;
 };
@@ -48,7 +50,7 @@ int audit_init(struct audit *audit, uint32_t buffers);
 void audit_free(struct audit *audit);
 
 /* Count what broke, and keep the first ticket that did. */
-void audit_broken(struct audit *audit, uint64_t *counter, uint64_t ticket);
+__attribute__((cold)) void audit_broken(struct audit *audit, uint64_t *counter, uint64_t ticket);
 
 static inline void audit_keep(struct audit_ticket *ticket, const uint8_t *data, uint32_t caplen, uint32_t len)
 {
@@ -60,17 +62,14 @@ static inline void audit_keep(struct audit_ticket *ticket, const uint8_t *data, 
         memcpy(ticket->bytes, data, caplen);
 }
 
-typedef uint64_t audit_words __attribute__((vector_size(16)));
-
-static inline bool audit_same_bytes(const uint8_t *kept, const uint8_t *data)
+static inline bool audit_same_bytes(const audit_words *kept, const uint8_t *data)
 {
     audit_words difference = {0};
 
-    for (unsigned at = 0; at < AUDIT_BYTES; at += sizeof difference) {
-        audit_words a, b;
-        memcpy(&a, kept + at, sizeof a);
-        memcpy(&b, data + at, sizeof b);
-        difference |= a ^ b;
+    for (unsigned i = 0; i < AUDIT_BYTES / sizeof difference; i++) {
+        audit_words words;
+        memcpy(&words, data + i * sizeof words, sizeof words);
+        difference |= words ^ kept[i];
     }
     return (difference[0] | difference[1]) == 0;
 }

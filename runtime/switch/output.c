@@ -147,32 +147,40 @@ static void forget_last(struct sm_switch *sw, struct switch_slot *slot)
     slot->last_buffer = POOL_NONE;
 }
 
-static uint64_t delay_of(const struct out_entry *entry)
+static inline uint64_t delay_of(struct out_entry entry)
 {
-    return (entry->flags & (ANSWER_DELAY | ANSWER_DROP)) == ANSWER_DELAY ? answer_delay(entry) : 0;
+    return (entry.flags & (ANSWER_DELAY | ANSWER_DROP)) == ANSWER_DELAY ? answer_delay(&entry) : 0;
 }
 
-/* A replica's answer to a packet; the caller has checked that the buffer was in its ring. */
-static void take_packet(struct sm_switch *sw, struct switch_slot *slot, const struct out_entry *entry)
+/* A replica's answer to a packet. False: it cannot be: the buffer was not in its ring, or the delay is too long. */
+static inline __attribute__((always_inline)) bool take_packet(struct sm_switch *sw, unsigned number,
+                                                              struct out_entry entry)
 {
-    struct switch_packet *packet = &sw->packets[entry->buffer];
+    struct switch_slot *slot = &sw->slots[number];
 
+    if (entry.buffer >= sw->buffers)
+        return false;
+    struct switch_packet *packet = &sw->packets[entry.buffer];
+    uint64_t delay = delay_of(entry);
+    if (packet->place != PLACE_RING || packet->slot != number || delay > SM_MAX_DELAY_NS)
+        return false;
     slot->in_flight--;
     slot->packets++;
     if (!is_tap(sw))
-        packet->departure = packet->time + delay_of(entry);
+        packet->departure = packet->time + delay;
     if (sw->sends > 0) {
         forget_last(sw, slot);
         slot->last = *packet;
-        slot->last_buffer = entry->buffer;
+        slot->last_buffer = entry.buffer;
         slot->last_used = 0;
     }
     if (packet->late)
-        switch_late_back(sw, packet->slot, entry->buffer);
-    bool drop = (entry->flags & ANSWER_DROP) && !is_tap(sw);
+        switch_late_back(sw, packet->slot, entry.buffer);
+    bool drop = (entry.flags & ANSWER_DROP) && !is_tap(sw);
     if (drop)
-        sw->dropped[entry->reason < sw->reason_count ? SWITCH_DROP_COUNT + entry->reason : DROP_UNKNOWN]++;
-    settle(sw, entry->buffer, drop, entry->flags & ANSWER_WRITTEN);
+        sw->dropped[entry.reason < sw->reason_count ? SWITCH_DROP_COUNT + entry.reason : DROP_UNKNOWN]++;
+    settle(sw, entry.buffer, drop, entry.flags & ANSWER_WRITTEN);
+    return true;
 }
 
 /* A packet that was sent because of the last one. False: it is not of that one's reserve, or of no possible length. */
@@ -209,18 +217,13 @@ static bool take_generated(struct sm_switch *sw, struct switch_slot *slot, const
     return true;
 }
 
-/* Everything a replica writes is checked here before it is used; what does not hold is the end of trust in it. */
-static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_entry *entry)
+/* What is not the answer to a packet. Out of line: packets are nearly all that comes. */
+static __attribute__((noinline)) bool take_other(struct sm_switch *sw, unsigned slot, struct out_entry copy)
 {
     struct switch_slot *s = &sw->slots[slot];
-    const struct switch_packet *packet = entry->buffer < sw->buffers ? &sw->packets[entry->buffer] : NULL;
+    const struct out_entry *entry = &copy;
 
     switch (entry->kind) {
-    case OUT_PACKET:
-        if (!packet || packet->place != PLACE_RING || packet->slot != slot || delay_of(entry) > SM_MAX_DELAY_NS)
-            return false;
-        take_packet(sw, s, entry);
-        return true;
     case OUT_GENERATED:
         return take_generated(sw, s, entry);
     case OUT_RELEASED:
@@ -251,6 +254,15 @@ static bool take_back_one(struct sm_switch *sw, unsigned slot, const struct out_
     }
 }
 
+/* Everything a replica writes is checked before it is used; what does not hold is the end of trust in it. */
+static inline __attribute__((always_inline)) bool take_back_one(struct sm_switch *sw, unsigned slot,
+                                                                struct out_entry entry)
+{
+    if (entry.bound != sw->slots[slot].bind_tail && !switch_bind_take(sw, slot, entry.bound))
+        return false;
+    return entry.kind == OUT_PACKET ? take_packet(sw, slot, entry) : take_other(sw, slot, entry);
+}
+
 /* The lines of an answer that will soon be handled. */
 static void fetch_answer(const struct sm_switch *sw, uint32_t buffer)
 {
@@ -276,11 +288,9 @@ unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
         return 0;
     }
     for (; s->out_tail != produced; s->out_tail++) {
-        const struct out_entry entry = s->out[s->out_tail & s->ring_mask];
         if (produced - s->out_tail > ANSWERS_AHEAD)
             fetch_answer(sw, s->out[(s->out_tail + ANSWERS_AHEAD) & s->ring_mask].buffer);
-        bool sound = entry.bound == s->bind_tail || switch_bind_take(sw, slot, entry.bound);
-        if (sound && take_back_one(sw, slot, &entry))
+        if (take_back_one(sw, slot, s->out[s->out_tail & s->ring_mask]))
             continue;
         switch_condemn(sw, slot, true, "returned a descriptor that it was not given");
         if (s->distrusted)
