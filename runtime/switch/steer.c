@@ -115,12 +115,10 @@ static inline void push(struct switch_slot *slot, enum in_kind kind, uint32_t bu
     };
 }
 
-/* Put a packet that has a shard in its owner's ring, or in the shard's hold. */
-static inline void steer(struct sm_switch *sw, uint32_t buffer)
+/* Put a packet in its owner's ring, or in its shard's hold. */
+static inline void steer(struct sm_switch *sw, struct switch_shard *shard, struct switch_packet *packet,
+                         uint32_t buffer)
 {
-    struct switch_packet *packet = &sw->packets[buffer];
-    struct switch_shard *shard = &sw->shards[packet->shard];
-
     if (shard->move.state >= MOVE_RELEASING) {
         hold(sw, shard, buffer);
         return;
@@ -152,7 +150,23 @@ void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, ui
 
 void switch_steer(struct sm_switch *sw, uint32_t buffer)
 {
-    steer(sw, buffer);
+    struct switch_packet *packet = &sw->packets[buffer];
+
+    steer(sw, &sw->shards[packet->shard], packet, buffer);
+}
+
+/* The shortest packets are the most: no call for these. */
+static inline void copy_frame(uint8_t *to, const uint8_t *from, uint32_t bytes)
+{
+    enum { SHORT = 64 };
+
+    if (bytes < SHORT) {
+        memcpy(to, from, bytes);
+        return;
+    }
+    memcpy(to, from, SHORT);
+    if (bytes > SHORT)
+        memcpy(to + SHORT, from + SHORT, bytes - SHORT);
 }
 
 /* Give the received packet its buffer, place in order, key and shard. Returns whether it is to be steered. */
@@ -177,7 +191,7 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     /* Here and below the port's copy of the bytes is read: it is in the cache, the buffer may just be on its way there.
      */
     sm_parse(sw->parser, port->linktype, frame->data, frame->caplen, frame->len, (sm_time){sw->clock}, parsed);
-    memcpy((uint8_t *)meta + POOL_DATA_OFFSET, frame->data, frame->caplen);
+    copy_frame((uint8_t *)meta + POOL_DATA_OFFSET, frame->data, frame->caplen);
     if (parsed->headers.family == 0) {
         switch_reserve_free(sw, buffer, 0);
         audit_enter(&sw->audit, buffer, SM_SHARDS, frame->data, frame->caplen, frame->len);
@@ -202,26 +216,29 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     return true;
 }
 
-/* Receive into sw->pending; false when there is nothing now, or nothing any more. */
-static bool receive(struct sm_switch *sw)
+/* Receive into sw->pending from one of the ports: whether there was anything. */
+static inline bool receive_from(struct sm_switch *sw, uint8_t port)
 {
-    for (unsigned tries = sw->two_way ? 2 : 1; tries > 0; tries--) {
-        uint8_t port = sw->two_way ? sw->next_port ^= 1 : 0;
-        int result = sw->ports[port]->ops->receive(sw->ports[port], &sw->pending);
-        if (result == 1) {
-            sw->has_pending = true;
-            sw->pending_port = port;
-            return true;
-        }
-        if (result < 0) {
-            sw->input_ended = true;
-            sw->input_result = result;
-            if (result != SM_E_END)
-                sw->input_error = sw->ports[port]->error;
-            return false;
-        }
+    int result = sw->ports[port]->ops->receive(sw->ports[port], &sw->pending);
+
+    if (result == 1) {
+        sw->has_pending = true;
+        sw->pending_port = port;
+    } else if (result < 0) {
+        sw->input_ended = true;
+        sw->input_result = result;
+        if (result != SM_E_END)
+            sw->input_error = sw->ports[port]->error;
     }
-    return false;
+    return result == 1;
+}
+
+/* False when there is nothing now, or nothing any more. */
+static inline bool receive(struct sm_switch *sw)
+{
+    if (!sw->two_way)
+        return receive_from(sw, 0);
+    return receive_from(sw, sw->next_port ^= 1) || (!sw->input_ended && receive_from(sw, sw->next_port ^= 1));
 }
 
 /* A file stands still; an interface cannot, and its gate only tells. */
@@ -234,9 +251,12 @@ static void gate_reached(struct sm_switch *sw)
     switch_notify(sw, NOTICE_GATED);
 }
 
-/* Whether the pending packet's time has come, at the pace asked for. */
-static bool its_turn(struct sm_switch *sw, uint64_t time)
+/* Whether the pending packet's time has come: it is not behind the gate, and due at the pace asked for. */
+static bool its_turn(struct sm_switch *sw, uint64_t time, bool *gated)
 {
+    *gated = sw->gate_time && sw->entered > 0 && time - sw->first_time > sw->gate_time - 1;
+    if (*gated)
+        return false;
     if (sw->options.pace_pps > 0)
         return (double)(sw->now - sw->start_wall) * sw->options.pace_pps >= (double)sw->entered * 1e9;
     if (!sw->options.pace_recorded)
@@ -267,7 +287,7 @@ static inline void fetch_buffer(const struct sm_switch *sw, uint32_t n)
 
     if (free->count < n)
         return;
-    const uint8_t *start = (const uint8_t *)pool_meta(&sw->pool, free->buffers[free->count - n]);
+    const uint8_t *start = sw->pool.small + (size_t)free->buffers[free->count - n] * POOL_SMALL_BYTES;
     prefetch_for_write(start);
     prefetch_for_write(start + POOL_DATA_OFFSET);
 }
@@ -285,58 +305,81 @@ static bool far_ahead(const struct sm_switch *sw)
     return sw->in_flight + CHANNEL_BURST > replicas * FILE_AHEAD;
 }
 
-unsigned switch_input(struct sm_switch *sw)
+/* Whether anything is read at all. */
+static bool reads(const struct sm_switch *sw)
 {
-    uint32_t admitted[CHANNEL_BURST];
-    unsigned done = 0, count = 0;
-    bool gated = false, waits = far_ahead(sw);
+    return sw->state == SWITCH_RUNNING && !sw->input_ended && !sw->paused && !sw->input_held && !sw->check.active;
+}
+
+/* How many packets may enter before the gate. */
+static uint64_t before_gate(const struct sm_switch *sw)
+{
+    if (sw->gate_packet == 0)
+        return UINT64_MAX;
+    return sw->gate_packet > sw->entered ? sw->gate_packet - sw->entered : 0;
+}
+
+/* A buffer for the pending packet and for what may be sent because of it; POOL_NONE: there is no room. */
+static inline uint32_t take_room(struct sm_switch *sw)
+{
+    if (sw->pending.caplen > POOL_JUMBO_BYTES - POOL_DATA_OFFSET)
+        return POOL_NONE;
+    uint32_t buffer = switch_buffer_take(sw, sw->pending.caplen);
+    if (sw->sends == 0 || buffer == POOL_NONE || switch_reserve_take(sw, buffer))
+        return buffer;
+    switch_buffer_free(sw, buffer);
+    return POOL_NONE;
+}
+
+/* Receive and admit up to `most` packets, while reading goes on. Returns how many were done with. */
+static unsigned read_burst(struct sm_switch *sw, unsigned most, uint32_t admitted[CHANNEL_BURST], unsigned *count,
+                           bool *gated)
+{
+    const bool timed = sw->gate_time || sw->options.pace_pps > 0 || sw->options.pace_recorded;
+    unsigned done = 0;
 
     for (unsigned i = 1; i <= BUFFERS_AHEAD; i++)
         fetch_buffer(sw, i);
-
-    sw->paused = sw->paused && sw->in_flight > 0;
-    while (done < CHANNEL_BURST && sw->state == SWITCH_RUNNING && !sw->input_ended && !sw->paused && !sw->input_held &&
-           !sw->check.active) {
-        if (sw->gate_packet && sw->entered >= sw->gate_packet) {
-            gated = true;
-            break;
-        }
-        if (waits || (!sw->has_pending && !receive(sw)))
-            break;
+    while (done < most && !sw->paused && (sw->has_pending || receive(sw))) {
         struct sm_port *port = sw->ports[sw->pending_port];
         uint64_t time = sm_frame_time(port, &sw->pending).ns;
         if (time < sw->clock)
             time = sw->clock;
-        if (sw->gate_time && sw->entered > 0 && time - sw->first_time > sw->gate_time - 1) {
-            gated = true;
+        if (timed && !its_turn(sw, time, gated))
             break;
-        }
-        if (!its_turn(sw, time))
-            break;
-        bool fits = sw->pending.caplen <= POOL_JUMBO_BYTES - POOL_DATA_OFFSET;
-        uint32_t buffer = fits ? switch_buffer_take(sw, sw->pending.caplen) : POOL_NONE;
-        if (buffer != POOL_NONE && sw->sends > 0 && !switch_reserve_take(sw, buffer)) {
-            switch_buffer_free(sw, buffer);
-            buffer = POOL_NONE;
-        }
+        uint32_t buffer = take_room(sw);
         if (buffer == POOL_NONE && !no_room(sw, port))
             break;
         if (sw->first_time == 0)
             sw->first_time = time; /* the clock may go on from a checkpoint's */
         sw->clock = time;
         sw->has_pending = false;
-        if (done == 0)
+        if (done++ == 0)
             switch_ledger_ahead(sw);
-        done++;
         fetch_buffer(sw, BUFFERS_AHEAD);
         if (buffer != POOL_NONE && admit(sw, &sw->pending, buffer, port))
-            admitted[count++] = buffer;
+            admitted[(*count)++] = buffer;
     }
+    return done;
+}
+
+unsigned switch_input(struct sm_switch *sw)
+{
+    uint32_t admitted[CHANNEL_BURST];
+    unsigned done = 0, count = 0;
+    bool gated = false;
+
+    sw->paused = sw->paused && sw->in_flight > 0;
+    uint64_t most = reads(sw) && !far_ahead(sw) ? before_gate(sw) : 0;
+    if (most > 0)
+        done = read_burst(sw, most < CHANNEL_BURST ? (unsigned)most : CHANNEL_BURST, admitted, &count, &gated);
     for (unsigned i = 0; i < count; i++) {
-        sw->shards[sw->packets[admitted[i]].shard].packets++;
-        steer(sw, admitted[i]);
+        struct switch_packet *packet = &sw->packets[admitted[i]];
+        struct switch_shard *shard = &sw->shards[packet->shard];
+        shard->packets++;
+        steer(sw, shard, packet, admitted[i]);
     }
-    if (gated)
+    if (gated || (reads(sw) && before_gate(sw) == 0))
         gate_reached(sw);
     return done;
 }
