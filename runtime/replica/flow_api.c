@@ -213,8 +213,9 @@ static __attribute__((noinline)) int make(struct sm_replica *replica, sm_class c
     return 0;
 }
 
-static inline int create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
-                         bool noted, sm_flow *out, bool *created)
+static inline __attribute__((always_inline)) int create(struct sm_replica *replica, sm_class cls,
+                                                        const struct sm_packet *packet, uint16_t tag, bool noted,
+                                                        sm_flow *out, bool *created)
 {
     struct place place;
 

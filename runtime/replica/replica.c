@@ -177,7 +177,7 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
 /* By the replica's own heap: the shard's would be two cache misses, and the deadline here is never later. */
 static bool timer_due(const struct sm_replica *replica, const struct in_entry *entry)
 {
-    return replica->timers.deadline[entry->shard] <= entry->time;
+    return replica->timers.count > 0 && replica->timers.deadline[entry->shard] <= entry->time;
 }
 
 /* The packet or tick in hand is of this time. */
@@ -348,21 +348,25 @@ static bool process_marker(struct sm_replica *replica, const struct in_entry *en
     return replica->failed == 0;
 }
 
-static void fetch(const struct sm_replica *replica, const struct in_entry *entry, unsigned step)
+static inline __attribute__((always_inline)) void fetch(struct sm_replica *replica, uint32_t at, unsigned step)
 {
-    const struct pool_layout *pool = &replica->pool;
+    const struct in_entry *entry = &replica->in[at & replica->channel->ring_mask];
+    struct replica_ahead *ahead = &replica->ahead[at % REPLICA_AHEAD];
 
-    if (entry->kind != IN_PACKET)
+    if (step == 0)
+        ahead->meta = entry->kind == IN_PACKET ? pool_meta(&replica->pool, entry->buffer) : NULL;
+    if (!ahead->meta)
         return;
     if (step == 0) {
-        __builtin_prefetch(pool_meta(pool, entry->buffer));
+        __builtin_prefetch(ahead->meta);
         lookup_fetch_shard(replica->state, entry->shard);
     } else if (step == 1) {
-        lookup_fetch_group(replica->state, entry->shard, pool_meta(pool, entry->buffer)->hash);
+        ahead->group = lookup_group(replica->state, entry->shard, ahead->meta->hash);
+        __builtin_prefetch(ahead->group);
         if (replica->reads_data)
-            __builtin_prefetch(pool_data(pool, entry->buffer));
+            __builtin_prefetch((const uint8_t *)ahead->meta + POOL_DATA_OFFSET);
     } else {
-        lookup_fetch_flow(replica->state, entry->shard, pool_meta(pool, entry->buffer)->hash);
+        lookup_fetch_flow(replica->state, ahead->group, ahead->meta->hash);
     }
     if (timer_due(replica, entry))
         state_prefetch_timer(replica->state, entry->shard, step);
@@ -384,7 +388,7 @@ static void fetch_ahead(struct sm_replica *replica, uint32_t head)
         uint32_t ahead = FETCH_AHEAD * (REPLICA_FETCHES - step);
         uint32_t to = replica->consumed + (ahead < waiting ? ahead : waiting);
         for (uint32_t at = replica->fetched[step]; at != to; at++)
-            fetch(replica, &replica->in[at & replica->channel->ring_mask], step);
+            fetch(replica, at, step);
         replica->fetched[step] = to;
     }
 }

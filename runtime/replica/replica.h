@@ -41,7 +41,8 @@ struct sm_packet {
 };
 
 #define REPLICA_FETCHES 3
-#define REPLICA_KEPT 64 /* shards that are to be released at a time: the switch's bound */
+#define REPLICA_AHEAD 64 /* entries; at least as many as the steps of the look-ahead reach over */
+#define REPLICA_KEPT 64  /* shards that are to be released at a time: the switch's bound */
 
 struct sm_replica {
     struct arena *arena;
@@ -56,10 +57,14 @@ struct sm_replica {
 
     uint32_t consumed;                 /* entries completely processed; committed up to channel->commit */
     uint32_t fetched[REPLICA_FETCHES]; /* entries that each step of the look-ahead has been done for */
-    uint32_t produced;                 /* answers written */
-    uint32_t complete;                 /* answers of completely processed entries */
-    uint32_t bound;                    /* entries of the ring of bindings written */
-    uint64_t committed;                /* the commit word */
+    struct replica_ahead {
+        struct packet_meta *meta;  /* NULL: it is not a packet's */
+        const struct group *group; /* of the flow that the packet is likely to meet */
+    } ahead[REPLICA_AHEAD];        /* what the steps have found out about the entries ahead */
+    uint32_t produced;             /* answers written */
+    uint32_t complete;             /* answers of completely processed entries */
+    uint32_t bound;                /* entries of the ring of bindings written */
+    uint64_t committed;            /* the commit word */
     struct journal journal;
     bool retired;
     bool started;

@@ -11,6 +11,7 @@
 
 #include "state/internal.h"
 
+/* The first group that the look-up meets, to be fetched. */
 static inline const struct group *lookup_group(const struct state *state, uint32_t shard, uint64_t hash)
 {
     uint32_t mask;
@@ -24,15 +25,9 @@ static inline void lookup_fetch_shard(const struct state *state, uint32_t shard)
     __builtin_prefetch(shard_at(state, shard));
 }
 
-static inline void lookup_fetch_group(const struct state *state, uint32_t shard, uint64_t hash)
+/* `group` may not be the table's any more: what is in it only says what is fetched. */
+static inline void lookup_fetch_flow(const struct state *state, const struct group *group, uint64_t hash)
 {
-    __builtin_prefetch(lookup_group(state, shard, hash));
-}
-
-static inline void lookup_fetch_flow(const struct state *state, uint32_t shard, uint64_t hash)
-{
-    const struct group *group = lookup_group(state, shard, hash);
-
     for (uint64_t match = group_match(group, hash); match != 0; match &= match - 1) {
         const char *flow = (const char *)flow_at(state, group->refs[group_slot(match)]);
         __builtin_prefetch(flow);
