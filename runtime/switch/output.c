@@ -161,13 +161,13 @@ static inline __attribute__((always_inline)) bool take_packet(struct sm_switch *
     if (entry.buffer >= sw->buffers)
         return false;
     struct switch_packet *packet = &sw->packets[entry.buffer];
-    uint64_t delay = delay_of(entry);
-    if (packet->place != PLACE_RING || packet->slot != number || delay > SM_MAX_DELAY_NS)
+    const uint64_t later = delay_of(entry);
+    if (packet->place != PLACE_RING || packet->slot != number || later > SM_MAX_DELAY_NS)
         return false;
     slot->in_flight--;
     slot->packets++;
     if (!is_tap(sw))
-        packet->departure = packet->time + delay;
+        packet->departure = packet->time + later;
     if (sw->sends > 0) {
         forget_last(sw, slot);
         slot->last = *packet;

@@ -177,7 +177,6 @@ Test(state_table, prefetching_is_harmless)
         uint32_t shard = i % 2 ? 2 : random_below(&random, SM_SHARDS + STATE_STRIPES);
         uint64_t hash = random_next(&random);
         lookup_fetch_shard(f.state, shard);
-        lookup_fetch_group(f.state, shard, hash);
-        lookup_fetch_flow(f.state, shard, hash);
+        lookup_fetch_flow(f.state, lookup_group(f.state, shard, hash), hash);
     }
 }
