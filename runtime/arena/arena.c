@@ -127,8 +127,7 @@ int arena_create(struct arena **out, int *fd_out, const struct arena_options *op
     uint64_t pool_at = huge_pages(pages(sizeof(struct arena)) +
                                   channel_bytes(small + jumbo, config.bindings) * ARENA_SLOTS * ARENA_WORKERS +
                                   EXPORT_LANES * sizeof(struct export_area));
-    uint64_t state_at =
-        pool_at + huge_pages((uint64_t)small * POOL_SMALL_BYTES + (uint64_t)jumbo * POOL_JUMBO_BYTES);
+    uint64_t state_at = pool_at + huge_pages((uint64_t)small * POOL_SMALL_BYTES + (uint64_t)jumbo * POOL_JUMBO_BYTES);
     uint64_t state_size = state_bytes(&config);
     uint64_t bytes = state_at + pages(state_size);
     if (bytes > ARENA_STRIDE) {

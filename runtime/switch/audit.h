@@ -25,7 +25,7 @@ typedef uint64_t audit_words __attribute__((vector_size(16)));
 
 struct audit_ticket {
     _Alignas(64) audit_words bytes[AUDIT_BYTES / sizeof(audit_words)]; /* as many of them as the packet has */
-    uint64_t number; /* 0: the buffer holds no packet that entered */
+    uint64_t number;                                                   /* 0: the buffer holds no packet that entered */
     uint32_t shard;
     uint32_t caplen, len;
 };
