@@ -32,6 +32,7 @@ LIBRARIES = (
      "runtime/switch/worker.*", "orchestrator/*"),
     (r"jansson\b.*", "runtime/wire/*", "runtime/switch/*", "runtime/replica/standalone.c", "orchestrator/*", "bench/*"),
     (r"yaml\.h", "runtime/conf/*"),
+    (r"sodium\.h", "middleboxes/ratelimiter/peers/seal.c"),
     (r"xxhash\.h", "runtime/state/*", "runtime/switch/audit.c", "runtime/switch/archive.c", "bench/*"),
 )
 

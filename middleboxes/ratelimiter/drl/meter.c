@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "drl/meter.h"
+
+typedef unsigned __int128 wide;
+
+static uint64_t get(const _Atomic uint64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_acquire);
+}
+
+static void set(_Atomic uint64_t *word, uint64_t value)
+{
+    atomic_store_explicit(word, value, memory_order_release);
+}
+
+bool meter_take(struct meter *meter, uint64_t now, uint64_t amount)
+{
+    uint64_t level = get(&meter->level), until = get(&meter->until);
+
+    if (until != METER_ALWAYS && now >= until)
+        return false;
+    do {
+        if (level < amount)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&meter->level, &level, level - amount, memory_order_acq_rel,
+                                                    memory_order_acquire));
+    return true;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+/* Add, but not beyond the depth. Returns the level. */
+static uint64_t add(struct meter *meter, uint64_t amount)
+{
+    uint64_t level = get(&meter->level), depth = get(&meter->depth), sum;
+
+    do {
+        sum = level >= depth ? level : amount > depth - level ? depth : level + amount;
+    } while (
+        !atomic_compare_exchange_weak_explicit(&meter->level, &level, sum, memory_order_acq_rel, memory_order_acquire));
+    return sum;
+}
+
+static void cap(struct meter *meter, uint64_t most)
+{
+    uint64_t level = get(&meter->level);
+
+    while (level > most && !atomic_compare_exchange_weak_explicit(&meter->level, &level, most, memory_order_acq_rel,
+                                                                  memory_order_acquire))
+        ;
+}
+
+void meter_give_back(struct meter *meter, uint64_t amount)
+{
+    add(meter, amount);
+}
+
+void meter_resume(struct meter *meter, uint64_t now)
+{
+    cap(meter, get(&meter->depth));
+    if (get(&meter->filled_at) > now)
+        meter_void(meter);
+}
+
+void meter_fill(struct meter *meter, uint64_t now, bool strict)
+{
+    uint64_t from = get(&meter->filled_at), until = get(&meter->until);
+    uint64_t to = now < until ? now : until;
+    bool counts = to > from && !(strict && now - from > METER_GAP_NS);
+    uint64_t room = get(&meter->room);
+    wide amount = counts ? (wide)get(&meter->rate) * (to - from) : 0;
+
+    /*
+     * What was taken since then may have been taken just now, from a bucket that would have been full all the while: so
+     * no more than there was room for. Died on the way, that time has given nothing, and there is no room.
+     */
+    set(&meter->room, 0);
+    set(&meter->filled_at, now);
+    uint64_t level = add(meter, amount > room ? room : (uint64_t)amount);
+    set(&meter->room, less(get(&meter->depth), level));
+}
+
+void meter_set(struct meter *meter, uint64_t rate, uint64_t depth)
+{
+    uint64_t level = less(get(&meter->depth), get(&meter->room)); /* as it was filled */
+
+    set(&meter->room, 0);
+    set(&meter->depth, depth);
+    cap(meter, depth);
+    set(&meter->rate, rate);
+    set(&meter->room, less(depth, level));
+}
+
+void meter_extend(struct meter *meter, uint64_t now, uint64_t until)
+{
+    if (now >= get(&meter->until)) {
+        cap(meter, 0);
+        set(&meter->room, get(&meter->depth));
+    }
+    set(&meter->until, until);
+}
+
+void meter_void(struct meter *meter)
+{
+    set(&meter->until, 0);
+    cap(meter, 0);
+}
