@@ -361,8 +361,10 @@ static void drain(struct restore *restore, struct sm_switch *sw)
             return;
     state_usage(sw->arena->state, &usage);
     if (usage.flows_live > 0) {
-        char why[128];
-        snprintf(why, sizeof why, "the service has %llu flows: a checkpoint is restored where there are none",
+        char why[192];
+        snprintf(why, sizeof why,
+                 "the service has %llu flows: a checkpoint is restored where there are none, as by "
+                 "'smctl run --restore FILE'",
                  (unsigned long long)usage.flows_live);
         fail(restore, SM_E_STATE, why);
         restore->phase = PHASE_OVER; /* they are not ours to end */
