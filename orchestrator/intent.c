@@ -60,6 +60,8 @@ static void put_operation(struct wire_out *out, const struct orchestrator *o)
     wire_put_bool(out, "no_rollback", ops->request.no_rollback);
     wire_put_uint(out, "trial_ms", ops->request.trial_ms);
     wire_put_bool(out, "began", ops->began);
+    wire_put_bool(out, "by_new", ops->by_new);
+    wire_put_bool(out, "returning", ops->returning);
     wire_put_uint(out, "tries", ops->tries);
     put_program(out, "program", &o->program);
     put_program(out, "next", &o->next);
@@ -219,6 +221,8 @@ static void get_operation(struct orchestrator *o, const struct wire_value *text)
         .trial_ms = (uint32_t)wire_get_uint(text, "trial_ms", 0),
     };
     ops->began = wire_get_bool(text, "began", false);
+    ops->by_new = wire_get_bool(text, "by_new", false);
+    ops->returning = wire_get_bool(text, "returning", false);
     ops->tries = (unsigned)wire_get_uint(text, "tries", 0);
     get_program(&o->program, wire_get_array(text, "program"));
     get_program(&o->next, wire_get_array(text, "next"));

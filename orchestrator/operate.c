@@ -66,7 +66,7 @@ static void on_shards(void *user, const struct rpc_error *error, const struct wi
     else if (wire_count(list) != PLACEMENT_SHARDS)
         ops_refused(&o->ops, OPS_FAILED, "the switch's table of shards is not of our size");
     else
-        ops_owners(&o->ops, owners);
+        ops_owners(&o->ops, owners, strcmp(wire_get_str(result, "way_back", ""), "new") == 0);
     operate(o);
 }
 
@@ -231,30 +231,28 @@ static void do_close(struct orchestrator *o, bool forward)
 
 /* ---- the machine ---- */
 
-/*
- * After an upgrade there are to be as many new replicas as it was begun with, whoever of the old ones has died. Those
- * that the switch has not reported yet are counted when it does.
- */
-static unsigned upgrade_missing(const struct orchestrator *o)
+/* Replicas that are there, or will be counted as missing when the switch reports that they are gone. */
+static unsigned there(const struct orchestrator *o)
 {
     uint32_t ids[OPS_MAX_REPLICAS];
-    unsigned there = ops_ready_ids(&o->ops, ids);
+    unsigned count = ops_ready_ids(&o->ops, ids);
     for (const struct child *child = o->children; child; child = child->next)
-        there += child->lost && !child->gone;
-    return o->ops.request.count > there ? o->ops.request.count - there : 0;
+        count += child->lost && !child->gone;
+    return count;
 }
 
 static void do_reply(struct orchestrator *o)
 {
     struct rpc_call *call = o->operation_call;
     struct ops_result result = o->ops.result;
+    const unsigned wanted = o->ops.request.count;
     o->operation_call = NULL;
     selector_free(o->selector);
     o->selector = NULL;
     if (o->ops.request.verb == OPS_UPGRADE) {
         program_free(&o->next);
         if (result.code == OPS_OK)
-            o->missing = upgrade_missing(o);
+            o->missing = wanted > there(o) ? wanted - there(o) : 0;
     }
     if (o->operation_for == FOR_US)
         orchestrator_replaced(o, &result);
@@ -326,7 +324,10 @@ void operate(struct orchestrator *o)
 enum ops_code operate_begin(struct orchestrator *o, const struct ops_request *request, struct selector *selector,
                             enum operation_for whom, struct rpc_call *call, struct ops_result *refusal)
 {
-    enum ops_code code = ops_begin(&o->ops, request, refusal);
+    struct ops_request wanted = *request;
+    if (wanted.verb == OPS_UPGRADE) /* as many as there ought to be, whoever of the old ones has died or dies yet */
+        wanted.count = there(o) + o->missing > o->surplus ? there(o) + o->missing - o->surplus : 0;
+    enum ops_code code = ops_begin(&o->ops, &wanted, refusal);
     if (code != OPS_OK) {
         selector_free(selector);
         return code;

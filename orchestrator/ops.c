@@ -120,7 +120,7 @@ static enum ops_code check(const struct ops *ops, const struct ops_request *r, s
         return refuse(refusal, OPS_FAILED, "drain: there is no other replica");
     if (r->verb == OPS_UPGRADE && in_state(ops, OPS_REPLICA_READY) == 0)
         return refuse(refusal, OPS_FAILED, "upgrade: there is no replica to take over from");
-    if (r->verb == OPS_UPGRADE && 2 * ops->count > OPS_MAX_REPLICAS)
+    if (r->verb == OPS_UPGRADE && ops->count + (r->count ? r->count : ops->count) > OPS_MAX_REPLICAS)
         return refuse(refusal, OPS_FAILED,
                       "upgrade: it takes as many replicas again, expected at most %u, there are %u",
                       OPS_MAX_REPLICAS / 2, ops->count);
@@ -183,7 +183,7 @@ enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, stru
     for (unsigned i = 0; i < ops->count; i++)
         ops->replicas[i].fresh = ops->replicas[i].leaving = false;
     ops->failure[0] = '\0';
-    ops->began = false;
+    ops->began = ops->by_new = ops->returning = false;
     ops->tries = 0;
     enter(ops);
     return OPS_OK;
@@ -217,16 +217,32 @@ static void retire(struct ops *ops)
         finish(ops);
 }
 
-/* Before anything has moved: whoever was started for this goes again, whoever was to leave stays. */
-static void give_up(struct ops *ops, enum ops_code code, const char *message)
+static void fail(struct ops *ops, enum ops_code code, const char *message)
 {
     ops->result.code = code;
     snprintf(ops->result.message, sizeof(ops->result.message), "%s", message);
+}
+
+/* Whoever was started for this goes again, whoever was to leave stays. */
+static void turn_round(struct ops *ops)
+{
     for (unsigned i = 0; i < ops->count; i++)
         ops->replicas[i].leaving = ops->replicas[i].fresh;
+}
+
+static void take_back(struct ops *ops)
+{
+    turn_round(ops);
     if (ops->request.verb == OPS_UPGRADE)
         act(ops, OPS_DO_BACK, 0);
     retire(ops);
+}
+
+/* Before anything has moved. */
+static void give_up(struct ops *ops, enum ops_code code, const char *message)
+{
+    fail(ops, code, message);
+    take_back(ops);
 }
 
 static unsigned staying(const struct ops *ops, uint32_t ids[OPS_MAX_REPLICAS])
@@ -274,16 +290,40 @@ static void plan(const struct ops *ops, placement_table owners)
 
 /* ---- upgrades ---- */
 
+/* A new replica that is left, or is started for that, gives back what the old ones cannot read. */
+static void bring_back(struct ops *ops)
+{
+    bool left = false;
+    ops->failure[0] = '\0';
+    for (unsigned i = 0; i < ops->count; i++)
+        left |= ops->replicas[i].fresh && ops->replicas[i].state == OPS_REPLICA_READY;
+    if (left) {
+        look(ops);
+        return;
+    }
+    start_replicas(ops, 1);
+    turn_round(ops);
+    ops->stage = OPS_STARTING;
+}
+
 static void go_back(struct ops *ops, const char *why)
 {
     char message[sizeof(ops->result.message)];
     snprintf(message, sizeof(message), "the new version failed: %s; the old one goes on", why);
-    give_up(ops, OPS_FAILED, message);
+    fail(ops, OPS_FAILED, message);
+    ops->returning = ops->began && ops->by_new;
+    if (ops->returning) {
+        turn_round(ops);
+        bring_back(ops);
+    } else {
+        take_back(ops);
+    }
 }
 
-static bool only_forward(const struct ops *ops)
+/* What fails is tried again: nobody but new replicas can read what has moved. */
+static bool needs_new(const struct ops *ops)
 {
-    return ops->request.verb == OPS_UPGRADE && ops->request.no_rollback && ops->began;
+    return ops->request.verb == OPS_UPGRADE && ops->began && (ops->request.no_rollback || ops->returning);
 }
 
 /* Something has moved already, and the old version could not read it: whoever is left of the new one, or others. */
@@ -299,19 +339,24 @@ static void go_forward(struct ops *ops)
     }
 }
 
+static void stay_both(struct ops *ops, const char *why)
+{
+    char message[sizeof(ops->result.message)];
+    snprintf(message, sizeof(message),
+             "the new version failed (%.120s); both versions go on, and the upgrade may be asked for again", why);
+    fail(ops, OPS_FAILED, message);
+    finish(ops);
+}
+
 /* The new version has failed somewhere. */
 static void go_on_or_back(struct ops *ops, const char *why)
 {
-    if (!only_forward(ops)) {
+    if (!needs_new(ops)) {
         go_back(ops, why);
     } else if (++ops->tries < OPS_UPGRADE_TRIES) {
         ops->stage = OPS_WAITING;
     } else {
-        ops->result.code = OPS_FAILED;
-        snprintf(ops->result.message, sizeof(ops->result.message),
-                 "the new version failed %u times (%s); both versions go on, and the upgrade may be asked for again",
-                 ops->tries, why);
-        finish(ops);
+        stay_both(ops, why);
     }
 }
 
@@ -319,10 +364,12 @@ void ops_opened(struct ops *ops)
 {
     if (ops->stage != OPS_OPENING)
         return;
-    unsigned count = in_state(ops, OPS_REPLICA_READY);
+    if (ops->request.count == 0)
+        ops->request.count = in_state(ops, OPS_REPLICA_READY);
+    if (ops->request.count == 0)
+        ops->request.count = 1;
     for (unsigned i = 0; i < ops->count; i++)
         ops->replicas[i].leaving = true;
-    ops->request.count = count > 0 ? count : 1;
     start_replicas(ops, ops->request.count);
     ops->stage = OPS_STARTING;
 }
@@ -364,15 +411,21 @@ static bool upgrade_exited(struct ops *ops, uint32_t id, enum ops_replica_state 
     return true; /* moves end, and then it is seen */
 }
 
-void ops_owners(struct ops *ops, const placement_table owners)
+void ops_owners(struct ops *ops, const placement_table owners, bool by_new)
 {
     placement_table after;
+    uint32_t ids[OPS_MAX_REPLICAS];
     if (ops->stage != OPS_LOOKING)
         return;
     memcpy(after, owners, sizeof(after));
     plan(ops, after);
     ops->range_count = placement_ranges(owners, after, ops->ranges);
-    if (ops->range_count == 0 && ops->request.verb == OPS_UPGRADE) {
+    ops->by_new = by_new;
+    if (ops->returning && staying(ops, ids) == 0) {
+        stay_both(ops, "no old replica is left");
+    } else if (ops->range_count == 0 && ops->returning) {
+        take_back(ops);
+    } else if (ops->range_count == 0 && ops->request.verb == OPS_UPGRADE) {
         if (ops->request.trial_ms > 0 && !ops->request.no_rollback)
             ops->stage = OPS_TRIAL;
         else
@@ -463,7 +516,7 @@ void ops_refused(struct ops *ops, enum ops_code code, const char *message)
     if (ops->stage != OPS_SELECTING && ops->stage != OPS_LOOKING && ops->stage != OPS_MOVING &&
         ops->stage != OPS_OPENING && ops->stage != OPS_CLOSING)
         return;
-    if (only_forward(ops))
+    if (needs_new(ops))
         go_on_or_back(ops, message);
     else
         give_up(ops, code, message);
@@ -525,9 +578,11 @@ void ops_timed_out(struct ops *ops)
 {
     if (ops->stage == OPS_TRIAL)
         close_upgrade(ops);
+    else if (ops->stage == OPS_WAITING && ops->returning)
+        bring_back(ops);
     else if (ops->stage == OPS_WAITING)
         go_forward(ops);
-    else if (ops->stage == OPS_STARTING && only_forward(ops))
+    else if (ops->stage == OPS_STARTING && needs_new(ops))
         kill_all(ops, OPS_REPLICA_STARTING);
     else if (ops->stage == OPS_STARTING)
         give_up(ops, OPS_TIMED_OUT, "a new replica was not ready within 30 s");

@@ -21,8 +21,10 @@
  *
  * It looks again until all is with the new replicas, which are then on trial for a while: the old ones own nothing any
  * more, and stay. Whatever fails before closing has succeeded takes it back: the new replicas are killed, and the old
- * ones take over what these had. Where there is no way back, there is no trial; once something has moved, whoever is
- * left of the new replicas goes on after a while (waiting), or others are started, up to OPS_UPGRADE_TRIES times.
+ * ones take over what these had. Where only the new ones can bring flows back, what they have is moved first, by
+ * whoever is left of them or by another one that is started (looking -> moving -> looking). Where there is no way back,
+ * there is no trial; once something has moved, whoever is left of the new replicas goes on after a while (waiting), or
+ * others are started. Either is tried OPS_UPGRADE_TRIES times.
  */
 
 #include "placement.h"
@@ -40,7 +42,7 @@ enum ops_verb { OPS_SCALE, OPS_SPLIT, OPS_MERGE, OPS_MOVE, OPS_DRAIN, OPS_REBALA
 
 struct ops_request {
     enum ops_verb verb;
-    uint32_t count;    /* scale: replicas */
+    uint32_t count;    /* scale: replicas; upgrade: new ones, 0: as many as there are */
     uint32_t replica;  /* split, merge, drain */
     uint32_t into;     /* split (0: a new one), merge, move */
     bool copy;         /* shards move by copying; no stage depends on it */
@@ -115,6 +117,8 @@ struct ops {
     struct ops_result result;
     char failure[208];          /* upgrade: what the new version died of; empty: nothing so far */
     bool began;                 /* upgrade: something may have moved */
+    bool by_new;                /* upgrade: only new replicas can bring flows back */
+    bool returning;             /* upgrade: they do so */
     unsigned tries;             /* upgrade: how often the new version has failed since */
     bool set[PLACEMENT_SHARDS]; /* move: what the selector gave */
     struct placement_range ranges[PLACEMENT_SHARDS];
@@ -143,7 +147,8 @@ void ops_ready(struct ops *ops, uint32_t id);
  * to find out whether it owned anything. */
 bool ops_exited(struct ops *ops, uint32_t id, const char *how);
 void ops_selected(struct ops *ops, const bool set[PLACEMENT_SHARDS]);
-void ops_owners(struct ops *ops, const placement_table owners);
+/* `by_new`: an upgrade is taken back by moving what the new replicas have. */
+void ops_owners(struct ops *ops, const placement_table owners, bool by_new);
 void ops_moved(struct ops *ops, const struct ops_moved *moved);
 void ops_opened(struct ops *ops);
 void ops_closed(struct ops *ops);
@@ -162,7 +167,8 @@ struct ops_present {
 
 /*
  * Go on where another orchestrator was, which has died: *ops holds what it kept (replicas, last_id, stage, request,
- * result, ranges, began, tries; the rest as after ops_init()), which was kept before anything followed from it.
+ * result, ranges, began, by_new,
+ * returning, tries; the rest as after ops_init()), which was kept before anything followed from it.
  * `moving`: the switch carries moves out right now. Every stage can be done once more: moves to where shards are
  * already are none. Replicas that nobody knew of are taken in. Returns how many are there too few for the service to
  * have as many as was wanted, once the operation is over; negative: too many.

@@ -114,6 +114,15 @@ typedef int sm_upgrade_fn(struct sm_replica *replica, sm_class cls, sm_flow flow
                           size_t old_size, void *user);
 
 /*
+ * The way back: make a flow's record, zeroed and of the size that class had in the older version `version`, from
+ * `from`, one of this version. For an upgrade that is taken back where fields do not say all of the record; it is
+ * called in the new version's replicas, as they give the shard back, so it takes one that lives. Any value but 0: this
+ * flow cannot go back; it ends, and is counted (`flows.unconverted`).
+ */
+typedef int sm_downgrade_fn(struct sm_replica *replica, sm_class cls, sm_flow flow, uint32_t version, const void *from,
+                            size_t from_size, void *user);
+
+/*
  * Undo a change of a flow of a shared class, as sm_flow_escrow() noted it: the replica that made it has died before its
  * burst was committed, and its packet will be processed once more. Called by whichever replica comes first, with the
  * flow locked, before it processes its next packet; others may have changed the flow since. The record may be written;
@@ -181,6 +190,8 @@ struct sm_class_options {
     const char *binds;
 
     sm_undo_fn *on_undo; /* for sm_flow_escrow(); may be NULL */
+
+    sm_downgrade_fn *downgrade; /* NULL: there is a way back by the fields' names, or none */
 
     /*
      * Keys of one address only: how many bits of it count, from the first; 0: all. A key of fewer bits is a function of

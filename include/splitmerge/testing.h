@@ -258,7 +258,9 @@ SM_EXPORT int sm_test_upgrade(struct sm_test *test, const struct sm_test_upgrade
 /*
  * When no move is under way: end it. Forward: the old replicas retire. SM_E_AGAIN: they had shards (moves were
  * abandoned), which are moved now. SM_E_NOT_FOUND: no replica of the new version is alive. Back, at any time: the new
- * ones are killed, and the old ones take over again. SM_E_STATE: there is no upgrade, or a move is under way.
+ * ones are killed, and the old ones take over again. Where that takes a downgrade callback the new ones give their
+ * shards back first: SM_E_AGAIN: that is under way, ask again; SM_E_NOT_FOUND: none of them, or of the old ones, is
+ * alive. SM_E_STATE: there is no upgrade, or a move is under way.
  */
 SM_EXPORT int sm_test_upgrade_forward(struct sm_test *test);
 SM_EXPORT int sm_test_upgrade_back(struct sm_test *test);

@@ -91,6 +91,10 @@ struct note_queue {
     struct journal_note notes[ARENA_NOTES];
 };
 
+/* Whether a service goes on with `base` when another build has had flows: it cannot; replicas of that one, which live,
+ * bring them back as they release them; or `base` reads them as they are. */
+enum way_back { WAY_BACK_NONE, WAY_BACK_BY_NEW, WAY_BACK_BY_OLD };
+
 struct arena {
     uint64_t magic;
     uint32_t version;
@@ -120,7 +124,7 @@ struct arena {
     uint8_t build_count; /* that the service ever had */
     bool upgrading;      /* replicas of another build than `base` may register */
     bool forward_only;   /* even where `base` cannot read what they make of its flows */
-    bool way_back;       /* `base` can, without code of theirs */
+    uint8_t way_back;    /* enum way_back */
     uint8_t slot_build[ARENA_SLOTS];
     /* The number of the build whose forms a shard's flows are in; 0: none yet. The owner writes it. */
     uint8_t shard_build[SM_SHARDS];

@@ -68,19 +68,22 @@ uint8_t builds_number(const struct arena *arena, unsigned slot)
 
 uint8_t builds_of_shard(const struct arena *arena, uint32_t shard)
 {
-    const uint8_t a = arena->builds[0].number, b = arena->builds[1].number;
-
-    return arena->shard_build[shard] != ARENA_MIXED ? arena->shard_build[shard] : a > b ? a : b;
+    return arena->shard_build[shard] != ARENA_MIXED ? arena->shard_build[shard] : arena->build_count;
 }
 
 bool builds_reads(const struct arena *arena, unsigned slot, uint8_t build)
 {
-    return builds_number(arena, slot) >= build || arena->way_back;
+    return builds_number(arena, slot) >= build || arena->way_back == WAY_BACK_BY_OLD;
 }
 
 bool builds_inherits(const struct arena *arena, unsigned heir, unsigned of)
 {
     return builds_reads(arena, heir, builds_number(arena, of));
+}
+
+bool builds_returns(const struct arena *arena, unsigned slot)
+{
+    return arena->way_back == WAY_BACK_BY_NEW && !builds_is_base(arena, slot);
 }
 
 bool builds_next(const struct arena *arena)
@@ -115,8 +118,8 @@ static int describe(const struct registration *a, const struct registration *b, 
 }
 
 /* A class that both builds have. */
-static int check_class(const struct state_class *old, const struct state_class *new, bool partitioned, bool *way_back,
-                       struct sm_errbuf *error)
+static int check_class(const struct state_class *old, const struct state_class *new, bool partitioned,
+                       enum way_back *way_back, struct sm_errbuf *error)
 {
     struct sm_errbuf why;
 
@@ -131,17 +134,24 @@ static int check_class(const struct state_class *old, const struct state_class *
                         old->name, keying_text(new->key, is), keying_text(old->key, was));
     if (!partitioned)
         return conflict(error, "flow class '%s' is shared by all replicas: a new version cannot change it", old->name);
-    if (form_way(old, new, error) == FORM_NONE)
+    enum form_way way = form_way(old, new, error);
+    if (way == FORM_NONE)
         return SM_E_CONFLICT;
+    if (way == FORM_DOWNGRADE)
+        return conflict(error, "flow class '%s' of version %u is older than the service's (%u)", new->name,
+                        new->version, old->version);
     enum form_way back = form_way(new, old, &why);
-    *way_back &= back == FORM_COPY || back == FORM_FIELDS;
-    if (!*way_back)
+    if (back == FORM_NONE)
+        *way_back = WAY_BACK_NONE;
+    else if (back == FORM_DOWNGRADE && *way_back == WAY_BACK_BY_OLD)
+        *way_back = WAY_BACK_BY_NEW;
+    if (back == FORM_NONE)
         conflict(error, "there is no way back (it takes --no-rollback): %.180s", why.text);
     return 0;
 }
 
 static int check_classes(const struct arena *arena, const struct build *base, const struct registration *new,
-                         bool *way_back, struct sm_errbuf *error)
+                         enum way_back *way_back, struct sm_errbuf *error)
 {
     const struct registration *old = &base->registration;
     char key[KEYING_TEXT], by[KEYING_TEXT];
@@ -160,7 +170,7 @@ static int check_classes(const struct arena *arena, const struct build *base, co
             return conflict(
                 error, "flow class '%s' by %s is new, and would need another steering key than the service's (%s)",
                 new->classes[i].name, keying_text(new->classes[i].key, key), keying_text(arena->steering, by));
-    return *way_back || arena->forward_only ? 0 : SM_E_CONFLICT;
+    return *way_back != WAY_BACK_NONE || arena->forward_only ? 0 : SM_E_CONFLICT;
 }
 
 /* What else both have; `known`: also what builds had that did not stay. */
@@ -214,11 +224,20 @@ static void add_shared(struct arena *arena, const struct registration *old, cons
         memset(arena->rows[slot] + from, 0, COHERENT_ROW_BYTES - from);
 }
 
+/* Whether another build that did not stay has left flows in its forms. */
+static bool left_over(const struct arena *arena, uint8_t base)
+{
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        if (arena->shard_build[shard] > base)
+            return true;
+    return false;
+}
+
 static int take_next(struct arena *arena, const struct registration *new, struct sm_errbuf *error)
 {
     const struct build *base = &arena->builds[base_of(arena)];
     struct build *next = &arena->builds[!base_of(arena)];
-    bool way_back = true;
+    enum way_back way_back = WAY_BACK_BY_OLD;
 
     int result = check_others(&base->registration, &arena->registration, new, error);
     if (result == 0)
@@ -237,7 +256,9 @@ static int take_next(struct arena *arena, const struct registration *new, struct
     add_shared(arena, &base->registration, new);
     next->registration = *new;
     next->number = ++arena->build_count;
-    arena->way_back = way_back;
+    if (way_back > arena->way_back && left_over(arena, base->number))
+        way_back = (enum way_back)arena->way_back;
+    arena->way_back = (uint8_t)way_back;
     for (uint32_t i = arena->registration.reason_count; i < new->reason_count; i++)
         memcpy(arena->registration.reasons[i], new->reasons[i], sizeof new->reasons[i]);
     if (arena->registration.reason_count < new->reason_count)

@@ -15,8 +15,9 @@
  *
  * The two run at the same time. A replica brings the flows of a shard into its own forms when it adopts the shard
  * (replica/convert.c), so within a shard that somebody owns all are of one build. What the new build has written can
- * be read by the old one where fields say all of it: then any replica may inherit from any other. Else there is no way
- * back, which has to be asked for.
+ * be read by the old one where fields say all of it: then any replica may inherit from any other. Where it takes a
+ * class's downgrade callback, replicas of the new build bring flows back as they release a shard to an old one, and
+ * none but them inherit from them. Else there is no way back, which has to be asked for.
  *
  * Concurrency.  The switch's worker thread. Replicas read what concerns them.
  *
@@ -53,6 +54,9 @@ uint8_t builds_of_shard(const struct arena *arena, uint32_t shard);
 /* Whether a slot's replica can take over shards of a build; of the replica in another slot. */
 bool builds_reads(const struct arena *arena, unsigned slot, uint8_t build);
 bool builds_inherits(const struct arena *arena, unsigned heir, unsigned of);
+
+/* Whether a shard of the slot's replica can go to an older one: it brings the flows back when it releases it. */
+bool builds_returns(const struct arena *arena, unsigned slot);
 
 /* Whether another build is known, on its way in. */
 bool builds_next(const struct arena *arena);

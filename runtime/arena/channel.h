@@ -47,8 +47,11 @@ struct in_entry {
     uint32_t buffer; /* IN_RELEASE: the move's generation, to be given back */
     uint16_t shard;
     uint8_t kind;
-    uint8_t lane;
+    uint8_t lane; /* IN_RELEASE: IN_RELEASE_BACK, or 0 */
 };
+
+/* The shard goes to an older build, which reads only its own forms: it is to be brought back into these first. */
+#define IN_RELEASE_BACK 1u
 
 enum out_kind {
     OUT_PACKET,    /* `buffer` has been processed */

@@ -51,16 +51,15 @@ void hold_end(struct sm_replica *replica, const void *record)
     }
 }
 
-bool hold_keep(struct sm_replica *replica, uint32_t shard, uint32_t generation)
+bool hold_keep(struct sm_replica *replica, const struct in_entry *entry)
 {
-    if (!is_held(replica, shard))
+    if (!is_held(replica, entry->shard))
         return false;
     assert(replica->kept_count < REPLICA_KEPT);
-    replica->kept[replica->kept_count].shard = shard;
-    replica->kept[replica->kept_count++].generation = generation;
-    shard_heap_set(&replica->timers, shard, UINT64_MAX);
+    replica->kept[replica->kept_count++] = *entry;
+    shard_heap_set(&replica->timers, entry->shard, UINT64_MAX);
     *replica_answer(replica) =
-        (struct out_entry){.kind = OUT_HELD, .reason = (uint16_t)shard, .buffer = generation, .bound = replica->bound};
+        (struct out_entry){.kind = OUT_HELD, .reason = entry->shard, .buffer = entry->buffer, .bound = replica->bound};
     return true;
 }
 
@@ -71,7 +70,7 @@ bool hold_kept_returns(struct sm_replica *replica, uint32_t shard)
             continue;
         *replica_answer(replica) = (struct out_entry){.kind = OUT_RELEASED,
                                                       .reason = (uint16_t)shard,
-                                                      .buffer = replica->kept[i].generation,
+                                                      .buffer = replica->kept[i].buffer,
                                                       .bound = replica->bound};
         replica->kept[i] = replica->kept[--replica->kept_count];
         shard_heap_set(&replica->timers, shard, state_timer_next(replica->state, shard));
@@ -89,8 +88,9 @@ unsigned hold_finish(struct sm_replica *replica)
             i++;
             continue;
         }
-        replica_release(replica, replica->kept[i].shard, replica->kept[i].generation);
+        const struct in_entry entry = replica->kept[i];
         replica->kept[i] = replica->kept[--replica->kept_count];
+        replica_release(replica, &entry);
         replica->complete = replica->produced;
         released++;
     }

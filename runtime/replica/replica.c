@@ -263,18 +263,22 @@ static void inherit(struct sm_replica *replica, uint32_t number, uint64_t now)
     STEP();
 }
 
-void replica_release(struct sm_replica *replica, uint32_t shard, uint32_t generation)
+void replica_release(struct sm_replica *replica, const struct in_entry *entry)
 {
+    const uint32_t shard = entry->shard;
+
     STEP();
     if (replica->owned[shard] && replica->hooked)
         flow_hooks(replica, shard, false);
+    if (entry->lane == IN_RELEASE_BACK && !replica_convert_back(replica, shard, entry->time))
+        return;
     if (replica->owned[shard])
         atomic_store_explicit(&replica->arena->writer[shard], 0, memory_order_release);
     STEP();
     replica->owned[shard] = 0;
     shard_heap_set(&replica->timers, shard, UINT64_MAX);
     *replica_answer(replica) = (struct out_entry){
-        .kind = OUT_RELEASED, .reason = (uint16_t)shard, .buffer = generation, .bound = replica->bound};
+        .kind = OUT_RELEASED, .reason = (uint16_t)shard, .buffer = entry->buffer, .bound = replica->bound};
     STEP();
 }
 
@@ -313,8 +317,8 @@ static bool process_marker(struct sm_replica *replica, const struct in_entry *en
     case IN_PACKET:
         break;
     case IN_RELEASE:
-        if (replica->hold_count == 0 || !hold_keep(replica, entry->shard, entry->buffer))
-            replica_release(replica, entry->shard, entry->buffer);
+        if (replica->hold_count == 0 || !hold_keep(replica, entry))
+            replica_release(replica, entry);
         break;
     case IN_ADOPT:
         for (uint32_t shard = entry->shard; shard <= entry->buffer && shard < SM_SHARDS && !replica->failed; shard++)

@@ -80,6 +80,7 @@ struct sm_replica {
         sm_encode_fn *encode;
         sm_decode_fn *decode;
         sm_upgrade_fn *upgrade;
+        sm_downgrade_fn *downgrade;
         sm_undo_fn *on_undo;
         void *user;
         uint64_t idle_ns, hard_ns; /* 0: none */
@@ -128,9 +129,7 @@ struct sm_replica {
         const void *record;
         uint32_t shard;
     } holds[SM_MAX_HOLDS];
-    struct {
-        uint32_t shard, generation;
-    } kept[REPLICA_KEPT];
+    struct in_entry kept[REPLICA_KEPT];
     unsigned hold_count, kept_count;
 
     struct shard_heap timers; /* owned shards by earliest deadline */
@@ -173,6 +172,9 @@ void flow_expire(struct sm_replica *replica, struct flow *flow, unsigned slot, s
  */
 bool replica_convert(struct sm_replica *replica, uint32_t shard, uint64_t now);
 
+/* The same into the forms of the service's build, which an older one reads. */
+bool replica_convert_back(struct sm_replica *replica, uint32_t shard, uint64_t now);
+
 /* Part of what an entry asks for is done, and the journal is filling up: make it final. */
 void replica_progress(struct sm_replica *replica);
 
@@ -187,14 +189,14 @@ void bind_end(struct sm_replica *replica, uint32_t shard, const struct flow *flo
 
 /* hold.c. keep: whether the release of a shard waits; it is noted then. kept_returns: whether an adopted shard was one
  * of these: it is back. end: a flow ends. finish: give up the shards that nothing is held of any more; how many. */
-bool hold_keep(struct sm_replica *replica, uint32_t shard, uint32_t generation);
+bool hold_keep(struct sm_replica *replica, const struct in_entry *entry);
 bool hold_kept_returns(struct sm_replica *replica, uint32_t shard);
 void hold_put(struct sm_replica *replica, const void *record);
 void hold_end(struct sm_replica *replica, const void *record);
 unsigned hold_finish(struct sm_replica *replica);
 
 /* Give up a shard, and say so. */
-void replica_release(struct sm_replica *replica, uint32_t shard, uint32_t generation);
+void replica_release(struct sm_replica *replica, const struct in_entry *entry);
 
 /* Process at most `budget` entries and commit. Returns how many. */
 unsigned replica_burst(struct sm_replica *replica, unsigned budget);

@@ -156,10 +156,12 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->may_share = options->may_share;
     to->copy = (uint8_t)layout_copy(to, options->encode != NULL);
     to->upgrades = options->upgrade != NULL;
+    to->downgrades = options->downgrade != NULL;
     to->oldest = options->oldest_version;
     replica->classes[registration->class_count].encode = options->encode;
     replica->classes[registration->class_count].decode = options->decode;
     replica->classes[registration->class_count].upgrade = options->upgrade;
+    replica->classes[registration->class_count].downgrade = options->downgrade;
     replica->classes[registration->class_count].on_timer = options->on_timer;
     replica->classes[registration->class_count].on_expire = options->on_expire;
     replica->classes[registration->class_count].on_adopt = options->on_adopt;

@@ -46,10 +46,14 @@ enum form_way form_way(const struct state_class *from, const struct state_class 
     if (from->version < to->version && to->upgrades) {
         return FORM_UPGRADE;
     }
+    if (from->version > to->version && from->downgrades) {
+        return FORM_DOWNGRADE;
+    }
     if (!fields) {
         return none(error, from, to,
-                    from->version < to->version ? "there is no upgrade callback, and fields do not say all of its flows"
-                                                : "fields do not say all of its flows");
+                    from->version < to->version
+                        ? "there is no upgrade callback, and fields do not say all of its flows"
+                        : "there is no downgrade callback, and fields do not say all of its flows");
     }
     if (layout_equal(from, to)) {
         return FORM_COPY;

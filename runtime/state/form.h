@@ -7,9 +7,10 @@
 #include "state/state.h"
 
 enum form_way {
-    FORM_COPY,    /* the record stays as it is, and what the flow holds by sm_alloc() */
-    FORM_FIELDS,  /* field by field, by their names */
-    FORM_UPGRADE, /* by the class's callback */
+    FORM_COPY,      /* the record stays as it is, and what the flow holds by sm_alloc() */
+    FORM_FIELDS,    /* field by field, by their names */
+    FORM_UPGRADE,   /* by the class's callback */
+    FORM_DOWNGRADE, /* by the callback of the form that it leaves, so only a replica of that one can do it */
     FORM_NONE
 };
 

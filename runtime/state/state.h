@@ -62,6 +62,7 @@ struct state_class {
     uint8_t at_limit;                /* enum sm_at_limit */
     uint8_t copy;                    /* enum class_copy */
     bool upgrades;                   /* it has a callback for records of older versions */
+    bool downgrades;                 /* and one that makes such again */
     char binds[SM_MAX_BINDS_FILTER]; /* which packets may bind keys to its flows; empty: none */
     struct {
         char name[24];

@@ -107,6 +107,7 @@ static void shards_snapshot(struct sm_switch *sw, void *arg)
 
 static void shards(struct control *control, struct rpc_call *call, const struct wire_value *params)
 {
+    static const char *const ways[] = {"none", "new", "old"};
     struct shards_job *job = malloc(sizeof *job);
     struct wire_out *out = wire_new();
 
@@ -126,6 +127,7 @@ static void shards(struct control *control, struct rpc_call *call, const struct 
     for (uint32_t i = 0; i < SM_SHARDS; i++)
         wire_put_uint(out, NULL, job->packets[i]);
     wire_array_end(out);
+    wire_put_str(out, "way_back", ways[control->arena->way_back % 3]);
     free(job);
     rpc_reply(call, out);
 }

@@ -121,6 +121,8 @@ static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
         }
         unsigned heir = count ? survivors[given++ / share] : MOVE_NOBODY;
         bool moving = move_under_way(&shard->move);
+        if (moving && !builds_inherits(sw->arena, shard->move.to, slot))
+            shard->move.to = (uint8_t)heir; /* of an older build: it was to be brought back first */
         unsigned actions = move_step(&shard->move, MOVE_OWNER_DIED, slot, heir, 0);
         assert(!(actions & MOVE_DO_REFUSE));
         sw->slots[slot].shards--;

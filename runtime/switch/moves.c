@@ -55,6 +55,14 @@ void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigne
     }
 }
 
+/* Whether a shard is on its way to an older build, which its flows have to be brought back for. */
+static unsigned goes_back(const struct sm_switch *sw, const struct switch_shard *shard)
+{
+    const uint8_t build = builds_number(sw->arena, shard->owner);
+
+    return builds_reads(sw->arena, shard->move.to, build) ? 0 : IN_RELEASE_BACK;
+}
+
 /* Carry out what the state machine says, in its order. */
 static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
 {
@@ -65,7 +73,7 @@ static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
         shard->flow_held = false;
         if (FAULT(TWO_OWNERS))
             switch_push(sw, shard->move.to, IN_ADOPT, number, number, sw->clock);
-        switch_push(sw, shard->owner, IN_RELEASE, shard->move.generation, number, sw->clock);
+        switch_push_lane(sw, shard->owner, IN_RELEASE, shard->move.generation, number, goes_back(sw, shard));
     }
     if (actions & MOVE_DO_EXPORT)
         switch_lane_export(sw, shard->move.lane);
@@ -148,7 +156,8 @@ static const char *obstacle_to(const struct sm_switch *sw, const struct switch_s
 
     if (sw->slots[to].state != SLOT_READY)
         return "is gone";
-    if (!builds_reads(sw->arena, to, build))
+    if (!builds_reads(sw->arena, to, build) &&
+        (shard->owner == SWITCH_NONE || !builds_returns(sw->arena, shard->owner)))
         return "runs an older version, which cannot read these flows";
     if (sw->operation.copy && build != builds_number(sw->arena, to))
         return "runs another version, so nothing is copied to it";

@@ -18,18 +18,18 @@ static unsigned of_version(const struct sm_test *test, bool next, unsigned *slot
     return found;
 }
 
-/* All that the old version's replicas have goes to those of the new one. */
-static int move_over(struct sm_test *test)
+/* All that the replicas of one version have goes to those of the other: the old one's to the new one's, or back. */
+static int move_over(struct sm_test *test, bool forward)
 {
     unsigned slots[ARENA_SLOTS];
-    const unsigned count = of_version(test, true, slots);
+    const unsigned count = of_version(test, forward, slots);
     int result = switch_move_begin(test->sw, test->sw->now + PATIENCE_NS, false);
 
     if (result)
         return result;
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {
         unsigned owner = test->sw->shards[shard].owner;
-        if (owner != SWITCH_NONE && test->members[owner].version != test->version)
+        if (owner != SWITCH_NONE && (test->members[owner].version != test->version) == forward)
             switch_move_add(test->sw, shard, shard, slots[shard % count]);
     }
     test->sw->operation.settle = true;
@@ -62,7 +62,7 @@ int sm_test_upgrade(struct sm_test *test, const struct sm_test_upgrade *upgrade,
     for (unsigned i = 0; result >= 0 && i < count; i++)
         result = test_add_replica(test, error);
     if (result >= 0)
-        result = move_over(test);
+        result = move_over(test, true);
     if (result < 0)
         sm_test_upgrade_back(test);
     return result;
@@ -79,7 +79,7 @@ int sm_test_upgrade_forward(struct sm_test *test)
         return SM_E_NOT_FOUND;
     for (unsigned i = 0; i < count; i++)
         if (test->sw->slots[old[i]].shards > 0)
-            return move_over(test) ? SM_E_STATE : SM_E_AGAIN;
+            return move_over(test, true) ? SM_E_STATE : SM_E_AGAIN;
     builds_close(test->arena, true);
     test->upgrading = false;
     for (unsigned i = 0; i < count; i++)
@@ -94,6 +94,16 @@ int sm_test_upgrade_back(struct sm_test *test)
     if (!test->upgrading)
         return SM_E_STATE;
     const unsigned count = of_version(test, true, slots);
+    if (builds_next(test->arena) && test->arena->way_back == WAY_BACK_BY_NEW) {
+        unsigned old[ARENA_SLOTS];
+        if (sm_test_moving(test))
+            return SM_E_AGAIN;
+        if (count == 0 || of_version(test, false, old) == 0)
+            return SM_E_NOT_FOUND;
+        for (unsigned i = 0; i < count; i++)
+            if (test->sw->slots[slots[i]].shards > 0)
+                return move_over(test, false) ? SM_E_STATE : SM_E_AGAIN;
+    }
     test->options.on_packet = test->before.on_packet;
     test->options.setup = test->before.setup;
     test->version--;

@@ -21,7 +21,7 @@ SAMPLE = os.path.abspath(os.path.join(live.SAMPLES, "flows.pcap"))
 PACKETS = 2300
 
 SERVICE = """service: upgrade
-middlebox: {{exec: {exec}}}
+middlebox: {{exec: {exec}, args: [{args}]}}
 replicas: {{start: 2, min: 1, max: 4}}
 ports:
   in: {{pcap: {input}, pace: {pps}pps}}
@@ -30,12 +30,13 @@ limits: {{unresponsive: 2s}}
 """
 
 
-def service_of(build, pps):
+def service_of(build, pps, *arguments):
     programs = [os.path.join(build, "tests", "upgrade", f"versions-{version}") for version in (1, 2)]
     service = lab.Service(build)
-    service.write("service.yaml", SERVICE.format(exec=programs[0], input=SAMPLE, pps=pps))
+    service.write("service.yaml", SERVICE.format(exec=programs[0], args=", ".join(arguments), input=SAMPLE,
+                                                   pps=pps))
     for program, out in zip(programs, ("alone.pcap", "alone2.pcap")):
-        done = subprocess.run([program, "--in", SAMPLE, "--out", out], cwd=service.folder, timeout=120, check=False)
+        done = subprocess.run([program, "--in", SAMPLE, "--out", out, *arguments], cwd=service.folder, timeout=120, check=False)
         expect(done.returncode == 0, f"{os.path.basename(program)} alone", done)
     expect(filecmp.cmp(service.path("alone.pcap"), service.path("alone2.pcap"), shallow=False),
            "both versions send the same")
@@ -153,12 +154,34 @@ def by_hand(build):
         expect_unharmed(service, json.load(file), service.process.returncode, 0)
 
 
+def by_callback(build):
+    """What only the new version can bring back it does, as it fails; forward only, a failure is tried again."""
+    print("-- records that fields do not say")
+    service, (one, two) = service_of(build, 110, "--lists", "yes")
+    service.start("service.yaml", "--report", "report.json")
+    if not expect(service.wait_running(60), "the service runs", service.log()):
+        return
+    expect_refused(service, "brought back by one that lives", "exited with status 3; the old one goes on", "--exec", two,
+                   "--args", "--lists", "yes", "--fail", "late")
+    expect_refused(service, "none lives for long enough", "exited with status 3); both versions go on", "--exec", two,
+                   "--args", "--lists", "yes", "--fail", "exit")
+    expect_refused(service, "forward, and nothing has moved", "the old one goes on", "--exec", two, "--no-rollback", "--args",
+                   "--lists", "yes", "--fail", "start")
+    done = service.smctl("upgrade", "--exec", two, "--no-rollback", timeout=60)
+    expect(done.returncode == 0, f"forward: {done.stdout.strip()}", done, service.log()[-2000:])
+    expect_refused(service, "to an older one", "is older than the service's", "--exec", one)
+    service.process.wait(60)
+    with open(service.path("report.json"), encoding="utf-8") as file:
+        expect_unharmed(service, json.load(file), service.process.returncode, 0)
+
+
 def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
     for _ in range(5 if FULL else 1):
         by_events(given.build)
     by_hand(given.build)
+    by_callback(given.build)
     live.expect_alone()
     live.finish()
 

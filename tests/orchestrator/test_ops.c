@@ -8,6 +8,7 @@
 
 static struct ops ops;
 static placement_table owners;
+static bool by_new; /* only new replicas bring flows back */
 
 /* Actions until now, as text: "start3 look move retire2 kill2 reply". */
 static const char *actions(void)
@@ -32,6 +33,7 @@ static void service(unsigned replicas)
 {
     uint32_t ids[OPS_MAX_REPLICAS];
     ops_init(&ops, 1, 4);
+    by_new = false;
     for (unsigned i = 0; i < replicas; i++)
         ops_ready(&ops, ops_add(&ops));
     placement_even(owners, ids, ops_ready_ids(&ops, ids));
@@ -67,7 +69,7 @@ Test(ops, scale_up_and_down)
     DOES("");
     ops_ready(&ops, 2);
     DOES("look");
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("move");
     moved(0);
     DOES("reply");
@@ -76,7 +78,7 @@ Test(ops, scale_up_and_down)
     cr_expect_eq(placement_count(owners, 3), 5461);
     cr_assert_eq(begin((struct ops_request){.verb = OPS_SCALE, .count = 1}), OPS_OK);
     DOES("look");
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("move");
     moved(0);
     DOES("retire2 retire3");
@@ -98,7 +100,7 @@ Test(ops, split_merge_move_drain_rebalance)
     DOES("start3");
     ops_ready(&ops, 3);
     DOES("look");
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("move");
     moved(0);
     DOES("reply");
@@ -108,29 +110,29 @@ Test(ops, split_merge_move_drain_rebalance)
     DOES("select");
     ops_selected(&ops, set);
     DOES("look");
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("move");
     moved(0);
     DOES("reply");
     cr_expect_eq(owners[1], 3);
     cr_assert_eq(begin((struct ops_request){.verb = OPS_MERGE, .replica = 3, .into = 1}), OPS_OK);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("look move");
     moved(0);
     DOES("retire3");
     ops_exited(&ops, 3, "exited with status 0");
     DOES("reply");
     cr_assert_eq(begin((struct ops_request){.verb = OPS_DRAIN, .replica = 1}), OPS_OK);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     moved(0);
     DOES("look move reply");
     cr_expect_eq(placement_count(owners, 2), PLACEMENT_SHARDS);
     cr_assert_eq(begin((struct ops_request){.verb = OPS_REBALANCE}), OPS_OK);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     moved(0);
     DOES("look move reply");
     cr_assert_eq(begin((struct ops_request){.verb = OPS_REBALANCE}), OPS_OK);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("look reply");
 }
 
@@ -190,7 +192,7 @@ Test(ops, abandoned_moves_retire_nobody)
 {
     service(2);
     begin((struct ops_request){.verb = OPS_MERGE, .replica = 2, .into = 1});
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     moved(3);
     DOES("look move reply");
     cr_expect_eq(ops.result.code, OPS_FAILED);
@@ -202,12 +204,12 @@ Test(ops, refusals_of_the_switch)
 {
     service(2);
     begin((struct ops_request){.verb = OPS_MERGE, .replica = 2, .into = 1});
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     ops_refused(&ops, OPS_BUSY, "later");
     DOES("look move reply");
     cr_expect_eq(ops.result.code, OPS_BUSY);
     begin((struct ops_request){.verb = OPS_MERGE, .replica = 2, .into = 1});
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     moved(0);
     DOES("look move retire2");
     ops_stays(&ops, 2, "it owns shards");
@@ -228,7 +230,7 @@ Test(ops, deaths)
     cr_expect_eq(ops.result.code, OPS_FAILED);
     service(2);
     begin((struct ops_request){.verb = OPS_SCALE, .count = 1});
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     moved(0);
     DOES("look move retire2");
     cr_expect_eq(ops_patience(&ops), OPS_RETIRE_MS);
@@ -241,7 +243,7 @@ Test(ops, deaths)
 Test(ops, events_out_of_turn_do_nothing)
 {
     service(2);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     ops_moved(&ops, &(struct ops_moved){.completed = 1});
     ops_refused(&ops, OPS_FAILED, "x");
     ops_ready(&ops, 1);
@@ -268,11 +270,11 @@ static void upgraded_up_to_trial(struct ops_request request)
     DOES("start3 start4");
     ops_ready(&ops, 3);
     ops_ready(&ops, 4);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("look move");
     moved(0);
     DOES("look");
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     cr_expect_eq(placement_count(owners, 3) + placement_count(owners, 4), PLACEMENT_SHARDS);
 }
 
@@ -358,7 +360,7 @@ Test(ops, what_fails_before_is_taken_back)
     begin(upgrade);
     ops_opened(&ops);
     ops_ready(&ops, 5);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("open start5 look move");
     ops_exited(&ops, 5, "exited with status 1");
     DOES("");
@@ -369,7 +371,7 @@ Test(ops, what_fails_before_is_taken_back)
     begin(upgrade);
     ops_opened(&ops);
     ops_ready(&ops, 6);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     moved(4);
     DOES("open start6 look move back kill6");
     ops_exited(&ops, 6, "was killed by signal 9");
@@ -384,7 +386,7 @@ Test(ops, what_dies_behind_its_moves_is_taken_back)
     ops_opened(&ops);
     ops_ready(&ops, 3);
     ops_ready(&ops, 4);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     ops_exited(&ops, 4, "was killed by signal 9");
     DOES("open start3 start4 look move");
     moved(0);
@@ -418,7 +420,7 @@ Test(ops, without_a_way_back_it_is_tried_again)
     }
     DOES("reply");
     cr_expect_eq(ops.result.code, OPS_FAILED);
-    cr_expect_not_null(strstr(ops.result.message, "failed 5 times"), "%s", ops.result.message);
+    cr_expect_not_null(strstr(ops.result.message, "both versions go on"), "%s", ops.result.message);
     cr_expect_eq(ops.count, 2);
 }
 
@@ -429,7 +431,7 @@ Test(ops, without_a_way_back_survivors_go_on)
     ops_opened(&ops);
     ops_ready(&ops, 3);
     ops_ready(&ops, 4);
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("open start3 start4 look move");
     ops_exited(&ops, 4, "was killed by signal 9");
     DOES("");
@@ -437,12 +439,80 @@ Test(ops, without_a_way_back_survivors_go_on)
     DOES("");
     ops_timed_out(&ops);
     DOES("look");
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("move");
     moved(0);
     DOES("look");
-    ops_owners(&ops, owners);
+    ops_owners(&ops, owners, by_new);
     DOES("close");
     ops_closed(&ops);
     cr_expect_eq(placement_count(owners, 3), PLACEMENT_SHARDS);
+}
+
+/* Where the old version cannot read what the new one writes, and the new one can bring it back. */
+Test(ops, what_the_new_version_brings_back)
+{
+    upgraded_up_to_trial(upgrade);
+    by_new = true;
+    ops_timed_out(&ops);
+    DOES("close");
+    upgraded_up_to_trial(upgrade);
+    ops.by_new = true;
+    ops_exited(&ops, 4, "was killed by signal 11");
+    DOES("look");
+    by_new = true;
+    ops_owners(&ops, owners, by_new);
+    DOES("move");
+    moved(3); /* what has not come back is moved once more, after a while */
+    DOES("");
+    cr_expect_eq(ops_patience(&ops), OPS_UPGRADE_WAIT_MS);
+    ops_timed_out(&ops);
+    DOES("look");
+    ops_owners(&ops, owners, by_new);
+    DOES("move");
+    moved(0);
+    DOES("look");
+    cr_expect_eq(placement_count(owners, 1) + placement_count(owners, 2),
+                 PLACEMENT_SHARDS - placement_count(owners, 4));
+    for (uint32_t shard = 0; shard < PLACEMENT_SHARDS; shard++)
+        owners[shard] = owners[shard] == 4 ? 1 : owners[shard];
+    ops_owners(&ops, owners, by_new);
+    DOES("back kill3");
+    ops_exited(&ops, 3, "was killed by signal 9");
+    DOES("reply");
+    cr_expect_eq(ops.result.code, OPS_FAILED);
+    cr_expect_str_eq(ops.result.message,
+                     "the new version failed: replica r4 was killed by signal 11; the old one goes on");
+    cr_expect_eq(ops.count, 2);
+}
+
+Test(ops, nobody_is_left_to_bring_back)
+{
+    upgraded_up_to_trial(upgrade);
+    ops.by_new = true;
+    ops_exited(&ops, 3, "was killed by signal 11");
+    DOES("look");
+    ops_exited(&ops, 4, "was killed by signal 11");
+    DOES("");
+    for (uint32_t id = 5; id < 4 + OPS_UPGRADE_TRIES; id++) {
+        ops_timed_out(&ops);
+        cr_expect_eq(ops.stage, OPS_STARTING);
+        cr_expect_eq(ops.last_id, id, "one is enough");
+        actions();
+        if (id == 6)
+            ops_timed_out(&ops); /* it is killed, then */
+        ops_exited(&ops, id, "exited with status 1");
+    }
+    cr_expect_eq(ops.stage, OPS_IDLE);
+    cr_expect_not_null(strstr(ops.result.message, "both versions go on"), "%s", ops.result.message);
+    upgraded_up_to_trial(upgrade);
+    ops.by_new = true;
+    ops_exited(&ops, 1, "was killed by signal 9");
+    ops_exited(&ops, 2, "was killed by signal 9");
+    ops_exited(&ops, 3, "was killed by signal 9");
+    by_new = true;
+    ops_owners(&ops, owners, by_new);
+    DOES("look reply");
+    cr_expect_not_null(strstr(ops.result.message, "no old replica is left"), "%s", ops.result.message);
+    cr_expect_eq(ops.count, 1, "the new one that has all goes on");
 }

@@ -22,6 +22,7 @@ static struct world {
     unsigned count;
     struct placement_range moving[PLACEMENT_SHARDS]; /* the switch carries these out */
     size_t moving_count;
+    bool by_new;   /* and brings back when it is moved */
     bool one_way;  /* what the new version has written only it can read */
     bool upgraded; /* the new version is the service's */
     bool open;     /* the new version may register */
@@ -113,7 +114,7 @@ static void perform(struct ops *ops, const struct ops_action *action)
         ops_selected(ops, set);
         break;
     case OPS_DO_LOOK:
-        ops_owners(ops, world.owners);
+        ops_owners(ops, world.owners, world.by_new);
         break;
     case OPS_DO_OPEN:
         world.open = true;
@@ -176,6 +177,7 @@ static void begin(struct ops *ops, const struct ops_request *request)
     ops_init(ops, 1, 6);
     world.count = 0;
     world.one_way = request->no_rollback;
+    world.by_new = false;
     world.upgraded = world.open = false;
     memset(world.new, 0, sizeof world.new);
     uint32_t ids[OPS_MAX_REPLICAS];
@@ -198,6 +200,8 @@ static void keep(struct ops *kept, const struct ops *ops)
     kept->request = ops->request;
     kept->result = ops->result;
     kept->began = ops->began;
+    kept->by_new = ops->by_new;
+    kept->returning = ops->returning;
     kept->tries = ops->tries;
     if (ops->stage == OPS_MOVING) {
         memcpy(kept->ranges, ops->ranges, sizeof kept->ranges);
@@ -366,4 +370,41 @@ Test(resume, an_upgrade_that_is_taken_back)
     finish(&again);
     cr_expect(!world.open);
     cr_expect_eq(again.stage, OPS_IDLE);
+}
+
+/* One of the new replicas has died, and another orchestrator has the others give back what they have, at every step. */
+Test(resume, an_upgrade_that_is_brought_back)
+{
+    static struct ops ops, next;
+    struct ops_action action;
+    for (unsigned step = 0, steps = 1; step < steps; step++)
+        for (enum fate fate = NOT_DONE; fate < FATES; fate++)
+            for (unsigned dead = 1; dead <= REPLICAS; dead++) {
+                unsigned at = 0;
+                begin(&ops, &(struct ops_request){.verb = OPS_UPGRADE, .trial_ms = 100});
+                world.by_new = world.one_way = true;
+                while (ops.stage != OPS_TRIAL && ops_next(&ops, &action))
+                    perform(&ops, &action);
+                for (uint32_t id = REPLICAS + 1; id <= REPLICAS + dead; id++) {
+                    leaves_world(id);
+                    ops_exited(&ops, id, "was killed by signal 9");
+                }
+                for (; next_action(&ops, &action); at++) {
+                    keep(&next, &ops);
+                    if (at == step)
+                        break;
+                    perform(&ops, &action);
+                }
+                if (at < step)
+                    continue;
+                steps = step + 2;
+                if (fate != NOT_DONE)
+                    perform_unheard(&ops, &action, fate);
+                int missing = ops_resume(&next, world.there, world.count, world.moving_count > 0);
+                finish(&next);
+                cr_expect_eq(next.result.code, OPS_FAILED);
+                cr_expect_not_null(strstr(next.result.message, "the old one goes on"), "%s", next.result.message);
+                judge(&next, missing, dead, step);
+                world.moving_count = 0;
+            }
 }

@@ -3,6 +3,7 @@
 /*
  * The two versions as programs: VERSION says which. `--fail WHEN` makes one fail: at the start, by registering what is
  * impossible, with the first flow that it takes over (exit, hang), or a while after it (late).
+ * `--lists yes`: with what only version 2 can bring back.
  */
 
 #include <stdio.h>
@@ -58,6 +59,8 @@ int main(int argc, char **argv)
             options.output = argv[i + 1];
         else if (strcmp(argv[i], "--fail") == 0)
             when = argv[i + 1];
+        else if (strcmp(argv[i], "--lists") == 0)
+            with_lists = lists_return = strcmp(argv[i + 1], "yes") == 0;
     }
     adopting = adopt;
     if (strcmp(when, "start") == 0)

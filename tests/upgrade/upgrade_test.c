@@ -64,10 +64,12 @@ static bool compare_flow(const struct sm_test_flow *flow, void *arg)
 static const char *drive(struct sm_test *test, uint64_t seed, struct totals *totals)
 {
     static struct sm_errbuf error;
-    const struct sm_test_upgrade two = {
-        .size = sizeof two, .on_packet = on_packet_two, .setup = setup_two, .forward_only = with_lists};
+    const struct sm_test_upgrade two = {.size = sizeof two,
+                                        .on_packet = on_packet_two,
+                                        .setup = setup_two,
+                                        .forward_only = with_lists && !lists_return};
     const struct sm_test_upgrade one = {.size = sizeof one, .on_packet = on_packet_one, .setup = setup_one};
-    bool upgrading = false;
+    bool upgrading = false, back = false;
     unsigned version = 1;
     int result;
 
@@ -79,11 +81,16 @@ static const char *drive(struct sm_test *test, uint64_t seed, struct totals *tot
             if (result)
                 return error.text;
             upgrading = true;
-        } else if (upgrading && !with_lists && random % 300 == 0) {
-            if (sm_test_upgrade_back(test) != 0)
+        } else if (upgrading && !back && (!with_lists || lists_return) && random % (lists_return ? 60 : 300) == 0) {
+            back = true;
+        } else if (upgrading && back && !(lists_return && sm_test_moving(test))) {
+            int end = sm_test_upgrade_back(test);
+            if (end == SM_E_NOT_FOUND)
+                sm_test_start_replica(test); /* all of the new version have died: nobody else gives their flows back */
+            else if (end != 0 && end != SM_E_AGAIN)
                 return "no way back";
-            upgrading = false;
-            totals->backs++;
+            upgrading = back = end != 0;
+            totals->backs += end == 0;
         } else if (upgrading && !sm_test_moving(test)) {
             int end = sm_test_upgrade_forward(test);
             if (end == SM_E_NOT_FOUND)
@@ -142,7 +149,11 @@ static void attempt(uint64_t seed, struct sm_test *unsplit, const struct sm_trac
     totals->deaths += sm_test_result(test)->deaths;
     totals->moves += sm_test_result(test)->moves;
     if (wrong)
-        printf("FAILED, SM_SEED=%llu%s: %s\n", (unsigned long long)seed, with_lists ? ", with lists" : "", wrong);
+        printf("FAILED, SM_SEED=%llu%s: %s\n", (unsigned long long)seed,
+               lists_return ? ", with lists that return"
+               : with_lists ? ", with lists"
+                            : "",
+               wrong);
     failures += wrong != NULL;
     sm_test_destroy(test, NULL);
 }
@@ -154,7 +165,7 @@ static void rounds(const struct sm_trace *trace, uint64_t seed, unsigned count)
     struct totals totals = {0};
     struct sm_test *unsplit;
 
-    upgrades = 0;
+    upgrades = downgrades = 0;
     if (sm_test_create(&unsplit, &options, NULL) != 0 || sm_test_finish(unsplit) != 0) {
         printf("FAILED: the unsplit run\n");
         failures++;
@@ -162,11 +173,13 @@ static void rounds(const struct sm_trace *trace, uint64_t seed, unsigned count)
     }
     for (unsigned i = 0; i < count && failures == 0; i++)
         attempt(seed + i, unsplit, trace, &totals);
-    printf("SM_SEED=%llu, %u rounds%s: %llu upgrades, %llu back, %llu killed, %llu moves, %llu records by callback\n",
-           (unsigned long long)seed, count, with_lists ? " with lists" : "", (unsigned long long)totals.upgrades,
-           (unsigned long long)totals.backs, (unsigned long long)totals.deaths, (unsigned long long)totals.moves,
-           (unsigned long long)upgrades);
-    if (totals.upgrades == 0 || (!with_lists && totals.backs == 0) || (with_lists && upgrades == 0) || mistakes) {
+    printf("SM_SEED=%llu, %u rounds%s: %llu upgrades, %llu back, %llu killed, %llu moves, %llu records by callback, "
+           "%llu back\n",
+           (unsigned long long)seed, count, with_lists ? lists_return ? " with lists that return" : " with lists" : "",
+           (unsigned long long)totals.upgrades, (unsigned long long)totals.backs, (unsigned long long)totals.deaths,
+           (unsigned long long)totals.moves, (unsigned long long)upgrades, (unsigned long long)downgrades);
+    if (totals.upgrades == 0 || ((!with_lists || lists_return) && totals.backs == 0) || (with_lists && upgrades == 0) ||
+        (lists_return && downgrades == 0) || mistakes) {
         printf("FAILED: the rounds did not try what they are for\n");
         failures++;
     }
@@ -183,7 +196,9 @@ int main(void)
     rounds(trace, seed, count);
     with_lists = true;
     rounds(trace, seed, count);
-    with_lists = false;
+    lists_return = true;
+    rounds(trace, seed, count);
+    with_lists = lists_return = false;
     failures += refusals(trace);
     sm_trace_destroy(trace);
     return failures != 0;

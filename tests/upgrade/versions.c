@@ -9,8 +9,8 @@
 #define HARD_NS 400000000u
 
 sm_hook_fn *adopting;
-bool with_lists;
-_Atomic uint64_t upgrades, mistakes;
+bool with_lists, lists_return;
+_Atomic uint64_t upgrades, downgrades, mistakes;
 
 struct one {
     uint32_t packets;
@@ -132,6 +132,26 @@ static int upgrade_list(struct sm_replica *replica, sm_class cls, sm_flow flow, 
     return i == 0 ? 0 : SM_E_DAMAGED;
 }
 
+static int downgrade_list(struct sm_replica *replica, sm_class cls, sm_flow flow, uint32_t version, const void *from,
+                          size_t from_size, void *user)
+{
+    const struct list_two *list = from;
+    struct list_one *to = flow.state;
+
+    (void)user;
+    if (version != 1 || from_size != sizeof *list)
+        return SM_E_INVALID;
+    downgrades++;
+    for (; to->count < list->count; to->count++) {
+        struct node *node = sm_alloc(replica, cls, flow, sizeof *node);
+        if (!node)
+            return SM_E_NO_MEMORY;
+        *node = (struct node){to->first, list->numbers[to->count]};
+        to->first = node;
+    }
+    return 0;
+}
+
 /* ---- counts ---- */
 
 static void on_timer_one(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now, void *user)
@@ -244,6 +264,7 @@ static int setup(struct sm_replica *replica, unsigned version)
         .record_size = version == 1 ? sizeof(struct list_one) : sizeof(struct list_two),
         .alloc_limit = 4096,
         .upgrade = version == 1 ? NULL : upgrade_list,
+        .downgrade = version == 2 && lists_return ? downgrade_list : NULL,
         .idle_timeout_ns = 3 * (uint64_t)IDLE_NS,
     };
     uint16_t reason;

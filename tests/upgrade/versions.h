@@ -7,15 +7,15 @@
  * upgraded, or not, or only for a while, sends what an unsplit one of either version sends.
  *
  * Class "counts" is described by fields: version 2 widens one, moves all of them, adds one, and has a timer more.
- * Class "lists" holds chunks that point to one another: version 2 has other ones, made by its upgrade callback; it is
- * registered only where the way back is not asked for.
+ * Class "lists" holds chunks that point to one another: version 2 has other ones, made by its upgrade callback, and
+ * unmade by its downgrade callback, where it has one. It is registered only where that is asked for.
  */
 
 #include <splitmerge/testing.h>
 
 extern sm_hook_fn *adopting; /* of flows that a replica adopts; NULL: nobody is told */
-extern bool with_lists;
-extern _Atomic uint64_t upgrades, mistakes;
+extern bool with_lists, lists_return;
+extern _Atomic uint64_t upgrades, downgrades, mistakes;
 
 int setup_one(struct sm_replica *replica, void **user);
 int setup_two(struct sm_replica *replica, void **user);
