@@ -168,6 +168,12 @@ sm_time sm_packet_time(const struct sm_packet *packet)
     return packet->time;
 }
 
+int sm_packet_delay(struct sm_packet *packet, sm_time until)
+{
+    (void)packet, (void)until;
+    return 0;
+}
+
 void sm_packet_pass(struct sm_packet *packet)
 {
     packet->dropped = false;

@@ -35,6 +35,7 @@
 #define sm_flow_unescrow plain_flow_unescrow
 #define sm_packet_caplen plain_packet_caplen
 #define sm_packet_data plain_packet_data
+#define sm_packet_delay plain_packet_delay
 #define sm_packet_drop plain_packet_drop
 #define sm_packet_headers plain_packet_headers
 #define sm_packet_key plain_packet_key

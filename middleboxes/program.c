@@ -198,7 +198,8 @@ int program_main(const struct program *program, int argc, char **argv)
                                   .options = {.size = sizeof(struct sm_options),
                                               .name = program->name,
                                               .on_packet = program->on_packet,
-                                              .max_sends = program->max_sends}};
+                                              .max_sends = program->max_sends,
+                                              .delays = program->delays}};
     struct sm_errbuf error = {{0}};
     int status = parse_arguments(&arguments, argc, argv);
 

@@ -12,6 +12,7 @@ struct program {
     const char *usage;  /* for --help */
     sm_packet_fn *on_packet;
     unsigned max_sends;
+    bool delays;
     /* Read the configuration; NULL: *error says why. */
     void *(*load)(const char *file, struct sm_errbuf *error);
     void (*unload)(void *config);

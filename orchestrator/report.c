@@ -115,7 +115,7 @@ static json_t *build(const struct orchestrator *o)
     for (unsigned i = 0; i < 2; i++)
         json_object_set(report, second[i], json_object_get(o->status, second[i]));
     json_object_set_new(report, "version", json_string(SPLITMERGE_VERSION));
-    for (unsigned i = 0; i < 7; i++)
+    for (unsigned i = 0; i < sizeof(last) / sizeof(*last); i++)
         json_object_set(report, last[i], json_object_get(o->status, last[i]));
     json_object_set_new(report, "service", json_string(o->service.name));
     json_object_set_new(report, "schema", json_integer(REPORT_SCHEMA));

@@ -34,6 +34,7 @@ struct sm_options {
     sm_packet_fn *on_packet; /* never NULL */
     void *user;              /* handed to on_packet */
     unsigned max_sends;      /* most packets that on_packet sends because of one packet, at most SM_MAX_SENDS */
+    bool delays;             /* on_packet may call sm_packet_delay() */
 
     /* Standalone only; ignored when attached. */
     const char *input;     /* capture file, "-", or "interface:NAME"; NULL: not standalone, sm_open() needs a switch */

@@ -141,6 +141,7 @@ struct sm_test_options {
     bool copies;
     uint32_t copy_bytes; /* of encoded flows that go at a time, at most SM_TEST_COPY_BYTES; 0: so many */
 
+    bool delays;           /* on_packet may call sm_packet_delay() */
     uint64_t shape_memory; /* bytes of packets that are delayed; 0: 1 MiB */
 };
 

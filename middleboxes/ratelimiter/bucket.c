@@ -28,6 +28,14 @@ static void advance(struct bucket *bucket, const struct bucket_rate *rate, uint6
     bucket->time = to;
 }
 
+/* The time at which `missing` units have been gained since `from`; UINT64_MAX where that is beyond all times. */
+static uint64_t when_gained(const struct bucket_rate *rate, uint64_t from, uint64_t missing)
+{
+    uint64_t wait = missing / rate->rate + (missing % rate->rate != 0);
+
+    return wait > UINT64_MAX - from ? UINT64_MAX : from + wait;
+}
+
 void bucket_init(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now)
 {
     assert(rate->rate >= 1 && rate->rate <= BUCKET_MAX_RATE);
@@ -45,6 +53,16 @@ bool bucket_has(const struct bucket *bucket, const struct bucket_rate *rate, uin
     return later.level >= (cost + rate->reserve) * BUCKET_UNIT;
 }
 
+uint64_t bucket_departure(const struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+{
+    struct bucket later = *bucket;
+
+    if (cost > rate->burst)
+        return UINT64_MAX;
+    advance(&later, rate, now);
+    return later.level >= cost * BUCKET_UNIT ? later.time : when_gained(rate, later.time, cost * BUCKET_UNIT - later.level);
+}
+
 void bucket_take(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
 {
     assert(bucket_has(bucket, rate, now, cost));
@@ -54,10 +72,7 @@ void bucket_take(struct bucket *bucket, const struct bucket_rate *rate, uint64_t
 
 uint64_t bucket_full_at(const struct bucket *bucket, const struct bucket_rate *rate)
 {
-    uint64_t missing = full_level(rate) - bucket->level;
-    uint64_t wait = missing / rate->rate + (missing % rate->rate != 0);
-
-    return wait > UINT64_MAX - bucket->time ? UINT64_MAX : bucket->time + wait;
+    return when_gained(rate, bucket->time, full_level(rate) - bucket->level);
 }
 
 /*
@@ -235,10 +250,47 @@ enum shared_verdict shared_take(struct shared_bucket *shared, const struct bucke
     return SHARED_HAS;
 }
 
+enum shared_verdict shared_depart(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t low,
+                                  uint64_t now, uint32_t cost, uint64_t queue, bool patient, struct shared_debit *debit,
+                                  uint64_t *departure)
+{
+    if (cost > rate->burst)
+        return SHARED_LACKS;
+    if (low < now && patient)
+        return SHARED_UNCERTAIN;
+    *departure = bucket_departure(&shared->bucket, rate, now, cost);
+    if (*departure > now && *departure - now > queue)
+        return SHARED_LACKS;
+    *debit = (struct shared_debit){.time = now, .amount = cost * BUCKET_UNIT, .departs = true};
+    bucket_take(&shared->bucket, rate, *departure, cost);
+    return SHARED_HAS;
+}
+
+/*
+ * With more tokens, the bucket would have come to have what it has now earlier: that moves its time back, as far as the
+ * packet's. When all debits from one on have been given back, in any order, the bucket is as it was before it,
+ * but for less than a nanosecond of each that had filled it to the brim.
+ */
+static void undo_departure(struct bucket *bucket, const struct bucket_rate *rate, const struct shared_debit *debit)
+{
+    uint64_t most = bucket->time > debit->time ? bucket->time - debit->time : 0, back;
+
+    bucket->level += debit->amount; /* both are at most a burst: 2^63 */
+    back = bucket->level / rate->rate < most ? bucket->level / rate->rate : most;
+    bucket->level -= back * rate->rate;
+    bucket->time -= back;
+    if (bucket->level > full_level(rate))
+        bucket->level = full_level(rate);
+}
+
 void shared_undo(struct shared_bucket *shared, const struct bucket_rate *rate, const struct shared_debit *debit)
 {
     struct bucket *bucket = &shared->bucket;
 
+    if (debit->departs) {
+        undo_departure(bucket, rate, debit);
+        return;
+    }
     if (bucket->time > debit->time)
         return; /* does not happen while `low` keeps its promise; what was taken stays taken */
     for (uint32_t i = 0; debit->ahead && i < shared->count; i++) {

@@ -45,6 +45,13 @@ void bucket_init(struct bucket *bucket, const struct bucket_rate *rate, uint64_t
 /* Whether a packet that costs `cost` bytes (or packets) conforms at `now`. Changes nothing. */
 bool bucket_has(const struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost);
 
+/*
+ * When a packet that costs `cost` and comes at `now` departs, behind those that came before it: at once, or when there
+ * are tokens. UINT64_MAX: never. Changes nothing. bucket_take() at that time takes them: the bucket's time is then the
+ * last departure, which may be later than any packet's.
+ */
+uint64_t bucket_departure(const struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost);
+
 /* Take what bucket_has() said was there. */
 void bucket_take(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost);
 
@@ -81,6 +88,7 @@ struct shared_debit {
     uint64_t time;
     uint64_t amount; /* units */
     bool ahead;      /* went to a span */
+    bool departs;    /* was made by shared_depart() */
 };
 
 void shared_init(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t now, uint32_t capacity);
@@ -92,6 +100,15 @@ void shared_init(struct shared_bucket *shared, const struct bucket_rate *rate, u
  */
 enum shared_verdict shared_take(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t low,
                                 uint64_t now, uint32_t cost, bool patient, struct shared_debit *debit);
+
+/*
+ * Debit `cost` at the packet's departure, as bucket_departure() has it, if that is at most `queue` ns after `now`; on
+ * SHARED_HAS *departure is filled as well. Departures go by what came before, so a patient answer is SHARED_UNCERTAIN
+ * until `low` has reached `now`. A bucket is used with this or with shared_take(), not with both.
+ */
+enum shared_verdict shared_depart(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t low,
+                                  uint64_t now, uint32_t cost, uint64_t queue, bool patient, struct shared_debit *debit,
+                                  uint64_t *departure);
 
 /* Give a debit back: the packet was dropped for another reason. */
 void shared_undo(struct shared_bucket *shared, const struct bucket_rate *rate, const struct shared_debit *debit);

@@ -19,6 +19,9 @@
  * one is locked from get to put, and no two at once: asking takes at once, and gives back when the packet is dropped by
  * a later limit, or has to wait.
  *
+ * Shaping.  The bucket of a limit that shapes says when the packet departs, and whether that is too late. It leaves at
+ * the last of these times; each limit has counted it at its own.
+ *
  * Limits.  Where no bucket can be made the packet is dropped as `flow_limit`.
  */
 
@@ -34,6 +37,7 @@ struct taking {
     bool shared;
     bool within; /* within the limit's guarantee, else it borrows */
     uint32_t cost;
+    uint64_t when;           /* packet time at which it is taken: the packet's, or its departure */
     struct sm_flow flow;     /* partitioned; null: no bucket yet */
     struct pair_debit debit; /* shared; taken already */
 };
@@ -265,8 +269,12 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
         if (taking->limit->borrows)
             shared_init(second_of(shared), &allowed->own, since, spans);
     }
-    verdict = shared_pair_take(shared, second_of(shared), allowed, low.ns, now, taking->cost, patient, &taking->debit,
-                               &taking->within);
+    if (taking->limit->queue > 0)
+        verdict = shared_depart(shared, &allowed->rate, low.ns, now, taking->cost, taking->limit->queue, patient,
+                                &taking->debit.of[0], &taking->when);
+    else
+        verdict = shared_pair_take(shared, second_of(shared), allowed, low.ns, now, taking->cost, patient,
+                                   &taking->debit, &taking->within);
     if (verdict == SHARED_HAS) /* comes back if this replica dies before the packet is committed */
         sm_flow_escrow(replica, cls, flow, &taking->debit, sizeof(taking->debit));
     sm_flow_put(replica, cls, flow);
@@ -277,13 +285,18 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
 static enum answer ask_own(struct sm_replica *replica, const struct sm_packet *packet, struct taking *taking)
 {
     const struct allowance *allowed = &taking->allowed;
+    uint64_t now = taking->when;
     bool has;
 
     taking->flow = sm_flow_get(replica, taking->cls, packet, taking->tag);
-    if (!taking->flow.state)
+    if (!taking->flow.state) {
         has = pair_full_has(allowed, taking->cost, &taking->within);
-    else
-        has = pair_has(taking->flow.state, allowed, sm_packet_time(packet).ns, taking->cost, &taking->within);
+    } else if (taking->limit->queue == 0) {
+        has = pair_has(taking->flow.state, allowed, now, taking->cost, &taking->within);
+    } else {
+        taking->when = bucket_departure(taking->flow.state, &allowed->rate, now, taking->cost);
+        has = taking->when - now <= taking->limit->queue;
+    }
     return has ? HAS : LACKS;
 }
 
@@ -364,14 +377,14 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
     return true;
 }
 
-static void take_own(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet)
+static void take_own(struct limiter *limiter, struct sm_replica *replica)
 {
     for (unsigned i = 0; i < limiter->taking_count; i++) {
         const struct taking *taking = &limiter->takings[i];
 
         if (taking->shared || taking->cost == 0)
             continue;
-        pair_take(taking->flow.state, &taking->allowed, sm_packet_time(packet).ns, taking->cost, taking->within);
+        pair_take(taking->flow.state, &taking->allowed, taking->when, taking->cost, taking->within);
         sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
                           (sm_time){pair_full_at(taking->flow.state, &taking->allowed)});
     }
@@ -395,7 +408,10 @@ static void make_taking(const struct limiter *limiter, const struct sm_packet *p
     taking->tag = tag;
     taking->shared = limiter->classes[limit->key].shared;
     taking->cost = limit->packets ? 1 : sm_packet_len(packet);
-    if (borrower)
+    taking->when = sm_packet_time(packet).ns;
+    taking->within = true;
+    taking->debit.of[1].amount = 0;
+    if (borrower && limit->queue == 0)
         taking->allowed.rate.reserve = taking->allowed.own.reserve = limit->reserve;
 }
 
@@ -405,6 +421,7 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
 {
     const struct limit *marker = NULL;
     struct limit_set borrowed = {{0}}; /* from these, children first */
+    uint64_t departure = 0;
 
     limiter->taking_count = 0;
     for (int i = limit_set_next(&match->set, 0); i >= 0; i = limit_set_next(&match->set, (unsigned)i + 1)) {
@@ -419,6 +436,7 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
             limit_set_put(&borrowed, (unsigned)limit->parent);
         if (answer == HAS) {
             limiter->taking_count++;
+            departure = taking->when > departure ? taking->when : departure;
         } else if (answer == UNCERTAIN) {
             give_back(limiter, replica, packet);
             return false;
@@ -433,9 +451,10 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
         drop(limiter, replica, packet, limiter->reason_flow_limit);
         return true;
     }
-    take_own(limiter, replica, packet);
+    take_own(limiter, replica);
     if (marker)
         mark(packet, &marker->mark);
+    sm_packet_delay(packet, (sm_time){departure}); /* policies ask for nothing later than can be */
     sm_packet_pass(packet);
     return true;
 }

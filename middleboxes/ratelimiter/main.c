@@ -62,6 +62,7 @@ int main(int argc, char **argv)
                                            .config = "policy",
                                            .usage = usage,
                                            .on_packet = limiter_packet,
+                                           .delays = true,
                                            .load = load,
                                            .unload = unload,
                                            .check = check,

@@ -244,21 +244,34 @@ static void read_mark(struct limit *limit, struct conf_node node)
         conf_expected(dscp, "CS0 to CS7, AF11 to AF43, EF, VA, LE, or 0 to 63");
 }
 
+static void read_shape(struct limit *limit, struct conf_node node)
+{
+    static const char *const keys[] = {"queue", NULL};
+
+    if (conf_map(node, keys))
+        conf_duration(conf_need(node, "queue", "the longest delay, such as 50ms"), 1, SM_MAX_DELAY_NS, &limit->queue);
+}
+
 static void read_exceed(struct limit *limit, struct conf_node node)
 {
-    static const char *const keys[] = {"mark", NULL};
+    static const char *const keys[] = {"mark", "shape", NULL};
     const char *text = conf_text(node);
+    struct conf_node mark, shape;
 
     limit->drops = true;
-    if (!conf_present(node) || (text && strcmp(text, "drop") == 0))
+    if (!conf_present(node) || (text && strcmp(text, "drop") == 0) || (!text && !conf_map(node, keys)))
         return;
-    if (text) {
-        conf_expected(node, "drop, {mark: ce} or {mark: {dscp: CODEPOINT}}");
+    mark = conf_get(node, "mark");
+    shape = conf_get(node, "shape");
+    if (text || conf_present(mark) == conf_present(shape)) {
+        conf_expected(node, "drop, {mark: ce}, {mark: {dscp: CODEPOINT}} or {shape: {queue: TIME}}");
         return;
     }
-    limit->drops = false;
-    if (conf_map(node, keys))
-        read_mark(limit, conf_need(node, "mark", "ce or {dscp: CODEPOINT}"));
+    limit->drops = conf_present(shape);
+    if (limit->drops)
+        read_shape(limit, shape);
+    else
+        read_mark(limit, mark);
 }
 
 struct allowance policy_allow(const struct terms *terms)
@@ -302,6 +315,8 @@ static void read_limit(struct policy *policy, unsigned index, struct conf_node n
     policy->allowed[index] = policy_allow(&terms);
     read_keys(policy, limit, &terms);
     read_exceed(limit, conf_get(node, "exceed"));
+    if (limit->borrows && limit->queue > 0)
+        conf_fail(conf_get(node, "ceil"), "expected none, as the limit shapes: it has no use for what others leave");
 }
 
 /* False: out of memory. */

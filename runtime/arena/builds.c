@@ -185,6 +185,8 @@ static int check_others(const struct registration *old, const struct registratio
         return conflict(error, "shared object '%s' is missing", old->shared[new->shared_count].name);
     if (new->reason_count < old->reason_count)
         return conflict(error, "drop reason '%s' is missing", old->reasons[new->reason_count]);
+    if (new->delays && !known->delays)
+        return conflict(error, "it delays packets, which the service was not started for");
     if (new->sends > known->sends)
         return conflict(error, "it sends up to %u packets for each one, the service has room for %u", new->sends,
                         known->sends);

@@ -84,6 +84,8 @@ int sm_packet_delay(struct sm_packet *packet, sm_time until)
 {
     uint64_t delay = until.ns > packet->time ? until.ns - packet->time : 0;
 
+    if (!packet->replica->delays)
+        return SM_E_STATE;
     if (delay > SM_MAX_DELAY_NS)
         return SM_E_LIMIT;
     packet->delay = delay;

@@ -67,6 +67,7 @@ struct sm_replica {
     uint64_t committed;            /* the commit word */
     struct journal journal;
     bool retired;
+    bool delays; /* packets may be delayed */
     bool started;
     int failed;      /* it cannot go on, and commits nothing more: an SM_E_ value, last_error says why */
     bool reads_data; /* of packets, not only what the switch says of them: it is prefetched from then on */

@@ -47,6 +47,7 @@ int sm_open(struct sm_replica **out, const struct sm_options *options, struct sm
     }
     snprintf(registration->middlebox, sizeof registration->middlebox, "%s", options->name);
     registration->sends = options->max_sends;
+    registration->delays = replica->delays = options->delays;
     replica->registration = registration;
     replica->on_packet = options->on_packet;
     replica->user = options->user;

@@ -162,7 +162,7 @@ static inline __attribute__((always_inline)) bool take_packet(struct sm_switch *
         return false;
     struct switch_packet *packet = &sw->packets[entry.buffer];
     const uint64_t later = delay_of(entry);
-    if (packet->place != PLACE_RING || packet->slot != number || later > SM_MAX_DELAY_NS)
+    if (packet->place != PLACE_RING || packet->slot != number || later > sw->delay_max)
         return false;
     slot->in_flight--;
     slot->packets++;

@@ -9,7 +9,8 @@
  *
  * When.  On interfaces, and where a capture is replayed to one as recorded, each leaves when the wall clock gets to its
  * departure. Elsewhere time is what the packets say: before a packet leaves whose time is T, all leave that depart by
- * T; at the end of the input the rest. With order: arrival that is a function of the input alone, drops included.
+ * T; at the end of the input the rest. That is a function of the input alone, drops included, if packets come here in
+ * the order of arrival: which is therefore kept.
  *
  * Life-cycle.  Verdict -> place in order (at once, or from the reorder window) -> here -> port. The packet's audit
  * ticket comes along. The end of the input and a request to end wait until all have left.
@@ -59,6 +60,13 @@ int switch_shape_open(struct sm_switch *sw, uint64_t bytes)
     shaper->free = NO_CELL;
     shaper->timed = sw->cannot_wait || (sw->options.pace_recorded && sw->options.out && sw->options.out->is_interface);
     return 0;
+}
+
+void switch_shape_expect(struct sm_switch *sw)
+{
+    sw->delay_max = SM_MAX_DELAY_NS;
+    if (!sw->shaper.timed)
+        sw->options.order_arrival = true;
 }
 
 void switch_shape_close(struct sm_switch *sw)

@@ -57,6 +57,9 @@ struct shaper {
 int switch_shape_open(struct sm_switch *sw, uint64_t bytes);
 void switch_shape_close(struct sm_switch *sw);
 
+/* Packets will be delayed; before any has entered. */
+void switch_shape_expect(struct sm_switch *sw);
+
 /* Take over a packet that is to depart later; its buffer is free to be used again. False: there is no room. */
 bool switch_shape_enter(struct sm_switch *sw, uint32_t buffer, bool entered, bool written);
 

@@ -203,6 +203,8 @@ void switch_learn(struct sm_switch *sw)
     sw->sends = sw->arena->registration.sends;
     sw->reason_count = sw->arena->registration.reason_count;
     sw->steering = sw->arena->steering;
+    if (sw->arena->registration.delays)
+        switch_shape_expect(sw);
     switch_bind_open(sw);
 }
 

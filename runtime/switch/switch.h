@@ -300,6 +300,7 @@ struct sm_switch {
     uint32_t window_mask;
     uint64_t window_next; /* sequence of the next packet to leave */
 
+    uint64_t delay_max;   /* that a replica may ask for */
     uint64_t shape_first; /* departure of the first delayed packet; SHAPE_NONE: there is none */
     struct shaper shaper;
 

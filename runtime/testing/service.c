@@ -57,6 +57,7 @@ static int register_middlebox(struct sm_test *test, struct sm_replica *replica, 
         return SM_E_NO_MEMORY;
     strcpy(replica->registration->middlebox, "test");
     replica->registration->sends = options->max_sends;
+    replica->registration->delays = replica->delays = options->delays;
     replica->on_packet = options->on_packet;
     replica->user = options->user;
     int result = options->setup ? options->setup(replica, &replica->user) : 0;

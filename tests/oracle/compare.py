@@ -38,6 +38,15 @@ POLICIES += [
     # Marks only, CE on what can carry it.
     [{"name": "ecn", "per": "destination", "rate": "5pps", "burst": "2", "exceed": {"mark": "ce"}},
      {"name": "af", "per": "destination", "rate": "2pps", "burst": "2", "exceed": {"mark": {"dscp": "AF21"}}}],
+    # Delayed: with tokens to the last bit, in packets, behind one another, and with one that drops.
+    [{"name": "s", "per": "flow", "rate": "16kbit", "burst": "2KiB", "exceed": {"shape": {"queue": "400ms"}}}],
+    [{"name": "p", "per": "source", "rate": "7pps", "burst": "2", "exceed": {"shape": {"queue": "1s"}}},
+     {"name": "q", "per": "source/29/64", "rate": "33.333kbit", "burst": "3KiB", "exceed": {"shape": {"queue": "250ms"}}},
+     {"name": "d", "per": "source", "rate": "50pps", "burst": "9"}],
+    # The same as shared limits.
+    [{"name": "s", "per": "source", "rate": "30kbit", "burst": "4KiB", "parent": "site"},
+     {"name": "d", "per": "destination", "rate": "10pps", "burst": "5", "exceed": {"shape": {"queue": "100ms"}}},
+     {"name": "site", "per": "all", "rate": "100kbit", "burst": "1514B", "exceed": {"shape": {"queue": "2s"}}}],
     # One key cannot partition these: some are shared, and one replica alone is exact all the same.
     [{"name": "s", "per": "source", "rate": "30kbit", "burst": "4KiB", "parent": "site"},
      {"name": "d", "per": "destination", "rate": "10pps", "burst": "5"},
@@ -119,12 +128,14 @@ def first_difference(expected, got):
 def compare(program, policy, source, trace, rows, folder):
     """None, or what is different."""
     expected, dropped = [], Counter()
-    for number, ((packet, _, _), (verdict, data)) in enumerate(
+    for number, ((packet, _, now), (verdict, data, leaves)) in enumerate(
             zip(rows, limiter.verdicts(policy, trace.linktype, rows)), 1):
         if data is None:
             dropped[verdict] += 1
         else:
-            expected.append((number, packet._replace(data=data)))
+            stamp = packet.stamp if leaves == now else (leaves if trace.nanoseconds else leaves // 1000 * 1000)
+            expected.append((leaves, number, packet._replace(data=data, stamp=stamp)))
+    expected = [(number, packet) for _, number, packet in sorted(expected, key=lambda row: row[:2])]
     output, counted, done = run(program, policy, source, folder)
     difference = first_difference(expected, output.packets)
     if not difference and done.returncode != (1 if trace.damage else 0):

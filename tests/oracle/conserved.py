@@ -67,7 +67,7 @@ def main():
         wrong = excess(limiter.Limit(given), passed)
         if wrong:
             sys.exit(wrong)
-    unsplit = [row for row, (_, data) in zip(rows, limiter.verdicts(policy, trace.linktype, rows)) if data is not None]
+    unsplit = [row for row, (_, data, _) in zip(rows, limiter.verdicts(policy, trace.linktype, rows)) if data is not None]
     packets = all(limiter.Limit(given).packets for given in policy)
     share = cost(passed, packets) / max(1, cost(unsplit, packets))
     print("%d of %d packets passed, %.4f of what one limiter passes" % (len(passed), len(rows), share))

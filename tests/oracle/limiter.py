@@ -7,11 +7,12 @@
 POLICY is JSON, in a file or as the argument itself: a list of limits with the keys of sm-ratelimiter's policy file
 (name, per, rate, ceil, burst, exceed, parent, match, prefixes), match being absent or one of ip, ip6, tcp, udp, and prefixes
 a list, not the name of a file. Prints one line a packet:
-its number, and `pass`, `mark`, or the name of what drops it.
+its number, `pass`, `mark`, or the name of what drops it, and the nanoseconds for which it is delayed.
 """
 
 import ipaddress
 import json
+import math
 import re
 import sys
 from fractions import Fraction
@@ -20,6 +21,7 @@ import capture
 import dissect
 
 RATES = {"bit": 1, "kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9, "pps": 1, "kpps": 10**3, "Mpps": 10**6}
+TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 SIZES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "": 1}
 CODE_POINTS = {"CS%d" % i: 8 * i for i in range(8)}
 CODE_POINTS.update({"AF%d%d" % (i, j): 8 * i + 2 * j for i in range(1, 5) for j in range(1, 4)})
@@ -65,6 +67,10 @@ class Limit:
         self.most = Bucket(self.rate if ceil is None else ceil if self.packets else ceil / 8, self.burst)
         self.sure = Bucket(self.rate, self.burst) if self.borrows else self.most
         self.reserve = 0
+        self.shapes = isinstance(self.exceed, dict) and "shape" in self.exceed
+        if self.shapes:
+            self.queue = quantity(self.exceed["shape"]["queue"], TIMES)[0]
+        self.schedules = {}  # of a limit that shapes: key -> (last departure, what all have cost, bound)
 
         self.members, self.lengths = {}, set()
         for side, lines in given.get("prefixes", {}).items():
@@ -94,6 +100,22 @@ class Limit:
     def cost(self, packet):
         return 1 if self.packets else packet.len
 
+    def departure(self, key, now, cost):
+        """The first nanosecond, not before the last departure, at which no interval since any departure would have more
+        than rate x time + burst. None: there is none, or it is too late."""
+        if cost > self.burst:
+            return None
+        last, before, bound = self.schedules.get(key, (0, 0, None))
+        at = max(now, last)
+        if bound is not None:
+            at = max(at, math.ceil(bound + (before + cost - self.burst) * 10**9 / self.rate))
+        return at if at - now <= self.queue else None
+
+    def depart(self, key, at, cost):
+        last, before, bound = self.schedules.get(key, (0, 0, None))
+        start = at - before * 10**9 / self.rate  # of the intervals that begin with this departure
+        self.schedules[key] = (at, before + cost, start if bound is None else max(bound, start))
+
 
 def matches(limit, linktype, data):
     """The few filters needed, as libpcap compiles them for Ethernet: it does not look behind tags."""
@@ -117,7 +139,7 @@ def traffic_class(ip, data):
 
 
 def drops(limit, ip, data):
-    return limit.exceed == "drop" or (limit.exceed == {"mark": "ce"} and traffic_class(ip, data) & 3 == 0)
+    return limit.exceed == "drop" or limit.shapes or (limit.exceed == {"mark": "ce"} and traffic_class(ip, data) & 3 == 0)
 
 
 def marked(limit, ip, data):
@@ -181,11 +203,16 @@ def children_first(limits):
 
 
 def decide(limits, linktype, packet, keys, now):
-    """(verdict, bytes) of one IP packet."""
+    """(verdict, bytes, departure) of one IP packet."""
     using = [l for l in applicable(limits, linktype, packet.data, keys) if l.key(keys) is not None]
-    lacking, taking, asked_by_borrowers = [], [], set()
+    lacking, taking, asked_by_borrowers, departing = [], [], set(), []
     for limit in using:
         cost, key = limit.cost(packet), limit.key(keys)
+        if limit.shapes:
+            departing.append((limit, key, limit.departure(key, now, cost), cost))
+            if departing[-1][2] is None:
+                lacking.append(limit)
+            continue
         needed = cost + (limit.reserve if limit.name in asked_by_borrowers else 0)
         within = limit.sure.tokens(key, now) >= needed
         if limit.most.tokens(key, now) < needed:
@@ -199,12 +226,15 @@ def decide(limits, linktype, packet, keys, now):
             asked_by_borrowers.add(limit.parent)
     for limit in lacking:
         if drops(limit, keys["ip"], packet.data):
-            return "limit:" + limit.name, None
+            return "limit:" + limit.name, None, now
     for bucket, key, cost in taking:
         bucket.take(key, now, cost)
+    for limit, key, at, cost in departing:
+        limit.depart(key, at, cost)
+    leaves = max([now] + [at for _, _, at, _ in departing])
     if lacking:
-        return "mark", marked(lacking[0], keys["ip"], packet.data)
-    return "pass", packet.data
+        return "mark", marked(lacking[0], keys["ip"], packet.data), leaves
+    return "pass", packet.data, leaves
 
 
 def dissected(trace):
@@ -222,7 +252,7 @@ def verdicts(policy, linktype, rows):
     for limit in limits:
         limit.reserve = reserve_of(limit, limits)
     for packet, keys, now in rows:
-        yield decide(limits, linktype, packet, keys, now) if keys else ("pass", packet.data)
+        yield decide(limits, linktype, packet, keys, now) if keys else ("pass", packet.data, now)
 
 
 def main():
@@ -233,8 +263,9 @@ def main():
         with open(text) as file:
             text = file.read()
     trace = capture.read(sys.argv[2])
-    for number, (verdict, _) in enumerate(verdicts(json.loads(text), trace.linktype, dissected(trace)), 1):
-        print(number, verdict)
+    rows = dissected(trace)
+    for number, (row, (verdict, _, leaves)) in enumerate(zip(rows, verdicts(json.loads(text), trace.linktype, rows)), 1):
+        print(number, verdict, leaves - row[2])
 
 
 if __name__ == "__main__":

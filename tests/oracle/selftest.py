@@ -102,7 +102,7 @@ class Keys(unittest.TestCase):
 class Verdicts(unittest.TestCase):
     def verdicts(self, policy, packets):
         trace = capture.Capture(1, False, [capture.Packet(ns, len(d), n, d) for ns, n, d in packets], None)
-        return [v for v, _ in limiter.verdicts(policy, 1, limiter.dissected(trace))]
+        return [v for v, _, _ in limiter.verdicts(policy, 1, limiter.dissected(trace))]
 
     def test_a_byte_takes_exactly_its_time(self):
         data = ethernet(ip4(A, B, 17, udp(1000, 53)))

@@ -127,7 +127,7 @@ class Command(unittest.TestCase):
         trace = capture.read(self.input)
         rows = limiter.dissected(trace)
         self.assertIsNone(compare.compare(PROGRAM, policy, self.input, trace, rows, self.folder.name))
-        verdicts = [verdict for verdict, _ in limiter.verdicts(policy, 1, rows)]
+        verdicts = [verdict for verdict, _, _ in limiter.verdicts(policy, 1, rows)]
         self.assertGreater(verdicts.count("limit:many"), 20)
         self.assertGreater(verdicts.count("pass"), 100)
 

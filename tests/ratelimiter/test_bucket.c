@@ -90,6 +90,47 @@ Test(bucket, equals_a_virtual_schedule)
         random_case();
 }
 
+/* The same by the schedule: the first nanosecond at which it would pass, not before the last departure. */
+static uint64_t schedule_departure(struct schedule *schedule, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+{
+    wide needed = schedule->ahead + (wide)cost * BUCKET_UNIT, burst = (wide)rate->burst * BUCKET_UNIT;
+    wide at = needed > burst ? (needed - burst + rate->rate - 1) / rate->rate : 0;
+
+    return at > now ? (uint64_t)at : now;
+}
+
+static void random_departures(void)
+{
+    struct bucket_rate rate = {.rate = spread(BUCKET_MAX_RATE), .burst = spread(1u << 16)};
+    uint64_t now = rnd() % 2 ? 0 : 1700000000000000000ull, last = 0, scale = spread(1ull << 24);
+    struct schedule schedule = {0};
+    struct bucket bucket;
+
+    bucket_init(&bucket, &rate, now);
+    for (int i = 0; i < 200; i++) {
+        uint32_t cost = (uint32_t)spread(2 * rate.burst);
+        uint64_t at, expected;
+
+        now += rnd() % 4 == 0 ? 0 : spread(scale);
+        at = bucket_departure(&bucket, &rate, now, cost);
+        cr_assert_eq(at == UINT64_MAX, cost > rate.burst);
+        if (at == UINT64_MAX)
+            continue;
+        expected = schedule_departure(&schedule, &rate, now > last ? now : last, cost);
+        cr_assert_eq(at, expected, "rate %lu burst %lu at %lu cost %u: departs at %lu, not %lu", (unsigned long)rate.rate,
+                     (unsigned long)rate.burst, (unsigned long)now, cost, (unsigned long)at, (unsigned long)expected);
+        cr_assert(schedule_packet(&schedule, &rate, at, cost), "and conforms then");
+        bucket_take(&bucket, &rate, at, cost);
+        last = at;
+    }
+}
+
+Test(bucket, departures_equal_a_virtual_schedule)
+{
+    for (int i = 0; i < 20000; i++)
+        random_departures();
+}
+
 Test(bucket, starts_full_and_counts_to_the_nanosecond)
 {
     struct bucket_rate rate = {.rate = 3, .burst = 10}; /* 3 bit/s: a byte takes 2,666,666,666.66 ns */

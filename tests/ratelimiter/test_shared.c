@@ -207,6 +207,68 @@ Test(shared, never_above_the_limit_over_any_interval, .timeout = 240)
     free(m);
 }
 
+/* A shared bucket that shapes is an own one, in whatever order the last debits are given back. */
+static void depart_and_undo(struct model *m, struct shared_bucket *shared, struct bucket *own, uint64_t now)
+{
+    struct shared_debit debits[8];
+    struct bucket before = *own;
+    unsigned count = 1 + (unsigned)(rnd(m) % 8), made = 0, undone;
+    bool undo = rnd(m) % 2;
+    uint64_t at, exact, queue = 1000000000;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t cost = (uint32_t)(1 + rnd(m) % (m->rate.burst + m->rate.burst / 8));
+        uint64_t expected = bucket_departure(own, &m->rate, now, cost);
+        bool has = expected != UINT64_MAX && expected - now <= queue;
+
+        cr_assert_eq(shared_depart(shared, &m->rate, now - 1, now, cost, queue, true, &debits[made], &at),
+                     cost > m->rate.burst ? SHARED_LACKS : SHARED_UNCERTAIN);
+        cr_assert_eq(shared_depart(shared, &m->rate, now, now, cost, queue, true, &debits[made], &at),
+                     has ? SHARED_HAS : SHARED_LACKS);
+        if (!has)
+            continue;
+        cr_assert_eq(at, expected);
+        bucket_take(own, &m->rate, at, cost);
+        made++;
+    }
+    if (!undo)
+        return;
+    for (undone = made; made > 0; made--) {
+        unsigned last = (unsigned)(rnd(m) % made);
+        shared_undo(shared, &m->rate, &debits[last]);
+        debits[last] = debits[made - 1];
+    }
+    at = bucket_departure(&shared->bucket, &m->rate, now, 1);
+    exact = bucket_departure(&before, &m->rate, now, 1);
+    cr_assert(at >= exact && at - exact <= undone, "given back: departs at %lu, not %lu", (unsigned long)at,
+              (unsigned long)exact);
+    *own = shared->bucket;
+}
+
+Test(shared, departures_are_those_of_a_bucket_of_ones_own)
+{
+    struct model *m = calloc(1, sizeof *m);
+    struct shared_bucket *shared = calloc(1, SHARED_SIZE(4));
+
+    for (uint64_t seed = 1; seed <= 2000; seed++) {
+        *m = (struct model){.state = seed * 0x9e3779b97f4a7c15ull};
+        for (int i = 0; i < 10; i++)
+            rnd(m);
+        m->rate.rate = 1 + rnd(m) % 10000000000ull;
+        m->rate.burst = 60 + rnd(m) % (1u << (6 + rnd(m) % 12));
+        struct bucket own;
+        uint64_t now = 1000000000, gap = 8000000000000ull / m->rate.rate * (1 + rnd(m) % 3);
+        shared_init(shared, &m->rate, now, 4);
+        bucket_init(&own, &m->rate, now);
+        for (unsigned i = 0; i < 50; i++) {
+            now += rnd(m) % (8 * gap + 1);
+            depart_and_undo(m, shared, &own, now);
+        }
+    }
+    free(shared);
+    free(m);
+}
+
 /* What an unsplit bucket passes of the same packets. */
 static uint64_t unsplit(const struct model *m)
 {

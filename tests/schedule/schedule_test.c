@@ -46,6 +46,9 @@ static const struct subject subjects[] = {
     {"ceil", SM_BY_SOURCE,
      "limits: [{name: h, per: source, rate: 20kbit, ceil: 80kbit, burst: 3KiB, parent: n},"
      " {name: n, per: source/20/48, rate: 90kbit, burst: 10KiB}]\n"},
+    {"shape", SM_BY_HOST_PAIR,
+     "limits: [{name: f, per: flow, rate: 40kbit, burst: 2KiB, exceed: {shape: {queue: 300ms}}},"
+     " {name: h, per: host-pair, rate: 20pps, burst: 4, exceed: {shape: {queue: 100ms}}}]\n"},
     {"chatterbox", SM_BY_FLOW, NULL},
 };
 
@@ -255,6 +258,7 @@ static bool run(const struct subject *subject, const char *input, const char *ou
         options.started = limiter_ready;
         options.ended = limiter_ended;
         options.user = policy;
+        options.delays = true;
     } else {
         options.on_packet = chatter_packet;
         options.setup = chatter_setup;

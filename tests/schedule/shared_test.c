@@ -6,7 +6,7 @@
  * what passes unsplit. It is also the race test of the whole data plane: ThreadSanitizer runs it too.
  * Built with KILLS, replicas take turns on one thread and are killed at random steps; few enough packets are in flight
  * for nobody to have to wait. What the dead took and did not commit comes back: else less would pass. SM_SEED fixes the
- * schedule; SM_CAPTURE names another capture.
+ * schedule; SM_CAPTURE names another capture. The same for what a limit that shapes lets out, at the times when it does.
  */
 
 #include <stdio.h>
@@ -32,7 +32,10 @@
 #define RATE 200000u /* bit/s */
 #define BURST 6144u  /* bytes */
 
-static const char policy_text[] = "limits: [{name: all, per: all, rate: 200kbit, burst: 6KiB, exceed: drop}]\n";
+static const char *const policies[] = {
+    "limits: [{name: all, per: all, rate: 200kbit, burst: 6KiB, exceed: drop}]\n",
+    "limits: [{name: all, per: all, rate: 200kbit, burst: 6KiB, exceed: {shape: {queue: 300ms}}}]\n",
+};
 
 static int setup(struct sm_replica *replica, void **user)
 {
@@ -53,23 +56,74 @@ static void ended(struct sm_replica *replica, void *user)
     limiter_destroy(user);
 }
 
+/* A bucket that what passed is replayed through. A token is 8 * 10^9 units: a nanosecond's refill is a whole number. */
+struct replay {
+    struct sm_parser *parser;
+    uint64_t level, last, passed;
+};
+
+#define TOKEN 8000000000ull
+
+/* False: it lacks tokens. */
+static bool replay_packet(struct replay *replay, int linktype, const struct sm_frame *frame, uint64_t now)
+{
+    struct sm_parsed parsed;
+
+    sm_parse(replay->parser, linktype, frame->data, frame->caplen, frame->len, (sm_time){now}, &parsed);
+    if (parsed.headers.family == 0)
+        return true;
+    unsigned __int128 full = (unsigned __int128)(now - replay->last) * RATE + replay->level;
+    replay->level = full > BURST * TOKEN ? BURST * TOKEN : (uint64_t)full;
+    replay->last = now;
+    replay->passed += frame->len;
+    if (frame->len * TOKEN > replay->level)
+        return false;
+    replay->level -= frame->len * TOKEN;
+    return true;
+}
+
+/*
+ * What a limit that shapes let out, at its departures. Their timestamps are whole microseconds, that is, up to one too
+ * early: the bucket has that much more to begin with.
+ */
+static const char *overdrawn_shaped(const char *output, uint64_t *passed)
+{
+    struct replay replay = {.level = BURST * TOKEN + RATE * 1000ull};
+    struct sm_port *out;
+    struct sm_errbuf error;
+    struct sm_frame frame;
+    const char *wrong = NULL;
+
+    if (sm_port_open_capture(&out, output, &error) != 0 || sm_parser_create(&replay.parser, 65536) != 0)
+        return "a capture cannot be read";
+    while (!wrong && out->ops->receive(out, &frame) == 1) {
+        uint64_t time = sm_frame_time(out, &frame).ns;
+        if (time / 1000 * 1000 + 1000 < replay.last)
+            wrong = "a packet left before its departure";
+        else if (!replay_packet(&replay, out->linktype, &frame, time > replay.last ? time : replay.last))
+            wrong = "more than rate x t + burst left";
+    }
+    *passed = replay.passed;
+    sm_parser_destroy(replay.parser);
+    out->ops->close(out, true, &error);
+    return wrong;
+}
+
 /*
  * Replay what passed, in packet time, through one exact bucket: it is never overdrawn if and only if no interval
  * exceeds rate x t + burst. Packet time is the running maximum over the input, of which the output is a part.
  */
 static const char *overdrawn(const char *input, const char *output, uint64_t *passed)
 {
-    const uint64_t byte = 8000000000ull; /* of a token, so that a nanosecond's refill is a whole number */
+    struct replay replay = {.level = BURST * TOKEN};
     struct sm_port *in, *out;
-    struct sm_parser *parser;
     struct sm_errbuf error;
     struct sm_frame a, b;
-    uint64_t clock = 0, level = BURST * byte, last = 0;
+    uint64_t clock = 0;
     const char *wrong = NULL;
 
-    *passed = 0;
     if (sm_port_open_capture(&in, input, &error) != 0 || sm_port_open_capture(&out, output, &error) != 0 ||
-        sm_parser_create(&parser, 65536) != 0)
+        sm_parser_create(&replay.parser, 65536) != 0)
         return "a capture cannot be read";
     while (!wrong && out->ops->receive(out, &b) == 1) {
         bool found = false;
@@ -79,24 +133,13 @@ static const char *overdrawn(const char *input, const char *output, uint64_t *pa
             found = a.caplen == b.caplen && a.seconds == b.seconds && a.fraction == b.fraction &&
                     memcmp(a.data, b.data, a.caplen) == 0;
         }
-        if (!found) {
+        if (!found)
             wrong = "the output is no part of the input";
-            break;
-        }
-        struct sm_parsed parsed;
-        sm_parse(parser, in->linktype, a.data, a.caplen, a.len, (sm_time){clock}, &parsed);
-        if (parsed.headers.family == 0)
-            continue;
-        unsigned __int128 full = (unsigned __int128)(clock - last) * RATE + level;
-        level = full > BURST * byte ? BURST * byte : (uint64_t)full;
-        last = clock;
-        *passed += a.len;
-        if (a.len * byte > level)
+        else if (!replay_packet(&replay, in->linktype, &a, clock))
             wrong = "more than rate x t + burst passed";
-        else
-            level -= a.len * byte;
     }
-    sm_parser_destroy(parser);
+    *passed = replay.passed;
+    sm_parser_destroy(replay.parser);
     in->ops->close(in, true, &error);
     out->ops->close(out, true, &error);
     return wrong;
@@ -120,6 +163,7 @@ static int run(struct policy *policy, const char *input, const char *output, uns
         .setup = setup,
         .started = started,
         .ended = ended,
+        .delays = true,
         .user = policy,
     };
     struct sm_errbuf error;
@@ -130,50 +174,66 @@ static int run(struct policy *policy, const char *input, const char *output, uns
     return status;
 }
 
+static const char *judge(const char *input, const char *output, bool shapes, uint64_t *passed)
+{
+    return shapes ? overdrawn_shaped(output, passed) : overdrawn(input, output, passed);
+}
+
+/* One policy, under random schedules. Returns how many failed. */
+static unsigned try(const char *text, bool shapes, const char *input, const char *output, uint64_t seed, uint64_t *deaths)
+{
+    unsigned rounds = getenv("SM_FULL") ? 8 : 2, failures = 0, overlapping = 0;
+    struct sm_errbuf error;
+    struct policy *policy = policy_parse("policy", text, strlen(text), &error);
+    struct sm_test_result result;
+    uint64_t alone = 0, passed;
+    const char *wrong = policy && run(policy, input, output, 1, false, 1, &result) == 0
+                            ? judge(input, output, shapes, &alone)
+                            : "it does not run";
+
+    if (wrong)
+        printf("unsplit: %s\n", wrong);
+    failures += wrong != NULL;
+    for (unsigned i = 0; i < rounds * SM_TEST_REPLICAS && !failures; i++, seed++) {
+        unsigned replicas = i % SM_TEST_REPLICAS + 1;
+        wrong = run(policy, input, output, replicas, true, seed, &result) == 0 ? judge(input, output, shapes, &passed)
+                                                                              : "it does not run";
+        if (!wrong && result.broken[0])
+            wrong = result.broken;
+        if (!wrong && passed * 100 < alone * LEAST)
+            wrong = "too little of what passes unsplit";
+        overlapping += result.replicas_in_flight >= 2;
+        /* Where replicas are killed all the time, one may be alone for a whole capture. */
+        if (!wrong && KILLS == 0 && replicas > 1 && result.in >= 1000 && result.replicas_in_flight < 2)
+            wrong = "packets were never in flight in two replicas at once";
+        printf("%s: SM_SEED=%llu, %u replicas, %llu moves, %llu held, %llu deaths: %llu of %llu bytes passed (%.2f %%)\n",
+               wrong ? wrong : "ok", (unsigned long long)seed, replicas, (unsigned long long)result.moves,
+               (unsigned long long)result.held, (unsigned long long)result.deaths, (unsigned long long)passed,
+               (unsigned long long)alone, (double)passed * 100 / (double)alone);
+        failures += wrong != NULL;
+        *deaths += result.deaths;
+    }
+    policy_free(policy);
+    return failures + (overlapping == 0);
+}
+
 int main(void)
 {
     const char *input = getenv("SM_CAPTURE");
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL), deaths = 0;
     char folder[] = "/tmp/splitmerge-shared-XXXXXX", output[64];
-    unsigned rounds = getenv("SM_FULL") ? 8 : 2, failures = 0, overlapping = 0;
-    struct sm_errbuf error;
-    struct policy *policy = policy_parse("policy", policy_text, strlen(policy_text), &error);
-    uint64_t alone, passed, deaths = 0;
-    struct sm_test_result result;
+    unsigned failures = 0;
 
     if (!input || access(input, R_OK) != 0)
         input = SM_SAMPLE;
     printf("SM_SEED=%llu %s\n", (unsigned long long)seed, input);
-    if (!policy || !mkdtemp(folder))
+    if (!mkdtemp(folder))
         return 1;
     snprintf(output, sizeof output, "%s/out.pcap", folder);
-    if (run(policy, input, output, 1, false, 1, &result) != 0 || overdrawn(input, output, &alone)) {
-        printf("unsplit: %s\n", overdrawn(input, output, &alone));
-        return 1;
-    }
-    for (unsigned round = 0; round < rounds; round++)
-        for (unsigned replicas = 1; replicas <= SM_TEST_REPLICAS; replicas++, seed++) {
-            if (run(policy, input, output, replicas, true, seed, &result) != 0)
-                return 1;
-            const char *wrong = overdrawn(input, output, &passed);
-            if (!wrong && result.broken[0])
-                wrong = result.broken;
-            if (!wrong && passed * 100 < alone * LEAST)
-                wrong = "too little of what passes unsplit";
-            overlapping += result.replicas_in_flight >= 2;
-            /* Where replicas are killed all the time, one may be alone for a whole capture. */
-            if (!wrong && KILLS == 0 && replicas > 1 && result.in >= 1000 && result.replicas_in_flight < 2)
-                wrong = "packets were never in flight in two replicas at once";
-            printf("%s: SM_SEED=%llu, %u replicas, %llu moves, %llu held, %llu deaths: %llu of %llu bytes passed (%.2f "
-                   "%%)\n",
-                   wrong ? wrong : "ok", (unsigned long long)seed, replicas, (unsigned long long)result.moves,
-                   (unsigned long long)result.held, (unsigned long long)result.deaths, (unsigned long long)passed,
-                   (unsigned long long)alone, (double)passed * 100 / (double)alone);
-            failures += wrong != NULL;
-            deaths += result.deaths;
-        }
+    /* Where replicas take turns nobody may wait, and departures wait for what came before. */
+    for (unsigned i = 0; i < (KILLS ? 1 : 2); i++)
+        failures += try(policies[i], i == 1, input, output, seed, &deaths);
     unlink(output);
     rmdir(folder);
-    policy_free(policy);
-    return failures != 0 || overlapping == 0 || (KILLS && deaths == 0);
+    return failures != 0 || (KILLS && deaths == 0);
 }
