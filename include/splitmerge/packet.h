@@ -87,11 +87,11 @@ SM_EXPORT void sm_packet_drop(struct sm_packet *packet, uint16_t reason);
  * Let a packet that passes leave at `until`, in packet time, instead of at once: its departure is fixed with the
  * verdict, wherever the replica is afterwards. Packets leave in the order of departure, then of arrival; what is sent
  * because of the packet leaves with it. In a capture its timestamp is the departure; on interfaces it is sent when the
- * wall clock gets there; from captures, order: arrival is kept whatever the service says. The switch keeps it in memory of its own (`limits.shape` of the service,
- * sm_options.shape_memory); where that is full the packet is dropped as `shape`. A later call replaces an earlier one,
- * and a time that is not after the packet's own takes it back. In tap mode nothing is delayed.
- * SM_E_LIMIT: more than SM_MAX_DELAY_NS after the packet's time; SM_E_STATE: sm_options.delays was not set. Nothing has
- * changed then.
+ * wall clock gets there; from captures, order: arrival is kept whatever the service says. The switch keeps it in memory
+ * of its own (`limits.shape` of the service, sm_options.shape_memory); where that is full the packet is dropped as
+ * `shape`. A later call replaces an earlier one, and a time that is not after the packet's own takes it back. In tap
+ * mode nothing is delayed. SM_E_LIMIT: more than SM_MAX_DELAY_NS after the packet's time; SM_E_STATE: sm_options.delays
+ * was not set. Nothing has changed then.
  */
 #define SM_MAX_DELAY_NS 3600000000000ull
 SM_EXPORT int sm_packet_delay(struct sm_packet *packet, sm_time until);

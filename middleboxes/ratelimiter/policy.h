@@ -42,10 +42,10 @@ struct limit {
     bool packets;                    /* a packet costs 1, else its length */
     bool drops;                      /* what exceeds is dropped, else marked: */
     struct mark mark;
-    uint64_t queue; /* it is delayed first, and dropped where that would be for longer, ns; 0: never delayed */
-    int parent;                    /* -1: none */
-    bool borrows;                  /* it has a ceil: what its guarantee lacks it may borrow from its parent */
-    uint64_t reserve;              /* what borrowers leave of its buckets, bytes or packets; see pair.h */
+    uint64_t queue;   /* it is delayed first, and dropped where that would be for longer, ns; 0: never delayed */
+    int parent;       /* -1: none */
+    bool borrows;     /* it has a ceil: what its guarantee lacks it may borrow from its parent */
+    uint64_t reserve; /* what borrowers leave of its buckets, bytes or packets; see pair.h */
     struct limit_set with_parents; /* itself and all its ancestors */
 };
 

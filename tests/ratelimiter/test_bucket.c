@@ -91,7 +91,8 @@ Test(bucket, equals_a_virtual_schedule)
 }
 
 /* The same by the schedule: the first nanosecond at which it would pass, not before the last departure. */
-static uint64_t schedule_departure(struct schedule *schedule, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+static uint64_t schedule_departure(struct schedule *schedule, const struct bucket_rate *rate, uint64_t now,
+                                   uint32_t cost)
 {
     wide needed = schedule->ahead + (wide)cost * BUCKET_UNIT, burst = (wide)rate->burst * BUCKET_UNIT;
     wide at = needed > burst ? (needed - burst + rate->rate - 1) / rate->rate : 0;
@@ -117,8 +118,9 @@ static void random_departures(void)
         if (at == UINT64_MAX)
             continue;
         expected = schedule_departure(&schedule, &rate, now > last ? now : last, cost);
-        cr_assert_eq(at, expected, "rate %lu burst %lu at %lu cost %u: departs at %lu, not %lu", (unsigned long)rate.rate,
-                     (unsigned long)rate.burst, (unsigned long)now, cost, (unsigned long)at, (unsigned long)expected);
+        cr_assert_eq(at, expected, "rate %lu burst %lu at %lu cost %u: departs at %lu, not %lu",
+                     (unsigned long)rate.rate, (unsigned long)rate.burst, (unsigned long)now, cost, (unsigned long)at,
+                     (unsigned long)expected);
         cr_assert(schedule_packet(&schedule, &rate, at, cost), "and conforms then");
         bucket_take(&bucket, &rate, at, cost);
         last = at;

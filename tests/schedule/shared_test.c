@@ -6,7 +6,8 @@
  * what passes unsplit. It is also the race test of the whole data plane: ThreadSanitizer runs it too.
  * Built with KILLS, replicas take turns on one thread and are killed at random steps; few enough packets are in flight
  * for nobody to have to wait. What the dead took and did not commit comes back: else less would pass. SM_SEED fixes the
- * schedule; SM_CAPTURE names another capture. The same for what a limit that shapes lets out, at the times when it does.
+ * schedule; SM_CAPTURE names another capture. The same for what a limit that shapes lets out, at the times when it
+ * does.
  */
 
 #include <stdio.h>
@@ -180,7 +181,8 @@ static const char *judge(const char *input, const char *output, bool shapes, uin
 }
 
 /* One policy, under random schedules. Returns how many failed. */
-static unsigned try(const char *text, bool shapes, const char *input, const char *output, uint64_t seed, uint64_t *deaths)
+static unsigned try(const char *text, bool shapes, const char *input, const char *output, uint64_t seed,
+                    uint64_t *deaths)
 {
     unsigned rounds = getenv("SM_FULL") ? 8 : 2, failures = 0, overlapping = 0;
     struct sm_errbuf error;
@@ -197,7 +199,7 @@ static unsigned try(const char *text, bool shapes, const char *input, const char
     for (unsigned i = 0; i < rounds * SM_TEST_REPLICAS && !failures; i++, seed++) {
         unsigned replicas = i % SM_TEST_REPLICAS + 1;
         wrong = run(policy, input, output, replicas, true, seed, &result) == 0 ? judge(input, output, shapes, &passed)
-                                                                              : "it does not run";
+                                                                               : "it does not run";
         if (!wrong && result.broken[0])
             wrong = result.broken;
         if (!wrong && passed * 100 < alone * LEAST)
@@ -206,10 +208,11 @@ static unsigned try(const char *text, bool shapes, const char *input, const char
         /* Where replicas are killed all the time, one may be alone for a whole capture. */
         if (!wrong && KILLS == 0 && replicas > 1 && result.in >= 1000 && result.replicas_in_flight < 2)
             wrong = "packets were never in flight in two replicas at once";
-        printf("%s: SM_SEED=%llu, %u replicas, %llu moves, %llu held, %llu deaths: %llu of %llu bytes passed (%.2f %%)\n",
-               wrong ? wrong : "ok", (unsigned long long)seed, replicas, (unsigned long long)result.moves,
-               (unsigned long long)result.held, (unsigned long long)result.deaths, (unsigned long long)passed,
-               (unsigned long long)alone, (double)passed * 100 / (double)alone);
+        printf(
+            "%s: SM_SEED=%llu, %u replicas, %llu moves, %llu held, %llu deaths: %llu of %llu bytes passed (%.2f %%)\n",
+            wrong ? wrong : "ok", (unsigned long long)seed, replicas, (unsigned long long)result.moves,
+            (unsigned long long)result.held, (unsigned long long)result.deaths, (unsigned long long)passed,
+            (unsigned long long)alone, (double)passed * 100 / (double)alone);
         failures += wrong != NULL;
         *deaths += result.deaths;
     }
