@@ -143,6 +143,9 @@ struct sm_test_options {
 
     bool delays;           /* on_packet may call sm_packet_delay() */
     uint64_t shape_memory; /* bytes of packets that are delayed; 0: 1 MiB */
+    /* In one of so many steps the switch dies, at any place of its turns from then on; 0: never. Not with threads, nor
+     * with `output`, nor for sm_test_compare(): packets are lost with it. */
+    unsigned switch_kills;
 };
 
 /* What a run came to. More may be added at the end. */
@@ -158,8 +161,9 @@ struct sm_test_result {
     bool damaged;                                               /* the input capture was, from some packet on */
     uint64_t bindings_live, bindings_refused, bindings_steered; /* the last: packets that a bound key led */
     char abandoned_for[96];                                     /* why moves were abandoned last */
-    char broken[512]; /* the promise that broke first, in words; empty: all held */
-    uint64_t copied;  /* of the moves, by copying */
+    char broken[512];             /* the promise that broke first, in words; empty: all held */
+    uint64_t copied;              /* of the moves, by copying */
+    uint64_t switch_deaths, lost; /* switches killed; packets counted as lost with them (`switch_died`) */
 };
 
 /*
@@ -217,14 +221,24 @@ SM_EXPORT unsigned sm_test_replica(const struct sm_test *test, unsigned index);
 
 /* ---- Deaths and failures ---- */
 
-/* Kill a replica between two bursts. The others take over; for the last one a replacement is started at once. */
+/*
+ * Kill a replica between two bursts. The others take over; for the last one a replacement is started at once.
+ *
+ * SM_TEST_SWITCH instead of a replica's number: the switch. Its replicas run on for a while and are killed, anywhere;
+ * another one takes over what it has left, and as many replicas are started, of which the first one gets all shards. An
+ * operation that was under way is over. Packets that were in its hands are lost, and counted as `switch_died`.
+ * SM_E_INVALID: with threads, or with sm_test_options.output.
+ */
+#define SM_TEST_SWITCH UINT32_MAX
 SM_EXPORT int sm_test_kill(struct sm_test *test, unsigned replica);
 
 /*
  * The places at which a replica can die inside of a burst, as a SIGKILL would find it there: between any two stores
  * that matter. A replica passes a place many times. sm_test_kill_at(): `replica` dies when it passes `place`
  * (SM_TEST_ANYWHERE: any) for the nth time from now on, n from 1. One such order at a time, a new one replaces it;
- * replica 0 takes it back. SM_E_INVALID: no such place, or with threads.
+ * replica 0 takes it back. SM_E_INVALID: no such place, or as for sm_test_kill(). SM_TEST_SWITCH: the switch; it has
+ * places of its own, and passes some of the replicas', too: when it puts right what a dead one has left, and when it
+ * takes over from another one.
  */
 #define SM_TEST_ANYWHERE UINT32_MAX
 SM_EXPORT unsigned sm_test_places(void);

@@ -31,7 +31,7 @@
 #include "state/state.h"
 
 #define ARENA_MAGIC 0x31656772654d5053ull /* "SPMerge1" */
-#define ARENA_VERSION 2u
+#define ARENA_VERSION 3u
 #define ARENA_SLOTS 64u  /* replicas at a time; STATE_ACTORS has one more for the host */
 #define ARENA_WORKERS 1u /* switch threads; every structure is laid out per worker */
 #define ARENA_NAME 64
@@ -86,6 +86,8 @@ struct strong_object {
 #define ARENA_NOTES 4096u
 struct note_queue {
     _Alignas(64) _Atomic uint32_t tail; /* written by the host */
+    uint32_t place;                     /* the host's: where the note at `from`, in a dead replica's journal, goes */
+    uint64_t from;
     uint64_t refused;
     _Alignas(64) _Atomic uint32_t head;
     _Atomic uint32_t holder; /* slot plus one */

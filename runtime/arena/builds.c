@@ -37,16 +37,24 @@ int builds_open(struct arena *arena, bool forward_only, bool again, struct sm_er
     }
     if (!again)
         arena->builds[!base_of(arena)].number = 0;
-    arena->upgrading = true;
+    STEP();
     arena->forward_only = forward_only;
+    STEP();
+    arena->upgrading = true;
+    STEP();
     return 0;
 }
 
 void builds_close(struct arena *arena, bool forward)
 {
-    if (forward && builds_next(arena))
-        arena->base_build = !base_of(arena);
+    const unsigned base = base_of(arena);
+
+    /* The later one: it may be asked for again, by who has not heard that it was done. */
+    if (forward && builds_next(arena) && arena->builds[!base].number > arena->builds[base].number)
+        arena->base_build = !base;
+    STEP();
     arena->upgrading = false;
+    STEP();
 }
 
 const struct build *builds_base(const struct arena *arena)
@@ -255,18 +263,26 @@ static int take_next(struct arena *arena, const struct registration *new, struct
     }
     if (result < 0)
         return result;
+    STEP();
     add_shared(arena, &base->registration, new);
+    STEP();
     next->registration = *new;
-    next->number = ++arena->build_count;
     if (way_back > arena->way_back && left_over(arena, base->number))
         way_back = (enum way_back)arena->way_back;
     arena->way_back = (uint8_t)way_back;
+    STEP();
     for (uint32_t i = arena->registration.reason_count; i < new->reason_count; i++)
         memcpy(arena->registration.reasons[i], new->reasons[i], sizeof new->reasons[i]);
     if (arena->registration.reason_count < new->reason_count)
         arena->registration.reason_count = new->reason_count;
     memcpy(arena->registration.shared, new->shared, sizeof new->shared);
     arena->registration.shared_count = new->shared_count;
+    STEP();
+    /* Last: whoever finds the build finds all of it. */
+    arena->build_count++;
+    STEP();
+    next->number = arena->build_count;
+    STEP();
     return 0;
 }
 

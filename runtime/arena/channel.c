@@ -63,13 +63,16 @@ static void lay_out(struct channel *channel, uint32_t buffers, uint32_t bindings
 void channel_reset(struct channel *channel, uint32_t buffers, uint32_t bindings)
 {
     lay_out(channel, buffers, bindings);
+    STEP();
     atomic_store_explicit(&channel->in_head, 0, memory_order_relaxed);
     atomic_store_explicit(&channel->commit, 0, memory_order_relaxed);
+    STEP();
     atomic_store_explicit(&channel->low, 0, memory_order_relaxed);
     atomic_store_explicit(&channel->floor, 0, memory_order_relaxed);
     atomic_store_explicit(&channel->at, 0, memory_order_relaxed);
     atomic_store_explicit(&channel->replica_sleeps, 0, memory_order_relaxed);
     atomic_store_explicit(&channel->switch_sleeps, 0, memory_order_relaxed);
     memset(&channel->counters, 0, sizeof channel->counters);
+    STEP();
     journal_format(channel_journal(channel), CHANNEL_JOURNAL_BYTES);
 }

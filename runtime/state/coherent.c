@@ -341,7 +341,9 @@ static void settle_cell(const struct coherent_writer *writer, struct coherent_ce
     uint64_t value = coherent_committed(writer, cell);
     /* The value while it does not count; then the pair that counts last goes last. */
     cell_store(&cell->value, value);
+    STEP();
     cell_store(&cell->packet_unit, 0);
+    STEP();
     cell_store(&cell->burst_unit, 0);
 }
 

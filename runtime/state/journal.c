@@ -20,14 +20,22 @@ static void store(_Atomic uint32_t *word, uint32_t value)
     atomic_store_explicit(word, value, memory_order_release);
 }
 
-/* Nothing to undo. Word by word: others may be looking for what is committed. */
+/*
+ * Nothing to undo. Word by word: others may be looking for what is committed. `used` goes first: a host that dies
+ * behind it leaves a journal in which there is nothing to do, whatever its other words say.
+ */
 static void wipe(struct journal_region *region)
 {
-    atomic_store_explicit(&region->base, 0, memory_order_release);
     store(&region->used, 0);
+    STEP();
     store(&region->start, 0);
+    STEP();
     store(&region->next_start, 0);
+    STEP();
     store(&region->freed, 0);
+    store(&region->undone, 0);
+    STEP();
+    atomic_store_explicit(&region->base, 0, memory_order_release);
     atomic_store_explicit(&region->section, 0, memory_order_release);
     atomic_store_explicit(&region->unit, 0, memory_order_release);
     atomic_store_explicit(&region->next_unit, 0, memory_order_release);
@@ -336,9 +344,44 @@ static bool finish_section(struct state *state, struct journal_region *region, s
     }
     finish_frees(state, region, start, end);
     store(&region->used, start);
-    store(&region->freed, 0);
+    STEP();
+    /* Before `freed`: until it is 0 whoever comes again must find its frees carried out. */
     atomic_store_explicit(&region->section, 0, memory_order_release);
+    STEP();
+    store(&region->freed, 0);
     return true;
+}
+
+/* Undo entries [from, used), the last one first; how many. */
+static int undo_entries(struct state *state, struct journal_region *region, uint32_t from, uint32_t used)
+{
+    uint32_t last = from;
+    int count = 0;
+    for (uint32_t at = from; at < used; at += journal_entry_bytes(entry_at(region, at)->length)) {
+        last = at;
+    }
+    for (uint32_t at = last; from < used; at -= entry_at(region, at)->back) {
+        undo(state, entry_at(region, at));
+        STEP();
+        count++;
+        if (at == from) {
+            break;
+        }
+    }
+    return count;
+}
+
+static void hand_notes_out(struct journal_region *region, uint32_t from, uint32_t used, journal_note_fn *noted,
+                           void *arg)
+{
+    for (uint32_t at = from; at < used; at += journal_entry_bytes(entry_at(region, at)->length)) {
+        struct journal_note *note = (struct journal_note *)(void *)(entry_at(region, at) + 1);
+        if (entry_at(region, at)->kind == JOURNAL_NOTE && note->kind != NOTE_NONE) {
+            noted(arg, note);
+            note->kind = NOTE_NONE;
+            STEP();
+        }
+    }
 }
 
 int journal_recover(struct state *state, struct journal_region *region, size_t bytes, uint64_t commit, const void *low,
@@ -349,7 +392,7 @@ int journal_recover(struct state *state, struct journal_region *region, size_t b
     }
     uint32_t used = load(&region->used), start = load(&region->start), next = load(&region->next_start);
     bool committed = atomic_load_explicit(&region->base, memory_order_acquire) != commit;
-    uint32_t from = committed ? next : start, last = from;
+    uint32_t from = committed ? next : start;
     int count = 0;
     bool frees = committed && next <= used && start <= next;
     if (used > bytes - sizeof *region || !is_sound(state, region, from, used, (uintptr_t)low, (uintptr_t)high) ||
@@ -360,25 +403,12 @@ int journal_recover(struct state *state, struct journal_region *region, size_t b
     if (frees) {
         finish_frees(state, region, start, next);
     }
-    for (uint32_t at = from; at < used; at += journal_entry_bytes(entry_at(region, at)->length)) {
-        last = at;
+    if (load(&region->undone) == 0) {
+        count = undo_entries(state, region, from, used);
+        store(&region->undone, 1);
+        STEP();
     }
-    for (uint32_t at = last; from < used; at -= entry_at(region, at)->back) {
-        undo(state, entry_at(region, at));
-        count++;
-        if (at == from) {
-            break;
-        }
-    }
-    for (uint32_t at = from; at < used; at += journal_entry_bytes(entry_at(region, at)->length)) {
-        struct journal_note *note = (struct journal_note *)(void *)(entry_at(region, at) + 1);
-        if (entry_at(region, at)->kind == JOURNAL_NOTE && note->kind != NOTE_NONE) {
-            struct journal_note copy = *note;
-            note->kind =
-                NOTE_NONE; /* first: should the host die as well, what was taken stays so, not given back twice */
-            noted(arg, &copy);
-        }
-    }
+    hand_notes_out(region, from, used, noted, arg);
     wipe(region);
     return count;
 }

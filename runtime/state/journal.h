@@ -83,6 +83,7 @@ struct journal_region {
     _Atomic uint64_t unit, next_unit; /* the first uncommitted unit: as of base; once the commit word has changed */
     _Atomic uint64_t section; /* entries of a section that is final, but for its frees: end << 32 | start; 0: none */
     uint32_t capacity;        /* bytes of entries */
+    _Atomic uint32_t undone;  /* by a host: what is left are notes to hand out. An image may be of a note */
     _Alignas(16) unsigned char entries[];
 };
 
@@ -273,7 +274,9 @@ const char *journal_at_rest(const struct journal_region *region, size_t bytes, u
 /*
  * The host, for a dead replica: undo and finish. Returns how many entries were undone, or SM_E_DAMAGED with nothing
  * done: the replica has scribbled on its journal, which leads outside of its own `bytes`, or of the arena ([low,
- * high)). `noted` is called for each note of what is not committed, in order.
+ * high)). `noted` is called for each note of what is not committed, in order. A host that dies in it leaves what the
+ * next one can do again from the beginning; only the note that was being handed out may be handed out once more, and
+ * is known by its place.
  */
 typedef void journal_note_fn(void *arg, const struct journal_note *note);
 int journal_recover(struct state *state, struct journal_region *region, size_t bytes, uint64_t commit, const void *low,

@@ -155,6 +155,7 @@ bool switch_bind_take(struct sm_switch *sw, unsigned slot, uint32_t to)
     for (; s->bind_tail != to; s->bind_tail++) {
         const struct bind_entry entry = s->bind[s->bind_tail & s->bind_mask];
         uint64_t hash = state_hash(sw->arena->state, &entry.key);
+        STEP();
         if (entry.shard >= SM_SHARDS)
             return false;
         if (entry.ends)
@@ -196,6 +197,7 @@ void switch_bind_learn(struct sm_switch *sw)
 {
     struct state *state = sw->arena->state;
 
+    STEP();
     clear(sw->bindings);
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {
         const struct sm_key *key;

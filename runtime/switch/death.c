@@ -17,21 +17,63 @@
 #include "switch/bind.h"
 #include "switch/switch.h"
 
-/* To whoever comes next: only replicas can carry it out. */
+/*
+ * To whoever comes next: only replicas can carry it out. Which note goes in which place is kept until the next one
+ * does: a switch that comes after one that died here puts the same note in the same place, not in another one.
+ */
 static void queue_note(void *arg, const struct journal_note *note)
 {
     struct note_queue *queue = &((struct arena *)arg)->notes;
-    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
 
-    if (tail - atomic_load_explicit(&queue->head, memory_order_acquire) >= ARENA_NOTES) {
-        queue->refused++;
-        return;
+    if (queue->from != (uintptr_t)note) {
+        uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
+        if (tail - atomic_load_explicit(&queue->head, memory_order_acquire) >= ARENA_NOTES) {
+            queue->refused++;
+            return;
+        }
+        queue->place = tail;
+        STEP();
+        atomic_signal_fence(memory_order_seq_cst);
+        queue->from = (uintptr_t)note;
     }
-    queue->notes[tail % ARENA_NOTES] = *note;
-    atomic_store_explicit(&queue->tail, tail + 1, memory_order_release);
+    STEP();
+    queue->notes[queue->place % ARENA_NOTES] = *note;
+    STEP();
+    atomic_store_explicit(&queue->tail, queue->place + 1, memory_order_release);
+    STEP();
 }
 
-/* Undo what was begun, and give back what was held; may be done once more. SM_E_DAMAGED: the journal is destroyed. */
+/* Whether the note that was put in the queue last is one of a slot's journal. */
+static bool note_is_of(const struct arena *arena, unsigned slot)
+{
+    const struct journal_region *region = channel_journal(arena_channel(arena, 0, slot));
+
+    return arena->notes.from - (uintptr_t)region < CHANNEL_JOURNAL_BYTES;
+}
+
+/* Locks of a replica that is dead. */
+static void unlock_all(struct arena *arena, unsigned slot)
+{
+    for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
+        if (state_lock_holder(arena->state, stripe) == (int)slot) {
+            state_unlock(arena->state, stripe);
+            STEP();
+        }
+    for (unsigned i = 0; i < arena->registration.shared_count; i++)
+        if (atomic_load_explicit(&arena->strong[i].holder, memory_order_acquire) == slot + 1) {
+            atomic_store_explicit(&arena->strong[i].holder, 0, memory_order_release);
+            STEP();
+        }
+    if (atomic_load_explicit(&arena->notes.holder, memory_order_acquire) == slot + 1) {
+        atomic_store_explicit(&arena->notes.holder, 0, memory_order_release);
+        STEP();
+    }
+}
+
+/*
+ * Undo what was begun, and give back what was held. May be done once more, also after a switch that died in it.
+ * SM_E_DAMAGED: the journal is destroyed.
+ */
 int switch_put_right(struct arena *arena, unsigned slot)
 {
     struct channel *channel = arena_channel(arena, 0, slot);
@@ -39,23 +81,33 @@ int switch_put_right(struct arena *arena, unsigned slot)
     const struct coherent_writer writer = arena_writer(arena, slot);
     const struct registration *registered = &arena->registration;
 
+    STEP();
     coherent_settle(&writer, registered->shared, registered->shared_count);
+    STEP();
     int result = journal_recover(arena->state, channel_journal(channel), CHANNEL_JOURNAL_BYTES, commit, arena,
                                  (const uint8_t *)arena + arena->bytes, queue_note, arena);
+    STEP();
+    if (note_is_of(arena, slot))
+        arena->notes.from = 0; /* the journal is empty: it will not be met again */
     coherent_settled(&writer, registered->shared, registered->shared_count);
-    for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
-        if (state_lock_holder(arena->state, stripe) == (int)slot)
-            state_unlock(arena->state, stripe);
-    for (unsigned i = 0; i < arena->registration.shared_count; i++)
-        if (atomic_load_explicit(&arena->strong[i].holder, memory_order_acquire) == slot + 1)
-            atomic_store_explicit(&arena->strong[i].holder, 0, memory_order_release);
-    if (atomic_load_explicit(&arena->notes.holder, memory_order_acquire) == slot + 1)
-        atomic_store_explicit(&arena->notes.holder, 0, memory_order_release);
+    STEP();
+    unlock_all(arena, slot);
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
         if (atomic_load_explicit(&arena->writer[shard], memory_order_relaxed) == slot + 1)
             atomic_store_explicit(&arena->writer[shard], 0, memory_order_relaxed);
+    STEP();
     state_actor_abandon(arena->state, slot);
+    STEP();
     return result < 0 ? result : 0;
+}
+
+unsigned switch_note_slot(const struct arena *arena)
+{
+    unsigned slot = 0;
+
+    while (slot < ARENA_SLOTS && !note_is_of(arena, slot))
+        slot++;
+    return slot;
 }
 
 /*
@@ -82,6 +134,7 @@ static void bequeath(struct sm_switch *sw, uint32_t number)
     shard->owner = shard->move.to;
     sw->slots[shard->owner].shards++;
     sw->epoch++;
+    STEP();
     atomic_store_explicit(&sw->arena->heir[number], arena_heir(sw->inheritance, shard->owner), memory_order_release);
 }
 
@@ -162,8 +215,10 @@ static void hand_over(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool
         switch_drop(sw, buffer, DROP_POISON);
         return;
     }
+    STEP();
     sw->taken_over++;
     switch_steer(sw, buffer);
+    STEP();
     if (packet->place == PLACE_RING) {
         /* It comes behind later packets of its new owner. */
         packet->late = true;
@@ -181,14 +236,9 @@ static uint32_t in_hand(const struct switch_slot *s)
     return at - consumed < s->in_head - consumed && entry->kind == IN_PACKET ? entry->buffer : POOL_NONE;
 }
 
-struct unanswered {
-    uint64_t sequence;
-    uint32_t buffer;
-};
-
 static int by_sequence(const void *a, const void *b)
 {
-    const struct unanswered *x = a, *y = b;
+    const struct switch_unanswered *x = a, *y = b;
 
     return (x->sequence > y->sequence) - (x->sequence < y->sequence);
 }
@@ -199,22 +249,15 @@ static void requeue(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
     uint32_t culprit = in_hand(s), count = 0;
-    struct unanswered *list = s->in_flight ? malloc(s->in_flight * sizeof *list) : NULL;
+    struct switch_unanswered *list = sw->unanswered;
 
     s->published = s->in_head;
-    if (s->in_flight == 0)
-        return;
-    if (!list) {
-        switch_fail(sw, "out of memory: %u packets of replica %s are lost", s->in_flight, s->name);
-        return;
-    }
     for (uint32_t i = 0; i < sw->buffers && count < s->in_flight; i++)
         if (sw->packets[i].place == PLACE_RING && sw->packets[i].slot == slot)
-            list[count++] = (struct unanswered){sw->packets[i].sequence, i};
+            list[count++] = (struct switch_unanswered){sw->packets[i].sequence, i};
     qsort(list, count, sizeof *list, by_sequence);
     for (uint32_t i = 0; i < count; i++)
         hand_over(sw, slot, list[i].buffer, list[i].buffer == culprit);
-    free(list);
 }
 
 void switch_slot_died(struct sm_switch *sw, unsigned slot)
@@ -225,6 +268,7 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
 
     if (had_state)
         switch_take_back(sw, slot);
+    STEP();
     sw->deaths += s->state == SLOT_READY;
     s->state = SLOT_GONE;
     s->wake_fd = -1;
@@ -232,6 +276,7 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     sw->operation.given &= ~(1ull << slot); /* nor does whoever gets the slot have to take anything up */
     sw->final_tick = false;                 /* its heirs may have answered theirs already */
     atomic_fetch_and_explicit(&sw->arena->ready_slots, ~(1ull << slot), memory_order_release);
+    STEP();
     if (!had_state) {
         state_actor_abandon(sw->arena->state, slot); /* it may have attached, and not registered */
         return;
@@ -242,8 +287,11 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     if (s->distrusted && sw->bindings)
         switch_bind_learn(sw); /* what it committed last was not taken back */
     switch_lanes_forsaken(sw, slot);
+    STEP();
     unsigned flushes = pass_on(sw, slot, flush);
+    STEP();
     requeue(sw, slot);
+    STEP();
     for (unsigned i = 0; i < flushes; i++)
         switch_flush_hold(sw, &sw->shards[flush[i]], sw->shards[flush[i]].owner);
     if (sw->query.active && sw->query.slot == slot) {
@@ -269,6 +317,7 @@ void switch_adopt_orphans(struct sm_switch *sw, unsigned slot)
         bequeath(sw, number);
         sw->orphans--;
     }
+    STEP();
     switch_push(sw, slot, IN_INHERIT, sw->inheritance, 0, sw->clock);
     for (uint32_t number = 0; number < SM_SHARDS; number++)
         if (sw->shards[number].owner == slot && sw->shards[number].hold_head != POOL_NONE)

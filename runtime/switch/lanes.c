@@ -44,7 +44,9 @@ int switch_lane_take(struct sm_switch *sw, uint32_t shard, unsigned from, unsign
     while (sw->lanes[number].state != LANE_FREE)
         number++;
     sw->lanes_used++;
+    STEP();
     sw->arena->exports[number].cursor = 0;
+    STEP();
     sw->lanes[number] = (struct switch_lane){.state = LANE_EXPORTING,
                                              .awaits = SWITCH_NONE,
                                              .from = (uint8_t)from,
@@ -55,12 +57,14 @@ int switch_lane_take(struct sm_switch *sw, uint32_t shard, unsigned from, unsign
 
 void switch_lane_export(struct sm_switch *sw, unsigned number)
 {
+    STEP();
     sw->lanes[number].state = LANE_EXPORTING;
     ask(sw, number, sw->lanes[number].from, IN_EXPORT);
 }
 
 void switch_lane_install(struct sm_switch *sw, unsigned number)
 {
+    STEP();
     sw->lanes[number].state = LANE_INSTALLING;
     ask(sw, number, sw->lanes[number].to, IN_INSTALL);
 }
@@ -80,6 +84,7 @@ static void clear(struct sm_switch *sw, unsigned number)
 {
     struct switch_lane *lane = &sw->lanes[number];
 
+    STEP();
     if (!lane->filled) {
         lane->state = LANE_FREE;
         sw->lanes_used--;
@@ -95,6 +100,7 @@ void switch_lane_discard(struct sm_switch *sw, unsigned number)
 {
     struct switch_lane *lane = &sw->lanes[number];
 
+    STEP();
     lane->discarded = true;
     if (lane->awaits == SWITCH_NONE)
         clear(sw, number);
@@ -110,6 +116,7 @@ static void exported(struct sm_switch *sw, unsigned number, enum lane_status sta
                                                    : "a flow could not be encoded");
         return;
     }
+    STEP();
     lane->last = status == LANE_DONE;
     lane->filled = true;
     lane->state = LANE_IMPORTING;
@@ -120,6 +127,7 @@ static void imported(struct sm_switch *sw, unsigned number, enum lane_status sta
 {
     struct switch_lane *lane = &sw->lanes[number];
 
+    STEP();
     if (status != LANE_DONE)
         switch_move_abandon(sw, lane->shard,
                             status == LANE_NO_ROOM ? "no room for a copy within limits.memory"
@@ -168,6 +176,7 @@ void switch_lanes_forsaken(struct sm_switch *sw, unsigned slot)
         struct switch_lane *lane = &sw->lanes[i];
         if (lane->state == LANE_FREE || lane->awaits != slot)
             continue;
+        STEP();
         lane->awaits = SWITCH_NONE;
         if (lane->discarded || lane->state == LANE_INSTALLING)
             lane->state = LANE_CLEARING;

@@ -36,6 +36,7 @@ void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigne
         struct switch_packet *packet = &sw->packets[buffer];
         uint32_t next = packet->next;
         sw->hold_bytes -= packet->caplen;
+        STEP();
         if (packet->late && late_slot != shard->owner)
             switch_late_change(sw, late_slot, shard->owner, buffer);
         if (FAULT(LOSE)) {
@@ -79,6 +80,7 @@ static void act(struct sm_switch *sw, uint32_t number, unsigned actions)
         switch_lane_export(sw, shard->move.lane);
     if (actions & MOVE_DO_DISCARD)
         switch_lane_discard(sw, shard->move.lane);
+    STEP();
     if (actions & MOVE_DO_OWN) {
         sw->slots[shard->owner].shards--;
         shard->owner = shard->move.to;
@@ -101,6 +103,7 @@ static void arrive(struct sm_switch *sw, uint32_t number, unsigned actions)
     uint32_t flows = state_shard_flows(sw->arena->state, number);
     act(sw, number, actions);
     operation->given |= 1ull << shard->owner;
+    STEP();
     histogram_add(&sw->pauses, sw->now - shard->held_since);
     sw->moves_in_flight--;
     sw->moves_completed++;
@@ -142,6 +145,7 @@ void switch_move_abandon(struct sm_switch *sw, uint32_t number, const char *caus
     if (actions & MOVE_DO_REFUSE)
         return;
     act(sw, number, actions);
+    STEP();
     sw->moves_in_flight--;
     sw->moves_abandoned++;
     sw->operation.in_flight--;
@@ -195,6 +199,7 @@ static bool start_next(struct sm_switch *sw)
     unsigned actions = move_step(&shard->move, MOVE_START, shard->owner, to, 0);
     assert(!(actions & MOVE_DO_REFUSE));
     act(sw, number, actions);
+    STEP();
     operation->next++;
     operation->in_flight++;
     sw->moves_in_flight++;
@@ -281,6 +286,7 @@ void switch_moves_poll(struct sm_switch *sw)
     }
     check_deadlines(sw);
     if (operation->next == operation->count && operation->in_flight == 0 && (!operation->settle || settled(sw))) {
+        STEP();
         operation->active = false;
         switch_notify(sw, NOTICE_MOVED);
     }

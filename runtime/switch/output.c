@@ -93,8 +93,10 @@ static inline __attribute__((always_inline)) void leave(struct sm_switch *sw, ui
     if (!delayed) {
         audit_leave(&sw->audit, buffer, pool_data(&sw->pool, buffer), packet->caplen, packet->len, written,
                     packet->time);
+        STEP();
         if (!drop)
             send(sw, buffer, packet);
+        STEP();
     }
     sw->in_flight--;
     switch_buffer_free(sw, buffer);
@@ -104,10 +106,12 @@ static __attribute__((noinline)) void leave_generated(struct sm_switch *sw, uint
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
+    STEP();
     if (packet->departure == packet->time)
         send(sw, buffer, packet);
     else
         delay(sw, buffer, false, true);
+    STEP();
     switch_buffer_free(sw, buffer);
 }
 
@@ -122,6 +126,7 @@ static inline __attribute__((always_inline)) void settle(struct sm_switch *sw, u
     }
     struct window_place *place = &sw->window[packet->sequence & sw->window_mask];
     assert(place->buffer == POOL_NONE);
+    STEP();
     packet->place = PLACE_WINDOW;
     place->buffer = buffer;
     place->drop = drop;
@@ -192,8 +197,10 @@ static bool take_generated(struct sm_switch *sw, struct switch_slot *slot, const
     if (!reserve || slot->last_used == reserve->count || entry->buffer != reserve->buffers[slot->last_used] ||
         entry->length == 0 || entry->length > SM_MAX_SEND_BYTES)
         return false;
+    STEP();
     slot->last_used++;
     sw->generated++;
+    switch_ledger_generated(sw);
     struct switch_packet *packet = &sw->packets[entry->buffer];
     packet->seconds = cause->seconds;
     packet->fraction = cause->fraction;
@@ -290,6 +297,7 @@ unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
     for (; s->out_tail != produced; s->out_tail++) {
         if (produced - s->out_tail > ANSWERS_AHEAD)
             fetch_answer(sw, s->out[(s->out_tail + ANSWERS_AHEAD) & s->ring_mask].buffer);
+        STEP();
         if (take_back_one(sw, slot, s->out[s->out_tail & s->ring_mask]))
             continue;
         switch_condemn(sw, slot, true, "returned a descriptor that it was not given");
@@ -314,5 +322,6 @@ void switch_output_poll(struct sm_switch *sw)
         }
         *place = (struct window_place){.buffer = POOL_NONE, .generated_head = POOL_NONE};
         sw->window_next++;
+        STEP();
     }
 }

@@ -19,10 +19,10 @@
 #include <stdio.h>
 
 #include "arena/builds.h"
+#include "state/journal.h"
 #include "switch/bind.h"
 #include "switch/switch.h"
 
-#define HOST_SLOT ARENA_SLOTS
 #define CLEAR_AT_A_TIME 4096u
 
 static void store(_Atomic uint64_t *word, uint64_t value)
@@ -37,19 +37,32 @@ static uint64_t load(const _Atomic uint64_t *word)
 
 void switch_ledger_ahead(struct sm_switch *sw)
 {
+    STEP();
     store(&sw->arena->ledger.position, sw->entered + CHANNEL_BURST);
+    STEP();
+}
+
+void switch_ledger_generated(struct sm_switch *sw)
+{
+    store(&sw->arena->ledger.generated, sw->generated);
+    STEP();
 }
 
 void switch_ledger(struct sm_switch *sw)
 {
     struct ledger *ledger = &sw->arena->ledger;
 
-#define LEDGER_STORE(name) store(&ledger->name, sw->name);
+    STEP();
+#define LEDGER_STORE(name)                                                                                             \
+    store(&ledger->name, sw->name);                                                                                    \
+    STEP();
     LEDGER_WORDS(LEDGER_STORE)
 #undef LEDGER_STORE
     for (unsigned i = 0; i < SWITCH_DROP_COUNT + sw->reason_count; i++)
         store(&ledger->dropped[i], sw->dropped[i]);
+    STEP();
     store(&ledger->position, sw->entered);
+    STEP();
 }
 
 static void read_ledger(struct sm_switch *sw)
@@ -63,26 +76,75 @@ static void read_ledger(struct sm_switch *sw)
         sw->dropped[i] = load(&ledger->dropped[i]);
 }
 
-/* Whatever replicas had under way. */
+static int put_slot_right(struct sm_switch *sw, unsigned slot, struct sm_errbuf *error)
+{
+    struct arena *arena = sw->arena;
+    struct channel *channel = arena_channel(arena, 0, slot);
+
+    if (channel->journal_offset == 0)
+        return 0; /* nobody ever had it */
+    if (channel->journal_offset <= arena->channel_bytes - CHANNEL_JOURNAL_BYTES && switch_put_right(arena, slot) == 0)
+        return 0;
+    snprintf(error->text, sizeof error->text, "the arena of service %.63s is damaged: the journal of slot %u",
+             arena->service, slot);
+    return SM_E_DAMAGED;
+}
+
+/*
+ * Whatever replicas had under way. First of all those of the slot in whose notes the old switch died: which one that is
+ * is kept until the next note.
+ */
 static int put_replicas_right(struct sm_switch *sw, struct sm_errbuf *error)
 {
     struct arena *arena = sw->arena;
-    uint64_t violations = 0;
+    unsigned first = switch_note_slot(arena);
+    int result = first < ARENA_SLOTS ? put_slot_right(sw, first, error) : 0;
+
+    for (unsigned slot = 0; result == 0 && slot < ARENA_SLOTS; slot++)
+        result = put_slot_right(sw, slot, error);
+    return result;
+}
+
+/* What they counted of two owners. A switch that dies here leaves some of it to be counted again, never none of it. */
+static void keep_violations(struct arena *arena)
+{
+    uint64_t violations = load(&arena->ledger.owner_violations);
 
     for (unsigned slot = 0; slot < ARENA_SLOTS; slot++) {
         struct channel *channel = arena_channel(arena, 0, slot);
-        if (channel->journal_offset == 0)
-            continue; /* nobody ever had it */
-        if (channel->journal_offset > arena->channel_bytes - CHANNEL_JOURNAL_BYTES ||
-            switch_put_right(arena, slot) < 0) {
-            snprintf(error->text, sizeof error->text, "the arena of service %.63s is damaged: the journal of slot %u",
-                     arena->service, slot);
-            return SM_E_DAMAGED;
-        }
-        violations += load(&channel->counters.owner_violations);
-        store(&channel->counters.owner_violations, 0);
+        violations += channel->journal_offset ? load(&channel->counters.owner_violations) : 0;
     }
-    store(&arena->ledger.owner_violations, load(&arena->ledger.owner_violations) + violations);
+    store(&arena->ledger.owner_violations, violations);
+    STEP();
+    for (unsigned slot = 0; slot < ARENA_SLOTS; slot++)
+        store(&arena_channel(arena, 0, slot)->counters.owner_violations, 0);
+    STEP();
+}
+
+/* As a replica would, in the first one's place: so that a switch that dies in the middle leaves a journal too. */
+static int clear_copies(struct sm_switch *sw)
+{
+    struct channel *channel = arena_channel(sw->arena, 0, 0);
+    struct state_actor *actor;
+    struct journal journal;
+    uint64_t commit = 0;
+
+    channel_reset(channel, sw->buffers, sw->bindings_max);
+    STEP();
+    int result = state_actor_join(&actor, sw->arena->state, 0);
+    if (result)
+        return result;
+    journal_open(&journal, channel_journal(channel), actor, commit);
+    for (unsigned copy = 0; copy < STATE_COPIES;) {
+        journal_packet(&journal);
+        copy += state_copy_clear(actor, state_copy(copy), CLEAR_AT_A_TIME);
+        journal_prepare(&journal, true);
+        STEP();
+        store(&channel->commit, ++commit);
+        STEP();
+        journal_committed(&journal, commit);
+    }
+    state_actor_leave(actor);
     return 0;
 }
 
@@ -90,25 +152,23 @@ static int put_replicas_right(struct sm_switch *sw, struct sm_errbuf *error)
 static int put_host_right(struct sm_switch *sw)
 {
     struct arena *arena = sw->arena;
-    struct state_actor *actor;
 
     for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
         if (state_lock_holder(arena->state, stripe) >= 0)
             state_unlock(arena->state, stripe);
+    for (unsigned i = 0; i < arena->registration.shared_count; i++)
+        if (atomic_load_explicit(&arena->strong[i].holder, memory_order_acquire) == SWITCH_HOLDER)
+            atomic_store_explicit(&arena->strong[i].holder, 0, memory_order_release);
+    STEP();
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
         atomic_store_explicit(&arena->heir[shard], 0, memory_order_relaxed);
+    STEP();
     for (unsigned slot = 0; slot < ARENA_SLOTS; slot++)
         store(&arena->late_time[slot], UINT64_MAX);
+    STEP();
     store(&arena->ready_slots, 0);
-    state_actor_abandon(arena->state, HOST_SLOT);
-    int result = state_actor_join(&actor, arena->state, HOST_SLOT);
-    if (result)
-        return result;
-    for (unsigned copy = 0; copy < STATE_COPIES; copy++)
-        while (!state_copy_clear(actor, state_copy(copy), CLEAR_AT_A_TIME))
-            ;
-    state_actor_leave(actor);
-    return 0;
+    STEP();
+    return clear_copies(sw);
 }
 
 /* Behind the last packet that was read. The old switch may have meant to read more than there are. */
@@ -159,8 +219,10 @@ int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct s
         return SM_E_DAMAGED;
     }
     int result = put_replicas_right(sw, error);
-    if (result == 0)
+    if (result == 0) {
+        keep_violations(arena);
         result = put_host_right(sw);
+    }
     if (result)
         return result;
     if (state_check(arena->state, &found) != 0) {
@@ -171,9 +233,12 @@ int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct s
     if (arena->registered)
         switch_learn(sw);
     read_ledger(sw);
+    STEP();
     skip_input(sw, position, left->skip);
+    STEP();
     count_lost(sw, left);
     orphan_shards(sw);
+    STEP();
     sw->switch_deaths++;
     if (sw->state == SWITCH_ENDED)
         sw->state = SWITCH_RUNNING; /* it will be met again */

@@ -14,13 +14,11 @@
 #include "arena/snapshot.h"
 #include "switch/restore.h"
 
-#define HOST_HOLDER (ARENA_SLOTS + 1) /* in the lock word of a strong object */
-
 static void lock(struct strong_object *object)
 {
     uint32_t nobody = 0;
 
-    while (!atomic_compare_exchange_weak_explicit(&object->holder, &nobody, HOST_HOLDER, memory_order_acquire,
+    while (!atomic_compare_exchange_weak_explicit(&object->holder, &nobody, SWITCH_HOLDER, memory_order_acquire,
                                                   memory_order_relaxed)) {
         nobody = 0;
         sched_yield();

@@ -27,8 +27,10 @@ static void tell_late(struct sm_switch *sw, unsigned slot)
     uint32_t first = sw->slots[slot].late_first;
     uint64_t time = first == POOL_NONE ? UINT64_MAX : sw->packets[first].time;
 
+    STEP();
     if (atomic_load_explicit(&sw->arena->late_time[slot], memory_order_relaxed) != time)
         atomic_store_explicit(&sw->arena->late_time[slot], time, memory_order_release);
+    STEP();
 }
 
 /* Enter it in its slot's list, which is in order of time: nearly always at the end. */
@@ -95,6 +97,7 @@ static __attribute__((noinline)) void hold(struct sm_switch *sw, struct switch_s
     else
         sw->packets[shard->hold_tail].next = buffer;
     shard->hold_tail = buffer;
+    STEP();
     sw->hold_bytes += packet->caplen;
     sw->held_packets++;
     sw->operation.held_packets++;
@@ -131,12 +134,15 @@ static inline void steer(struct sm_switch *sw, struct switch_shard *shard, struc
     packet->place = PLACE_RING;
     packet->slot = shard->owner;
     sw->slots[shard->owner].in_flight++;
+    STEP();
     push(&sw->slots[shard->owner], IN_PACKET, buffer, packet->shard, packet->time);
+    STEP();
 }
 
 void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time)
 {
     push(&sw->slots[slot], kind, buffer, shard, time);
+    STEP();
 }
 
 void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t ticket, uint32_t shard,
@@ -146,6 +152,7 @@ void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, ui
 
     s->in[s->in_head++ & s->ring_mask] = (struct in_entry){
         .time = sw->clock, .buffer = ticket, .shard = (uint16_t)shard, .kind = (uint8_t)kind, .lane = (uint8_t)lane};
+    STEP();
 }
 
 void switch_steer(struct sm_switch *sw, uint32_t buffer)
@@ -209,8 +216,10 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     meta->caplen = frame->caplen;
     meta->len = frame->len;
     packet->shard = (uint16_t)state_shard_of(meta->hash);
+    STEP();
     if (sw->bindings)
         switch_bind_steer(sw, buffer);
+    STEP();
     __builtin_prefetch(&sw->shards[packet->shard]); /* it is looked at when the whole burst has been admitted */
     audit_enter(&sw->audit, buffer, packet->shard, frame->data, frame->caplen, frame->len);
     return true;
@@ -356,6 +365,7 @@ static unsigned read_burst(struct sm_switch *sw, unsigned most, uint32_t admitte
         sw->has_pending = false;
         if (done++ == 0)
             switch_ledger_ahead(sw);
+        STEP();
         fetch_buffer(sw, BUFFERS_AHEAD);
         if (buffer != POOL_NONE && admit(sw, &sw->pending, buffer, port))
             admitted[(*count)++] = buffer;

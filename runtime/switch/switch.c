@@ -61,9 +61,10 @@ static int allocate(struct sm_switch *sw)
     sw->packets = aligned_alloc(_Alignof(struct switch_packet), sw->buffers * sizeof *sw->packets);
     sw->reserves = calloc(sw->buffers, sizeof *sw->reserves);
     sw->late = calloc(sw->buffers, sizeof *sw->late);
+    sw->unanswered = calloc(sw->buffers, sizeof *sw->unanswered);
     sw->free_small.buffers = malloc(sw->buffers * sizeof *sw->free_small.buffers);
     sw->free_jumbo.buffers = malloc(sw->buffers * sizeof *sw->free_jumbo.buffers);
-    if (!sw->window || !sw->packets || !sw->reserves || !sw->late || !sw->free_small.buffers ||
+    if (!sw->window || !sw->packets || !sw->reserves || !sw->late || !sw->unanswered || !sw->free_small.buffers ||
         !sw->free_jumbo.buffers || audit_init(&sw->audit, sw->buffers) != 0 ||
         sm_parser_create(&sw->parser, FRAGMENTS) != 0)
         return SM_E_NO_MEMORY;
@@ -154,6 +155,7 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
     free(sw->packets);
     free(sw->reserves);
     free(sw->late);
+    free(sw->unanswered);
     free(sw->free_small.buffers);
     free(sw->free_jumbo.buffers);
     free(sw);
@@ -178,7 +180,9 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
                                      .late_last = POOL_NONE};
         snprintf(slot->name, sizeof slot->name, "%s", name);
         slot->channel = arena_channel(sw->arena, 0, i);
+        STEP();
         channel_reset(slot->channel, sw->buffers, sw->bindings_max);
+        STEP();
         slot->ring_mask = slot->channel->ring_mask;
         slot->in = channel_in(slot->channel);
         slot->out = channel_out(slot->channel);
@@ -188,6 +192,7 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
             sw->slot_count = i + 1;
         if (id > atomic_load_explicit(&sw->arena->last_id, memory_order_relaxed))
             atomic_store_explicit(&sw->arena->last_id, id, memory_order_relaxed);
+        STEP();
         return (int)i;
     }
     return SM_E_LIMIT;
@@ -216,7 +221,9 @@ void switch_slot_ready(struct sm_switch *sw, unsigned slot)
     if (sw->arena->upgrading && sw->arena->registration.reason_count <= SM_MAX_REASONS)
         sw->reason_count = sw->arena->registration.reason_count;
     switch_learn(sw);
+    STEP();
     atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
+    STEP();
     switch_adopt_orphans(sw, slot);
 }
 
@@ -321,12 +328,15 @@ static void publish(struct sm_switch *sw)
         struct switch_slot *s = &sw->slots[i];
         if (s->in_head == s->published)
             continue;
+        STEP();
         atomic_store_explicit(&s->channel->in_head, s->in_head, memory_order_release);
         published = true;
     }
+    STEP();
     /* After the rings: whoever sees this time and an empty ring knows that nothing earlier will come there. */
     if (atomic_load_explicit(&sw->arena->pushed_time, memory_order_relaxed) != sw->clock)
         atomic_store_explicit(&sw->arena->pushed_time, sw->clock, memory_order_release);
+    STEP();
     if (!published)
         return;
     atomic_thread_fence(memory_order_seq_cst);
@@ -351,6 +361,7 @@ static bool send_ticks(struct sm_switch *sw)
         if (sw->slots[i].state != SLOT_READY || sw->slots[i].ticking)
             continue;
         switch_push(sw, i, IN_TICK, 0, 0, sw->clock);
+        STEP();
         sw->slots[i].ticking = true;
         sent = true;
     }
@@ -414,21 +425,28 @@ unsigned switch_poll(struct sm_switch *sw)
     for (unsigned i = 0; i < sw->slot_count; i++)
         if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING)
             done += switch_take_back(sw, i);
+    STEP();
     switch_watch(sw);
     switch_moves_poll(sw);
+    STEP();
     switch_lanes_poll(sw);
+    STEP();
     if (sw->options.order_arrival)
         switch_output_poll(sw);
+    STEP();
     if (sw->shape_first != SHAPE_NONE)
         done += switch_shape_poll(sw);
     done += switch_input(sw);
     if (sw->snapshot.active)
         done += switch_snapshot_poll(sw);
     note_in_flight(sw);
+    STEP();
     keep_time(sw, done);
+    STEP();
     switch_ledger(sw);
     publish(sw);
     switch_check_poll(sw);
+    STEP();
     if (sw->ports[1] && done == 0 && sw->ports[1]->ops->flush(sw->ports[1]) != 0)
         switch_fail(sw, "%s", sw->ports[1]->error.text);
     return done;

@@ -38,6 +38,7 @@
 #define SWITCH_TICK_NS 100000000ull /* idle shards hear of the time this often, in packet time */
 #define SWITCH_NONE 0xffu
 #define SWITCH_POISON_DEATHS 3u
+#define SWITCH_HOLDER (ARENA_SLOTS + 1) /* in the lock word of a strong object */
 
 /* The switch's own reasons for dropping; those that a middlebox registers follow them. */
 #define SWITCH_DROPS(X)                                                                                                \
@@ -251,6 +252,11 @@ struct switch_options {
     void *clock_arg;
 };
 
+struct switch_unanswered {
+    uint64_t sequence;
+    uint32_t buffer;
+};
+
 struct sm_switch {
     struct switch_options options;
     struct arena *arena;
@@ -283,14 +289,15 @@ struct sm_switch {
     struct switch_operation operation;
     uint32_t moves_in_flight;
     struct switch_lane lanes[EXPORT_LANES];
-    uint32_t lanes_used;         /* that are not free */
-    uint32_t lane_ticket;        /* of the last step asked for */
-    uint32_t inheritance;        /* number of the last one */
-    uint32_t orphans;            /* shards without a replica that could own them */
-    uint64_t deaths, taken_over; /* replicas that died, packets that others took over from them */
-    uint64_t condemned;          /* replicas that the switch had killed */
-    uint64_t watched;            /* when replicas were last looked at for life, wall clock */
-    struct sm_port *poison;      /* NULL: nothing to keep so far */
+    uint32_t lanes_used;                  /* that are not free */
+    uint32_t lane_ticket;                 /* of the last step asked for */
+    uint32_t inheritance;                 /* number of the last one */
+    uint32_t orphans;                     /* shards without a replica that could own them */
+    struct switch_unanswered *unanswered; /* room for what a dead replica had in flight */
+    uint64_t deaths, taken_over;          /* replicas that died, packets that others took over from them */
+    uint64_t condemned;                   /* replicas that the switch had killed */
+    uint64_t watched;                     /* when replicas were last looked at for life, wall clock */
+    struct sm_port *poison;               /* NULL: nothing to keep so far */
     struct sm_errbuf poison_error;
     uint32_t epoch; /* of the assignment; counts every change of owner */
 
@@ -456,8 +463,10 @@ void switch_lanes_poll(struct sm_switch *sw);
 bool switch_lanes_busy(const struct sm_switch *sw);       /* and somebody is there to go on */
 void switch_learn(struct sm_switch *sw);                  /* what was registered */
 int switch_put_right(struct arena *arena, unsigned slot); /* death.c */
-void switch_ledger(struct sm_switch *sw);                 /* resume.c */
+unsigned switch_note_slot(const struct arena *arena); /* whose note was put in the queue last; ARENA_SLOTS: it is out */
+void switch_ledger(struct sm_switch *sw);             /* resume.c */
 void switch_ledger_ahead(struct sm_switch *sw);
+void switch_ledger_generated(struct sm_switch *sw); /* before it can leave: else it would stand for one that is lost */
 void switch_adopt_orphans(struct sm_switch *sw, unsigned slot);                           /* death.c */
 void switch_condemn(struct sm_switch *sw, unsigned slot, bool distrust, const char *why); /* supervise.c */
 void switch_watch(struct sm_switch *sw);

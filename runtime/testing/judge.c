@@ -53,6 +53,8 @@ void test_count(struct sm_test *test)
     result->bindings_steered = sw->bindings ? sw->bindings->steered : 0;
     result->memory_used = usage.memory_used;
     result->replicas_in_flight = sw->replicas_in_flight_max;
+    result->switch_deaths = test->switch_deaths;
+    result->lost = sw->dropped[DROP_SWITCH_DIED];
     result->damaged = sw->input_ended && sw->input_result != SM_E_END;
 }
 

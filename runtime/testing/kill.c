@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEPS_AT_RANDOM 3000u
 #define LARGEST_PORTION 20u /* of a snapshot: the power of two that its work is below */
 
 /* Of the burst that runs: one at a time in a process. */
@@ -31,22 +30,35 @@ static bool allocation_fails(void)
     return bursting->allocations_left > 0 && --bursting->allocations_left == 0;
 }
 
+void test_free_member(struct sm_test *test, unsigned slot)
+{
+    struct sm_replica *replica = test->members[slot].replica;
+
+    if (test->options.ended)
+        test->options.ended(replica, replica->user);
+    bind_forget(replica);
+    snapshot_end(&replica->snapshot);
+    replica_restore_end(replica);
+    free(replica->registration);
+    free(replica);
+    test->members[slot] = (struct member){0};
+}
+
+static void slot_died(struct sm_test *test, void *slot)
+{
+    switch_slot_died(test->sw, *(unsigned *)slot);
+}
+
 /* Gone, as far as the process is concerned; somebody is always started in place of the last one. */
 static void bury(struct sm_test *test, unsigned slot)
 {
-    struct member *member = &test->members[slot];
     struct sm_errbuf ignored;
 
     if (test->condemned == test->sw->slots[slot].id)
         test->condemned = 0;
-    switch_slot_died(test->sw, slot);
-    if (test->options.ended)
-        test->options.ended(member->replica, member->replica->user);
-    bind_forget(member->replica);
-    snapshot_end(&member->replica->snapshot);
-    replica_restore_end(member->replica);
-    free(member->replica);
-    *member = (struct member){0};
+    if (!test_as_switch(test, slot_died, &slot))
+        return;
+    test_free_member(test, slot);
     if (sm_test_replicas(test) == 0 && test->sw->state != SWITCH_ENDED)
         test_add_replica(test, &ignored);
 }
@@ -82,34 +94,63 @@ void test_burst(struct sm_test *test, unsigned slot, unsigned budget)
     }
 }
 
-/* Somewhere in a burst, or behind it. */
-void test_kill_at_random(struct sm_test *test)
+/* Whatever order waits stays as it is. */
+static bool survives_place(struct sm_test *test, unsigned slot, uint32_t place, uint64_t nth)
 {
-    const uint32_t place = test->place;
+    const uint32_t ordered = test->place;
     const uint64_t visits_left = test->visits_left;
-    unsigned slots[ARENA_SLOTS];
-    const unsigned count = test_ready(test, slots);
 
-    if (count == 0)
-        return;
-    unsigned slot = slots[test_below(test, count)];
-    test->place = SM_TEST_ANYWHERE;
-    test->visits_left = 1 + test_below(test, STEPS_AT_RANDOM);
-    bool alive = survives_burst(test, slot, CHANNEL_BURST, true);
     test->place = place;
+    test->visits_left = nth;
+    bool alive = survives_burst(test, slot, CHANNEL_BURST, true);
+    test->place = ordered;
     test->visits_left = visits_left;
+    return alive;
+}
+
+bool test_burst_to_death(struct sm_test *test, unsigned slot)
+{
+    return survives_place(test, slot, SM_TEST_ANYWHERE, 1 + test_below(test, TEST_STEPS_AT_RANDOM));
+}
+
+void test_kill_in_burst(struct sm_test *test, unsigned slot, uint32_t place, uint64_t nth)
+{
+    bool alive = survives_place(test, slot, place, nth);
+
     if (alive && test->members[slot].replica->retired)
         test_remove_replica(test, slot);
     else
         bury(test, slot);
 }
 
+/* Somewhere in a burst, or behind it. */
+void test_kill_at_random(struct sm_test *test)
+{
+    unsigned slots[ARENA_SLOTS];
+    const unsigned count = test_ready(test, slots);
+
+    if (count == 0)
+        return;
+    unsigned slot = slots[test_below(test, count)];
+    test_kill_in_burst(test, slot, SM_TEST_ANYWHERE, 1 + test_below(test, TEST_STEPS_AT_RANDOM));
+}
+
+/* Not with a thread of its own, nor where what it wrote is in a file. */
+static bool may_die(const struct sm_test *test, unsigned who)
+{
+    return !test->options.threads && (who != SM_TEST_SWITCH || !test->options.output);
+}
+
 int sm_test_kill(struct sm_test *test, unsigned replica)
 {
     int slot = switch_slot_of(test->sw, replica);
 
-    if (test->options.threads)
+    if (!may_die(test, replica))
         return SM_E_INVALID;
+    if (replica == SM_TEST_SWITCH) {
+        test_switch_died(test);
+        return 0;
+    }
     if (slot < 0 || !test->members[slot].replica)
         return SM_E_NOT_FOUND;
     bury(test, (unsigned)slot);
@@ -135,9 +176,9 @@ const char *sm_test_place_name(unsigned number)
 
 int sm_test_kill_at(struct sm_test *test, unsigned replica, uint32_t place, uint64_t nth)
 {
-    if (test->options.threads || (place != SM_TEST_ANYWHERE && place >= step_count()) || nth == 0)
+    if (!may_die(test, replica) || (place != SM_TEST_ANYWHERE && place >= step_count()) || nth == 0)
         return SM_E_INVALID;
-    if (replica != 0 && switch_slot_of(test->sw, replica) < 0)
+    if (replica != 0 && replica != SM_TEST_SWITCH && switch_slot_of(test->sw, replica) < 0)
         return SM_E_NOT_FOUND;
     test->condemned = replica;
     test->place = place;

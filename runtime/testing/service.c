@@ -47,6 +47,19 @@ static void *run_thread(void *arg)
     return NULL;
 }
 
+struct registering {
+    struct sm_replica *replica;
+    int result;
+    struct sm_errbuf *error;
+};
+
+static void register_replica(struct sm_test *test, void *arg)
+{
+    struct registering *r = arg;
+
+    r->result = arena_register(test->arena, r->replica->slot, r->replica->registration, r->error);
+}
+
 /* Between sm_open() and sm_start(), as a program would. */
 static int register_middlebox(struct sm_test *test, struct sm_replica *replica, struct sm_errbuf *error)
 {
@@ -63,11 +76,17 @@ static int register_middlebox(struct sm_test *test, struct sm_replica *replica, 
     int result = options->setup ? options->setup(replica, &replica->user) : 0;
     if (result)
         snprintf(error->text, sizeof error->text, "setup: %s", sm_strerror(result));
-    if (result == 0)
-        result = arena_register(test->arena, replica->slot, replica->registration, error);
+    struct registering registering = {replica, result, error};
+    if (result == 0 && !test_as_switch(test, register_replica, &registering))
+        return SM_E_AGAIN; /* the replica is gone, with the switch */
     free(replica->registration);
     replica->registration = NULL;
-    return result;
+    return registering.result;
+}
+
+static void slot_ready(struct sm_test *test, void *slot)
+{
+    switch_slot_ready(test->sw, *(unsigned *)slot);
 }
 
 static int start_member(struct sm_test *test, unsigned slot, struct sm_errbuf *error)
@@ -84,7 +103,8 @@ static int start_member(struct sm_test *test, unsigned slot, struct sm_errbuf *e
         snprintf(error->text, sizeof error->text, "started: %s", sm_strerror(result));
         return result;
     }
-    switch_slot_ready(test->sw, slot);
+    if (!test_as_switch(test, slot_ready, &slot))
+        return SM_E_AGAIN;
     atomic_store(&member->through, false);
     member->replica->snapshot.work = SNAPSHOT_AT_ONCE;
     if (test->options.threads && pthread_create(&member->thread, NULL, run_thread, member) != 0)
@@ -92,13 +112,28 @@ static int start_member(struct sm_test *test, unsigned slot, struct sm_errbuf *e
     return 0;
 }
 
-int test_add_replica(struct sm_test *test, struct sm_errbuf *error)
+struct taking {
+    uint32_t id;
+    int slot;
+};
+
+static void take_slot(struct sm_test *test, void *arg)
 {
-    uint32_t id = test->next_id++;
+    struct taking *taking = arg;
     char name[16];
 
-    snprintf(name, sizeof name, "r%u", id);
-    int slot = switch_slot_take(test->sw, id, name, getpid(), -1);
+    snprintf(name, sizeof name, "r%u", taking->id);
+    taking->slot = switch_slot_take(test->sw, taking->id, name, getpid(), -1);
+}
+
+int test_add_replica(struct sm_test *test, struct sm_errbuf *error)
+{
+    const uint64_t deaths = test->switch_deaths;
+    struct taking taking = {.id = test->next_id++};
+
+    if (!test_as_switch(test, take_slot, &taking))
+        return SM_E_AGAIN;
+    const int slot = taking.slot;
     if (slot < 0)
         return slot;
     struct member *member = &test->members[slot];
@@ -106,6 +141,8 @@ int test_add_replica(struct sm_test *test, struct sm_errbuf *error)
     int result = member->replica ? start_member(test, (unsigned)slot, error) : SM_E_NO_MEMORY;
     if (result == 0)
         return slot;
+    if (test->switch_deaths != deaths)
+        return result; /* nothing is left of it */
     if (member->replica) {
         replica_unbind(member->replica);
         bind_forget(member->replica);
@@ -116,6 +153,11 @@ int test_add_replica(struct sm_test *test, struct sm_errbuf *error)
     return result;
 }
 
+static void remove_slot(struct sm_test *test, void *slot)
+{
+    switch_slot_died(test->sw, *(unsigned *)slot);
+}
+
 void test_remove_replica(struct sm_test *test, unsigned slot)
 {
     struct member *member = &test->members[slot];
@@ -123,12 +165,8 @@ void test_remove_replica(struct sm_test *test, unsigned slot)
     if (test->options.threads)
         pthread_join(member->thread, NULL);
     replica_unbind(member->replica);
-    switch_slot_died(test->sw, slot);
-    if (test->options.ended)
-        test->options.ended(member->replica, member->replica->user);
-    bind_forget(member->replica);
-    free(member->replica);
-    member->replica = NULL;
+    if (test_as_switch(test, remove_slot, &slot))
+        test_free_member(test, slot);
 }
 
 static uint64_t virtual_clock(void *arg)
@@ -139,7 +177,9 @@ static uint64_t virtual_clock(void *arg)
 static int open_ports(struct sm_test *test, struct switch_options *sw, struct sm_errbuf *error)
 {
     const struct sm_test_options *options = &test->options;
-    int result = options->input ? trace_port_in(&sw->in, options->input)
+    /* A file is read from its beginning; what an interface gave is gone. */
+    const size_t next = test->sw && options->cannot_wait ? trace_port_next(test->sw->ports[0]) : 0;
+    int result = options->input ? trace_port_in(&sw->in, options->input, next)
                                 : sm_port_open_capture(&sw->in, options->capture, error);
 
     if (result)
@@ -147,7 +187,8 @@ static int open_ports(struct sm_test *test, struct switch_options *sw, struct sm
     sw->in->is_interface = options->cannot_wait;
     if (options->output)
         return sm_port_create_capture(&sw->out, options->output, sw->in, error);
-    test->output = sm_trace_create();
+    if (!test->output)
+        test->output = sm_trace_create();
     return test->output ? trace_port_out(&sw->out, test->output, sw->in) : SM_E_NO_MEMORY;
 }
 
@@ -169,7 +210,7 @@ static int open_arena(struct sm_test *test, int linktype, struct sm_errbuf *erro
     return arena_create(&test->arena, &test->arena_fd, &arena, error);
 }
 
-static int open_switch(struct sm_test *test, struct sm_errbuf *error)
+int test_make_switch(struct sm_test *test, struct sm_errbuf *error)
 {
     const struct sm_test_options *options = &test->options;
     struct switch_options sw = {
@@ -182,9 +223,10 @@ static int open_switch(struct sm_test *test, struct sm_errbuf *error)
     };
     int result = open_ports(test, &sw, error);
 
-    if (result == 0)
+    if (result == 0 && !test->arena)
         result = open_arena(test, sw.in->linktype, error);
     sw.arena = test->arena;
+    test->sw = NULL;
     if (result == 0)
         result = switch_create(&test->sw, &sw, error);
     if (!test->sw) {
@@ -200,7 +242,7 @@ static int open_switch(struct sm_test *test, struct sm_errbuf *error)
 static int start(struct sm_test *test, struct sm_errbuf *error)
 {
     const unsigned replicas = test->options.replicas;
-    int result = open_switch(test, error);
+    int result = test_make_switch(test, error);
 
     for (unsigned i = 0; result == 0 && i < replicas; i++) {
         int slot = test_add_replica(test, error);
@@ -210,6 +252,7 @@ static int start(struct sm_test *test, struct sm_errbuf *error)
         result = switch_assign(test->sw, SM_SHARDS * i / replicas, SM_SHARDS * (i + 1) / replicas - 1, i);
     if (result == 0)
         switch_start(test->sw);
+    test->resumed = true;
     return result;
 }
 
@@ -225,8 +268,12 @@ static const char *contradiction(const struct sm_test_options *options)
         return "one of input and capture is needed";
     if (options->replicas > SM_TEST_REPLICAS || options->max_sends > SM_MAX_SENDS)
         return "more replicas or sends than there can be";
-    if (options->threads && options->kills)
+    if (options->threads && (options->kills || options->switch_kills))
         return "threads cannot be killed";
+    if (options->switch_kills && options->output)
+        return "a switch that is killed cannot have an output file";
+    if (options->cannot_wait && options->capture && options->switch_kills)
+        return "an interface whose switch is killed cannot be a capture";
     if (options->copy_bytes > SM_TEST_COPY_BYTES)
         return "copy_bytes is more than SM_TEST_COPY_BYTES";
     return NULL;
@@ -269,6 +316,7 @@ int sm_test_create(struct sm_test **out, const struct sm_test_options *options, 
 /* End all replicas, so that what they counted stands still. */
 static void dismiss(struct sm_test *test)
 {
+    test->ending = true;
     switch_dismiss(test->sw);
     switch_poll(test->sw);
     for (unsigned i = 0; i < ARENA_SLOTS; i++) {
@@ -310,6 +358,12 @@ static void turn_among_threads(struct sm_test *test)
         sched_yield();
 }
 
+static void poll(struct sm_test *test, void *arg)
+{
+    (void)arg;
+    switch_poll(test->sw);
+}
+
 int sm_test_step(struct sm_test *test)
 {
     const struct sm_test_options *options = &test->options;
@@ -325,6 +379,8 @@ int sm_test_step(struct sm_test *test)
         test_operate(test);
     if (options->kills && test_below(test, options->kills) == 0)
         test_kill_at_random(test);
+    if (options->switch_kills && test_below(test, options->switch_kills) == 0)
+        test_kill_switch_at_random(test);
     test_retire_leavers(test);
     unsigned slot = (unsigned)test_below(test, SM_TEST_REPLICAS + 2);
     if (options->threads)
@@ -332,7 +388,7 @@ int sm_test_step(struct sm_test *test)
     else if (slot < ARENA_SLOTS && test->members[slot].replica)
         test_burst(test, slot, 1 + (unsigned)test_below(test, CHANNEL_BURST));
     else
-        switch_poll(sw);
+        test_as_switch(test, poll, NULL);
     bool deep = !options->threads && test->result.steps % options->check_every == 0;
     return test_judge(test, deep, false) ? SM_E_STATE : 0;
 }

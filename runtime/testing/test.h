@@ -26,6 +26,9 @@ struct member {
     _Atomic bool through; /* the replica's thread has met its end */
 };
 
+#define TEST_HANDS 64u             /* deaths of switches that are remembered */
+#define TEST_STEPS_AT_RANDOM 3000u /* at most, until somebody dies */
+
 struct sm_test {
     struct sm_test_options options;
     struct arena *arena;
@@ -37,6 +40,16 @@ struct sm_test {
     uint64_t random, clock;
     struct sm_trace *output;
     unsigned condemned; /* who dies at a place; 0: nobody */
+    uint64_t *census;   /* how often the switch came by each place; NULL: that is not counted */
+    bool resumed;       /* the switch has its state: it is the first one, or is through with taking over */
+    bool ending;        /* all replicas are told to end: nobody dies any more */
+    unsigned wanted;    /* replicas to be started with the next switch */
+    uint64_t switch_deaths;
+    struct {
+        uint64_t first, end; /* packets of the input */
+        uint64_t dropped;    /* that the ledger did not know of yet */
+    } hands[TEST_HANDS];     /* what a switch that died had in its hands, at most; with order_arrival */
+    unsigned hands_count;
     uint32_t place;
     uint64_t visits_left;
     unsigned version; /* of replicas that are started now */
@@ -61,16 +74,31 @@ void test_remove_replica(struct sm_test *test, unsigned slot);
 void test_operate(struct sm_test *test);
 void test_retire_leavers(struct sm_test *test);
 
-/* kill.c: a burst of one replica, in which it may die; a death at random. */
+/* service.c: a switch for the arena, with ports of its own, in place of test->sw. An error: *error says which. */
+int test_make_switch(struct sm_test *test, struct sm_errbuf *error);
+
+/* kill.c: a burst of one replica, in which it may die. A burst of another one, of any length, in which it dies where it
+ * comes by a place for the nth time, or behind it; the same with any of them, at any place. A burst that ends at any
+ * place, with nobody told; false: inside. The end of what a replica has in the process. */
 void test_burst(struct sm_test *test, unsigned slot, unsigned budget);
+void test_kill_in_burst(struct sm_test *test, unsigned slot, uint32_t place, uint64_t nth);
 void test_kill_at_random(struct sm_test *test);
+bool test_burst_to_death(struct sm_test *test, unsigned slot);
+void test_free_member(struct sm_test *test, unsigned slot);
+
+/* restart.c: the switch does a piece of its work. False: it has died in it, and another one has gone on, with other
+ * replicas: nothing of what there was may be used any more. */
+bool test_as_switch(struct sm_test *test, void (*piece)(struct sm_test *test, void *arg), void *arg);
+void test_switch_died(struct sm_test *test);
+void test_kill_switch_at_random(struct sm_test *test);
 
 /* judge.c: keep the first promise that broke; true: one did. `deep`: all memory too; `end`: nothing is in flight. */
 bool test_judge(struct sm_test *test, bool deep, bool end);
 void test_count(struct sm_test *test);
 
-/* trace.c: ports in memory. The trace stays the caller's. SM_E_NO_MEMORY. */
-int trace_port_in(struct sm_port **port, const struct sm_trace *trace);
+/* trace.c: ports in memory. The trace stays the caller's; it is read from the packet `next` on. SM_E_NO_MEMORY. */
+int trace_port_in(struct sm_port **port, const struct sm_trace *trace, size_t next);
+size_t trace_port_next(const struct sm_port *port);
 int trace_port_out(struct sm_port **port, struct sm_trace *trace, const struct sm_port *model);
 
 #endif

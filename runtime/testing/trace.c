@@ -420,13 +420,19 @@ static const struct sm_port_ops in_ops = {
 static const struct sm_port_ops out_ops = {
     .send = memory_send, .flush = memory_flush, .fd = memory_fd, .close = memory_close};
 
-int trace_port_in(struct sm_port **port, const struct sm_trace *trace)
+size_t trace_port_next(const struct sm_port *port)
+{
+    return ((const struct memory_port *)port)->next;
+}
+
+int trace_port_in(struct sm_port **port, const struct sm_trace *trace, size_t next)
 {
     struct memory_port *memory = calloc(1, sizeof *memory);
 
     if (!memory)
         return SM_E_NO_MEMORY;
     memory->from = trace;
+    memory->next = next;
     memory->port = (struct sm_port){.ops = &in_ops,
                                     .name = "input",
                                     .linktype = trace->linktype,

@@ -37,6 +37,31 @@ static int move_over(struct sm_test *test, bool forward)
     return 0;
 }
 
+struct opening {
+    bool forward_only;
+    int result;
+    struct sm_errbuf *error;
+};
+
+static void open_builds(struct sm_test *test, void *arg)
+{
+    struct opening *opening = arg;
+
+    opening->result = builds_open(test->arena, opening->forward_only, false, opening->error);
+}
+
+static void close_builds(struct sm_test *test, void *forward)
+{
+    builds_close(test->arena, *(bool *)forward);
+}
+
+/* Asked of the next switch again, by who has had no answer. */
+static void close_upgrade(struct sm_test *test, bool forward)
+{
+    while (!test_as_switch(test, close_builds, &forward))
+        ;
+}
+
 int sm_test_upgrade(struct sm_test *test, const struct sm_test_upgrade *upgrade, struct sm_errbuf *error)
 {
     unsigned slots[ARENA_SLOTS];
@@ -52,8 +77,11 @@ int sm_test_upgrade(struct sm_test *test, const struct sm_test_upgrade *upgrade,
     const unsigned count = test_ready(test, slots);
     if (2 * count > SM_TEST_REPLICAS)
         return SM_E_LIMIT;
-    if ((result = builds_open(test->arena, upgrade->forward_only, false, error)) != 0)
-        return result;
+    struct opening opening = {upgrade->forward_only, 0, error};
+    while (!test_as_switch(test, open_builds, &opening))
+        ; /* whoever asked asks the next switch again */
+    if (opening.result)
+        return opening.result;
     test->before = test->options;
     test->options.on_packet = upgrade->on_packet;
     test->options.setup = upgrade->setup;
@@ -80,16 +108,16 @@ int sm_test_upgrade_forward(struct sm_test *test)
     for (unsigned i = 0; i < count; i++)
         if (test->sw->slots[old[i]].shards > 0)
             return move_over(test, true) ? SM_E_STATE : SM_E_AGAIN;
-    builds_close(test->arena, true);
+    close_upgrade(test, true);
     test->upgrading = false;
     for (unsigned i = 0; i < count; i++)
-        test->members[old[i]].leaving = true;
+        test->members[old[i]].leaving = test->members[old[i]].version != test->version;
     return 0;
 }
 
 int sm_test_upgrade_back(struct sm_test *test)
 {
-    unsigned slots[ARENA_SLOTS];
+    unsigned slots[ARENA_SLOTS], ids[ARENA_SLOTS];
 
     if (!test->upgrading)
         return SM_E_STATE;
@@ -104,12 +132,14 @@ int sm_test_upgrade_back(struct sm_test *test)
             if (test->sw->slots[slots[i]].shards > 0)
                 return move_over(test, false) ? SM_E_STATE : SM_E_AGAIN;
     }
+    for (unsigned i = 0; i < count; i++)
+        ids[i] = test->sw->slots[slots[i]].id;
     test->options.on_packet = test->before.on_packet;
     test->options.setup = test->before.setup;
     test->version--;
     test->upgrading = false;
     for (unsigned i = 0; i < count; i++)
-        sm_test_kill(test, test->sw->slots[slots[i]].id);
-    builds_close(test->arena, false);
+        sm_test_kill(test, ids[i]);
+    close_upgrade(test, false);
     return 0;
 }

@@ -16,11 +16,12 @@
 #define CREDIT 100u
 
 unsigned everything_mistakes;
-int64_t everything_counted;
-uint64_t everything_locked;
-bool everything_shared_right;
+int64_t everything_counted, everything_lowest;
+uint64_t everything_locked, everything_kinds;
+const bool *everything_ignored;
+bool everything_witnessed;
 
-static sm_class pairs, flows, wides, sources, accounts;
+static sm_class pairs, flows, wides, sources, accounts, witnesses;
 static sm_counter counter;
 static sm_strong_counter credit;
 static sm_strong object;
@@ -56,6 +57,20 @@ static const struct sm_field account_fields[] = {
     {"packets", SM_FIELD_UINT, offsetof(struct account, packets), 8, NULL, 0},
     {"numbers", SM_FIELD_UINT, offsetof(struct account, numbers), 8, NULL, 0},
 };
+/* Of a pair's packets, the first to the last: a bit for each that was seen. */
+struct witness {
+    uint64_t bits;
+    uint32_t pair, packets;
+};
+
+_Static_assert(EVERYTHING_PACKETS <= 64 * PAIRS, "a bit for each");
+
+static const struct sm_field witness_fields[] = {
+    {"bits", SM_FIELD_UINT, offsetof(struct witness, bits), 8, NULL, 0},
+    {"pair", SM_FIELD_UINT, offsetof(struct witness, pair), 4, NULL, 0},
+    {"packets", SM_FIELD_UINT, offsetof(struct witness, packets), 4, NULL, 0},
+};
+
 static const struct sm_field flow_fields[] = {
     {"packets", SM_FIELD_UINT, offsetof(struct flow, packets), 4, NULL, 0},
     {"fired", SM_FIELD_UINT, offsetof(struct flow, fired), 4, NULL, 0},
@@ -308,12 +323,29 @@ static void on_account(struct sm_replica *replica, const struct sm_packet *packe
         change_account(replica, packet, number, true);
 }
 
+static void on_witness(struct sm_replica *replica, const struct sm_packet *packet, uint32_t number)
+{
+    sm_flow flow;
+
+    mistake(sm_flow_create(replica, witnesses, packet, 0, &flow, NULL) != 0);
+    if (!flow.state)
+        return;
+    struct witness *witness = flow.state;
+    witness->pair = number % PAIRS;
+    witness->bits |= 1ull << number / PAIRS;
+    witness->packets++;
+}
+
 static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
 {
     uint32_t number;
 
     (void)user;
     memcpy(&number, sm_packet_data(packet) + 28, sizeof number);
+    if (everything_ignored && everything_ignored[number])
+        return;
+    if (everything_witnessed)
+        on_witness(replica, packet, number);
     sm_counter_add(replica, counter, 1);
     const int64_t value = number;
     mistake(sm_eventual_update(replica, lowest, &value) != 0 || sm_eventual_update(replica, kinds, &value) != 0);
@@ -342,7 +374,7 @@ static void hook(struct sm_replica *replica, sm_class cls, sm_flow flow, void *u
     (void)replica, (void)cls, (void)flow, (void)user;
 }
 
-static int setup(struct sm_replica *replica, void **user)
+static int register_all(struct sm_replica *replica, bool two)
 {
     const struct sm_class_options classes[] = {
         {.size = sizeof *classes,
@@ -352,6 +384,7 @@ static int setup(struct sm_replica *replica, void **user)
          .timers = 2,
          .on_timer = pair_timer,
          .alloc_limit = 2 * BIG,
+         .limit = two ? 60000 : 50000,
          .encode = encode_pair,
          .decode = decode_pair,
          .on_adopt = hook,
@@ -360,7 +393,8 @@ static int setup(struct sm_replica *replica, void **user)
          .name = "flows",
          .record_size = sizeof(struct flow),
          .granularity = SM_BY_FLOW,
-         .timers = 1,
+         .version = 1 + two,
+         .timers = 1 + two,
          .on_timer = flow_timer,
          .on_expire = flow_expire,
          .fields = flow_fields,
@@ -391,11 +425,16 @@ static int setup(struct sm_replica *replica, void **user)
          .granularity = SM_BY_SOURCE,
          .may_share = true,
          .on_undo = undo_account},
+        {.size = sizeof *classes,
+         .name = "witnesses",
+         .record_size = sizeof(struct witness),
+         .granularity = SM_BY_FLOW,
+         .fields = witness_fields,
+         .field_count = 3},
     };
-    sm_class *const ids[] = {&pairs, &flows, &wides, &sources, &accounts};
+    sm_class *const ids[] = {&pairs, &flows, &wides, &sources, &accounts, &witnesses};
     int result = sm_drop_reason(replica, "eleventh", &eleventh);
 
-    (void)user;
     for (unsigned i = 0; result == 0 && i < sizeof classes / sizeof *classes; i++)
         result = sm_class_register(replica, &classes[i], ids[i]);
     const struct sm_eventual_options least = {.size = sizeof least, .name = "lowest", .combiner = SM_MIN};
@@ -408,17 +447,24 @@ static int setup(struct sm_replica *replica, void **user)
     return result ? result : sm_strong_register(replica, "locked", sizeof(uint64_t), &object);
 }
 
+static int setup(struct sm_replica *replica, void **user)
+{
+    (void)user;
+    return register_all(replica, false);
+}
+
+int everything_setup_two(struct sm_replica *replica, void **user)
+{
+    (void)user;
+    return register_all(replica, true);
+}
+
 static void ended(struct sm_replica *replica, void *user)
 {
     (void)user;
-    int64_t least = -1;
-    uint64_t different = 0;
-
     everything_counted = sm_counter_read(replica, counter, NULL);
-    sm_eventual_read(replica, lowest, &least, sizeof least, NULL);
-    sm_eventual_read(replica, kinds, &different, sizeof different, NULL);
-    everything_shared_right =
-        least == 0 && different > EVERYTHING_PACKETS * 9 / 10 && different < EVERYTHING_PACKETS * 11 / 10;
+    sm_eventual_read(replica, lowest, &everything_lowest, sizeof everything_lowest, NULL);
+    sm_eventual_read(replica, kinds, &everything_kinds, sizeof everything_kinds, NULL);
 }
 
 /* Of a record, without the addresses in it and with what they lead to. */
@@ -432,6 +478,8 @@ static uint64_t digest(const struct sm_test_flow *flow)
         const struct account *account = flow->record;
         return account->packets << 32 | account->numbers;
     }
+    if (flow->cls.id == witnesses.id)
+        return number + ((const struct witness *)flow->record)->bits;
     const uint32_t *numbers = flow->record;
     number += (uint64_t)numbers[0] << 32 | numbers[1];
     if (flow->cls.id != pairs.id)
@@ -440,6 +488,33 @@ static uint64_t digest(const struct sm_test_flow *flow)
     for (const struct node *node = pair->list; node; node = node->next)
         number = number * 31 + node->number;
     return number * 31 + pair->nodes + (pair->big ? pair->big[BIG - 1] : 1000);
+}
+
+struct seen {
+    bool *packets;
+    bool once;
+};
+
+static bool see(const struct sm_test_flow *flow, void *arg)
+{
+    struct seen *seen = arg;
+    const struct witness *witness = flow->record;
+
+    if (flow->cls.id != witnesses.id)
+        return true;
+    for (uint32_t number = witness->pair; number < EVERYTHING_PACKETS; number += PAIRS)
+        seen->packets[number] = witness->bits >> number / PAIRS & 1;
+    seen->once &= witness->packets == (uint32_t)__builtin_popcountll(witness->bits);
+    return true;
+}
+
+bool everything_seen(const struct sm_test *test, bool packets[EVERYTHING_PACKETS])
+{
+    struct seen seen = {packets, true};
+
+    memset(packets, 0, EVERYTHING_PACKETS * sizeof *packets);
+    sm_test_flows(test, see, &seen);
+    return seen.once;
 }
 
 struct sm_test_options everything_options(const struct sm_trace *trace)
