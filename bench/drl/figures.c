@@ -133,6 +133,5 @@ void figures_read(const struct experiment *experiment, const struct sim_flow *fl
     }
     figures->even /= epochs;
     figures->jain /= epochs;
-    figures->control =
-        (double)result->updates * (SIM_HEADERS + SIM_UPDATE) * 8 / 1000 / experiment->seconds / experiment->limiters;
+    figures->control = (double)result->control * 8 / 1000 / experiment->seconds / experiment->limiters;
 }

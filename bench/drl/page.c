@@ -31,7 +31,8 @@ static const char explanation[] =
     "<li><b>highest</b>: the highest second.\n"
     "<li><b>Jain</b>: index of the flows' rates (1: all equal). Where demand shifts, of flows that stay, by epoch.\n"
     "<li><b>settled</b>: from when after a change on a second's rates are even; the worst case.\n"
-    "<li><b>control</b>: kbit/s that a limiter sends, IP and UDP headers included, 76 bytes an update.\n</ul>\n";
+    "<li><b>control</b>: kbit/s that a limiter sends, IP, UDP and the datagram's own "
+    "headers included.\n</ul>\n";
 
 /* What the paper gives, and the same of ours. */
 static void write_paper(FILE *file, const struct outcome *outcomes, unsigned count)
@@ -171,16 +172,20 @@ static int write_experiment(FILE *file, const char *directory, const struct outc
     return write_picture(file, directory, experiment->name, error);
 }
 
+int page_prepare(const char *directory, struct sm_errbuf *error)
+{
+    if (mkdir(directory, 0777) == 0 || errno == EEXIST)
+        return 0;
+    snprintf(error->text, sizeof error->text, "%.160s: %s", directory, strerror(errno));
+    return SM_E_IO;
+}
+
 int page_write(const char *directory, const struct outcome *outcomes, unsigned count, uint64_t seed,
                struct sm_errbuf *error)
 {
     static const char *const bars[] = {"jain", "second", "tenth"};
     int result;
 
-    if (mkdir(directory, 0777) != 0 && errno != EEXIST) {
-        snprintf(error->text, sizeof error->text, "%.160s: %s", directory, strerror(errno));
-        return SM_E_IO;
-    }
     result = plots_draw(directory, outcomes, count, error);
     FILE *file = result == 0 ? plots_open(directory, "index.html", "w", error) : NULL;
     if (!file)

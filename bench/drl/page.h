@@ -11,7 +11,10 @@
 
 #include "drl/outcome.h"
 
-/* DIR is made if need be. 0; SM_E_IO: *error says what could not be written, or that gnuplot failed. */
+/* Makes DIR if need be. 0; SM_E_IO: it cannot be made, *error says why. */
+int page_prepare(const char *directory, struct sm_errbuf *error);
+
+/* 0; SM_E_IO: *error says what could not be written, or that gnuplot failed. */
 int page_write(const char *directory, const struct outcome *outcomes, unsigned count, uint64_t seed,
                struct sm_errbuf *error);
 

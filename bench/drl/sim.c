@@ -194,9 +194,19 @@ static void post(struct sim *sim, uint32_t to, const struct drl_update *update)
     at(sim, sim->now + sim->setup->control_delay_ns, UPDATE, to, place);
 }
 
+/* Zeroes at the end go without saying. */
+static uint64_t size_of(const struct drl_update *update)
+{
+    unsigned values = sizeof update->value / sizeof *update->value;
+
+    while (values > 0 && update->value[values - 1] == 0)
+        values--;
+    return SIM_HEADERS + SIM_DATAGRAM + values * SIM_VALUE;
+}
+
 static void dispatch(struct sim *sim, uint32_t from, uint32_t to, const struct drl_update *update)
 {
-    sim->result->updates++;
+    sim->result->control += size_of(update);
     if (!parted(sim, from, to) && uniform(sim) >= sim->setup->control_loss)
         post(sim, to, update);
 }

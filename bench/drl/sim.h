@@ -19,8 +19,10 @@
 #define SIM_PACKET 1500u
 #define SIM_BIN_NS 100000000ull /* windows that the aggregate is counted in */
 #define SIM_CENTRAL DRL_MODES   /* one bucket for all: what distributed ones are compared with */
-#define SIM_HEADERS 28u         /* IP and UDP, of an update */
-#define SIM_UPDATE 48u          /* and its own bytes, as in the paper */
+/* Bytes of an update: IP and UDP headers; the datagram's header and code, the item's head; each value. */
+#define SIM_HEADERS 28u
+#define SIM_DATAGRAM 46u
+#define SIM_VALUE 8u
 
 enum sim_tcp { SIM_RENO, SIM_CUBIC };
 
@@ -57,7 +59,7 @@ struct sim_result {
     double *central;      /* bytes that one bucket would have let through of the same packets, likewise */
     double *limiter_bins; /* bytes, [limiter * bins + bin] */
     float *flow_seconds;  /* bytes, [flow * seconds + second] */
-    uint64_t updates;     /* sent */
+    uint64_t control;     /* bytes of updates, sent */
     uint64_t arrived, dropped;
 };
 

@@ -88,6 +88,22 @@ bool drl_receive(struct drl *drl, uint64_t now, const struct drl_update *update,
     return gossip_hear(&drl->gossip, update);
 }
 
+struct drl_bound drl_bound(const struct drl_options *options)
+{
+    double count = options->limiters, depths = count * options->burst;
+
+    switch (options->mode) {
+    case DRL_SPLIT:
+        return (struct drl_bound){.rate = options->rate, .bytes = depths};
+    case DRL_POOL:
+        return (struct drl_bound){.rate = options->rate, .bytes = pool_overuse(options)};
+    case DRL_GRD:
+        return (struct drl_bound){.rate = count * options->rate, .bytes = INFINITY};
+    default:
+        return (struct drl_bound){.rate = count * options->rate, .bytes = depths};
+    }
+}
+
 double drl_allowed(const struct drl *drl)
 {
     return drl->options.mode == DRL_GRD ? drl->arrived.rate * (1 - drl->drop) : drl->local;

@@ -72,6 +72,17 @@ unsigned drl_interval(struct drl *drl, uint64_t now, uint32_t *to, struct drl_up
 bool drl_receive(struct drl *drl, uint64_t now, const struct drl_update *update, struct drl_update *reply,
                  unsigned *replies);
 
+/*
+ * What is promised when limiters are cut off from one another, at any moment and in any way: over any interval of t
+ * seconds all together let at most rate * t + bytes through. `bytes` is INFINITY where there is no such bound (GRD has
+ * no bucket).
+ */
+struct drl_bound {
+    double rate, bytes;
+};
+
+struct drl_bound drl_bound(const struct drl_options *options);
+
 /* For people: what this limiter would let through now, a second; what it believes that the others have. */
 double drl_allowed(const struct drl *drl);
 double drl_remote(const struct drl *drl);

@@ -18,6 +18,8 @@
 #define RESAMPLE 0.03        /* how probably a packet's flow takes the place of the slowest in a full sample */
 #define QUIET 100.0          /* bytes a second: less is nobody */
 #define FIRST_PACKETS 3000.0 /* bytes that are let through where nobody was */
+#define HYSTERESIS 0.03      /* of what is allowed, by which demand must pass it to be limited, or no longer */
+#define WEIGHT_LEAST 0.003   /* of its flows' worth: or the weights of several that are not limited vanish together */
 #define REGIME_DAMPING 0.5   /* of a weight, when FPS goes from one way of finding it to the other */
 
 static bool take_locally(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes)
@@ -107,7 +109,7 @@ static double fastest_flow(struct drl *drl, double seconds)
 static double fps_interval(struct drl *drl, double seconds)
 {
     double rate = drl->options.rate, demand = drl->arrived.rate, fastest = fastest_flow(drl, seconds), ideal = 0;
-    bool limited = demand >= drl->local;
+    bool limited = demand >= drl->local * (drl->limited ? 1 - HYSTERESIS : 1 + HYSTERESIS);
 
     if (fastest > 0 && limited) {
         /* What has been let through stands in for an allowance of nothing, which would stay nothing. */
@@ -115,7 +117,7 @@ static double fps_interval(struct drl *drl, double seconds)
     } else if (fastest > 0) {
         ideal = demand / fastest;
         if (drl->remote > 0 && demand < rate)
-            ideal = fmin(ideal, demand * drl->remote / (rate - demand));
+            ideal = fmin(ideal, fmax(demand * drl->remote / (rate - demand), WEIGHT_LEAST * ideal));
     }
     drl->weight = limited == drl->limited ? ideal : drl->weight + REGIME_DAMPING * (ideal - drl->weight);
     drl->limited = limited;

@@ -17,14 +17,16 @@
  * When to speak.  Both ends know what the limiter is taken to let through until it reports again. It reports every
  * REPORT_NS at the latest, and as soon as what it lets through is off by more than OFF bytes; it is granted again when
  * that would change the grant. Each end has its allowance of messages, and saves up a few for when demand shifts: on
- * the average each limiter, the home too, sends at most MESSAGES a second.
+ * the average each limiter, the home too, sends at most MESSAGES a second: 5 kbit/s with all headers.
  *
  * Life-cycle of a grant.  A limiter that hears nothing for ALONE_NS takes 1/N of the limit. The home keeps what it has
  * granted last for whoever it does not hear, and after ALONE_NS that 1/N: cut off from one another, all together stay
  * within the limit.
  *
- * Bounds.  Over-use: the buckets' depths once, and what demand changes while messages are under way, until it has been
- * made up for. Under-use: likewise, while there is demand; what nobody wanted is not owed beyond OWED.
+ * Bounds.  Over-use: the buckets' depths, which come to the limit's and DEPTH_LEAST for each limiter, and what demand
+ * changes while messages are under way, until it has been made up for; cut off, for ALONE_NS, what the last grants come
+ * to beyond the limit, which is taken to be the limit again. Under-use: what demand changes while messages are under
+ * way; what nobody wanted is not owed beyond OWED.
  */
 
 #include "drl/pool.h"
@@ -35,17 +37,17 @@
 #include "drl/internal.h"
 
 #define ALONE_NS 1500000000ull
-#define MESSAGES 8.0        /* a second, that a limiter sends on the average, the home's divided among all */
+#define MESSAGES 6.5        /* a second, that a limiter sends on the average, the home's divided among all */
 #define SAVED 4.0           /* messages */
 #define PERIODIC 0.75       /* part of them that is spent when nothing happens */
 #define OFF 6000.0          /* bytes */
-#define QUICK 0.04          /* seconds: the estimate of demand when it shifts */
-#define HEADROOM 1.1        /* of a grant to whoever need not drop, over what arrives */
+#define QUICK 0.03          /* seconds: the estimate of demand when it shifts */
+#define HEADROOM 1.2        /* of a grant to whoever need not drop, over what arrives */
 #define CLIMB 2.0           /* likewise, to whoever had to: what it can use before it reports again */
 #define PRESSED 0.02        /* share of bytes dropped from which on a limiter is */
-#define CHANGED 0.05        /* of a grant, when it is worth a message */
+#define CHANGED 0.02        /* of a grant, when it is worth a message */
 #define OWED 0.05           /* seconds of the limit that a shortfall is made up for at most */
-#define CATCH_UP 0.6        /* seconds over which a miss is made up for */
+#define CATCH_UP 0.8        /* seconds over which a miss is made up for */
 #define CATCH_UP_MOST 0.3   /* of the limit */
 #define DEPTH_LEAST 22000.0 /* bytes: of a bucket, so that a first window gets through where nobody was */
 #define EARLY_LEAST 20000.0 /* bytes in the bucket, below which packets are dropped early; */
@@ -62,7 +64,7 @@ struct member {
     double passed;  /* in all: as reported, and since then what `rate` makes of it */
     double rate;    /* that it is taken to pass until it reports again */
     double granted; /* last */
-    bool pressed;
+    bool pressed, known; /* known: it has reported */
 };
 
 struct pool {
@@ -86,6 +88,7 @@ struct pool {
     struct member *members; /* NULL elsewhere */
     double level;           /* rate of a flow's worth */
     double spare;           /* rate that nobody asked for, for each */
+    uint64_t began;
     double excess;          /* bytes let through beyond the limit so far; below 0: short of it */
 };
 
@@ -108,6 +111,13 @@ static bool spend(double *allowance)
         return false;
     *allowance -= 1;
     return true;
+}
+
+double pool_overuse(const struct drl_options *options)
+{
+    double depths = fmin(options->limiters * options->burst, options->burst + options->limiters * DEPTH_LEAST);
+
+    return depths + options->rate * (double)ALONE_NS / 1e9;
 }
 
 /* The bucket's depth follows the limiter's part of the limit. */
@@ -141,6 +151,7 @@ bool pool_create(struct drl *drl, uint64_t now)
     for (unsigned i = 0; i < drl->options.limiters; i++)
         pool->members[i] = (struct member){.heard_at = now, .allowance = SAVED};
     pool->spare = drl->options.rate / drl->options.limiters;
+    pool->began = now;
     return true;
 }
 
@@ -256,11 +267,16 @@ static void report(struct drl *drl, struct drl_update *update)
 }
 
 /* The home takes a report in. */
-static void enter(struct pool *pool, uint64_t now, const struct drl_update *update)
+static void enter(const struct drl *drl, uint64_t now, const struct drl_update *update)
 {
+    struct pool *pool = drl->pool;
     struct member *member = &pool->members[update->from];
+    double since = drl->options.burst + drl->options.rate * (double)(now - pool->began) / 1e9;
+    double off = update->value[2] - member->passed; /* what has been foreseen wrongly */
 
-    pool->excess += update->value[2] - member->passed; /* what has been foreseen wrongly */
+    /* A home that was started again does not hold against a member what it passed before. */
+    pool->excess += member->known || off <= since ? off : 0;
+    member->known = true;
     member->demand = update->value[0];
     member->weight = update->value[1];
     member->passed = update->value[2];
@@ -308,7 +324,7 @@ static unsigned home_interval(struct drl *drl, uint64_t now, double seconds, uin
         passed += member->rate * seconds;
     }
     report(drl, &own);
-    enter(pool, now, &own);
+    enter(drl, now, &own);
     /* What was not wanted is not owed for ever. */
     pool->excess =
         fmax(pool->excess + passed - drl->options.rate * seconds, -OWED * drl->options.rate - drl->options.burst);
@@ -386,7 +402,7 @@ bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update
         return true;
     }
     struct member *member = &pool->members[update->from];
-    enter(pool, now, update);
+    enter(drl, now, update);
     if (due(drl, member, now) && spend(&member->allowance)) {
         tell(pool, member, now, reply);
         *replies = 1;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct drl;
+struct drl_options;
 struct drl_update;
 struct pool;
 
@@ -17,5 +18,8 @@ void pool_destroy(struct pool *pool);
 unsigned pool_interval(struct drl *drl, uint64_t now, double seconds, uint32_t *to, struct drl_update *update);
 bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update, struct drl_update *reply,
                   unsigned *replies);
+
+/* Bytes, as drl_bound(). */
+double pool_overuse(const struct drl_options *options);
 
 #endif
