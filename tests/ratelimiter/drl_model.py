@@ -137,7 +137,7 @@ class Fps(Limiter):
         demand, ideal = self.arrived.rate, 0.0
         limited = demand >= self.local * (0.97 if self.limited else 1.03)
         if fastest > 0 and limited:
-            ideal = max(self.local, self.passed.rate) / fastest
+            ideal = min(max(self.local, self.passed.rate), demand) / fastest
         elif fastest > 0:
             worth = demand / fastest
             ideal = worth

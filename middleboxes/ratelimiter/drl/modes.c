@@ -113,7 +113,7 @@ static double fps_interval(struct drl *drl, double seconds)
 
     if (fastest > 0 && limited) {
         /* What has been let through stands in for an allowance of nothing, which would stay nothing. */
-        ideal = fmax(drl->local, drl->passed.rate) / fastest;
+        ideal = fmin(fmax(drl->local, drl->passed.rate), demand) / fastest;
     } else if (fastest > 0) {
         ideal = demand / fastest;
         if (drl->remote > 0 && demand < rate)
