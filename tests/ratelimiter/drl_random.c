@@ -42,7 +42,7 @@ struct world {
     double lost;
     unsigned flows[MOST_LIMITERS];
     double rate[MOST_LIMITERS][MOST_FLOWS], due[MOST_LIMITERS][MOST_FLOWS]; /* bytes a second; bytes to be sent */
-    double wanted, passed; /* bytes */
+    double wanted, passed;                                                  /* bytes */
     struct letter mail[MAIL];
     unsigned letters;
 };
@@ -145,7 +145,8 @@ static void destroy(struct world *world)
     free(world);
 }
 
-/* How wide the bands are of what is allowed, at most, of the limit; and how far from what it should be is what passes. */
+/* How wide the bands are of what is allowed, at most, of the limit; and how far from what it should be is what passes.
+ */
 static void watch(struct world *world, unsigned seconds, double *band, double *off)
 {
     double least[MOST_LIMITERS], highest[MOST_LIMITERS], wanted = world->wanted, passed = world->passed;

@@ -82,12 +82,8 @@ static void interval(uint32_t who, uint64_t now, uint64_t before)
 
 int main(int argc, char **argv)
 {
-    struct drl_options options = {.rate = RATE,
-                                  .burst = BURST,
-                                  .interval_ns = INTERVAL_NS,
-                                  .limiters = LIMITERS,
-                                  .fanout = LIMITERS,
-                                  .seed = 1};
+    struct drl_options options = {
+        .rate = RATE, .burst = BURST, .interval_ns = INTERVAL_NS, .limiters = LIMITERS, .fanout = LIMITERS, .seed = 1};
     double rate[LIMITERS] = {0};
     uint64_t last[LIMITERS] = {0};
 

@@ -61,9 +61,9 @@ struct member {
     uint64_t heard_at, granted_at;
     double allowance; /* messages */
     double demand, weight;
-    double passed;  /* in all: as reported, and since then what `rate` makes of it */
-    double rate;    /* that it is taken to pass until it reports again */
-    double granted; /* last */
+    double passed;       /* in all: as reported, and since then what `rate` makes of it */
+    double rate;         /* that it is taken to pass until it reports again */
+    double granted;      /* last */
     bool pressed, known; /* known: it has reported */
 };
 
@@ -89,7 +89,7 @@ struct pool {
     double level;           /* rate of a flow's worth */
     double spare;           /* rate that nobody asked for, for each */
     uint64_t began;
-    double excess;          /* bytes let through beyond the limit so far; below 0: short of it */
+    double excess; /* bytes let through beyond the limit so far; below 0: short of it */
 };
 
 /* Reports a second that a limiter may send, and grants that it may be sent. */
