@@ -308,7 +308,7 @@ static void upgrade(struct orchestrator *o, struct rpc_call *call, const struct 
     struct ops_request request = {.verb = OPS_UPGRADE, .no_rollback = wire_get_bool(params, "no_rollback", false)};
     const uint64_t trial = wire_get_uint(params, "trial_ms", OPS_TRIAL_MS);
     const struct wire_value *list = wire_get_array(params, "args");
-    const char *exec = wire_get_str(params, "exec", "");
+    const char *exec = wire_get_str(params, "exec", o->program.exec);
     const char *args[UPGRADE_ARGS + 1] = {0};
     struct ops_result refusal;
     struct sm_errbuf error;

@@ -68,6 +68,19 @@ SM_EXPORT int sm_linktype(const struct sm_replica *replica);
 SM_EXPORT int sm_drop_reason(struct sm_replica *replica, const char *name, uint16_t *reason);
 
 /*
+ * Register reasons that come from a configuration, which another version of the middlebox may have changed: those that
+ * the service has had so far keep their numbers, also where they are not among `names` any more. reasons[i] is that of
+ * names[i]; a name that has had a number in this service has it for good. Errors as above.
+ */
+SM_EXPORT int sm_drop_reasons(struct sm_replica *replica, const char *const *names, unsigned count, uint16_t *reasons);
+
+/*
+ * The name of a flow class that the service has so far, in the order of registration; NULL beyond the last. Before
+ * sm_start(): another version registers these first.
+ */
+SM_EXPORT const char *sm_class_known(const struct sm_replica *replica, unsigned number);
+
+/*
  * Registration is complete: hand it to the switch and be ready for packets. SM_E_CONFLICT: it differs from what
  * other replicas registered, or a class that does not accept to be shared would be; *error names the class.
  */

@@ -27,6 +27,8 @@
 
 #define KEYED_SPANS 8 /* debits that a keyed shared bucket keeps apart; `all` has SHARED_MAX_SPANS */
 #define TIMER_FULL 0
+#define TAGS 65536u
+#define NO_NUMBER UINT16_MAX
 
 /* What a packet takes from one limit. */
 struct taking {
@@ -53,6 +55,8 @@ struct limiter {
     bool any_shared;
     uint16_t reasons[POLICY_MAX_LIMITS];
     uint16_t reason_flow_limit;
+    uint16_t *tags;    /* by number of an allowance: the tag of its buckets' keys */
+    uint16_t *numbers; /* the other way round; NO_NUMBER: a limit that is no more */
     struct taking takings[POLICY_MAX_LIMITS]; /* of the packet in hand */
     unsigned taking_count;
 };
@@ -68,7 +72,44 @@ struct limiter *limiter_create(const struct policy *policy)
 
 void limiter_destroy(struct limiter *limiter)
 {
+    if (limiter) {
+        free(limiter->tags);
+        free(limiter->numbers);
+    }
     free(limiter);
+}
+
+/*
+ * Buckets outlive a policy. A limit's have the number of its drop reason for a tag, which the name has in a service for
+ * good; those of prefixes their places among all prefixes. SM_E_LIMIT: there are too many.
+ */
+static int number_tags(struct limiter *limiter)
+{
+    const struct policy *policy = limiter->policy;
+
+    if (policy->allowed_count - policy->count > TAGS - SM_MAX_REASONS)
+        return SM_E_LIMIT;
+    limiter->tags = calloc(policy->allowed_count, sizeof(*limiter->tags));
+    limiter->numbers = malloc(TAGS * sizeof(*limiter->numbers));
+    if (!limiter->tags || !limiter->numbers)
+        return SM_E_NO_MEMORY;
+    memset(limiter->numbers, 0xff, TAGS * sizeof(*limiter->numbers));
+    for (unsigned i = policy->count; i < policy->allowed_count; i++)
+        limiter->tags[i] = (uint16_t)(SM_MAX_REASONS + i - policy->count);
+    for (unsigned i = 0; i < policy->count; i++)
+        if (!policy->limits[i].prefixes)
+            limiter->tags[policy->limits[i].tag] = limiter->reasons[i];
+    for (unsigned i = 0; i < policy->allowed_count; i++)
+        limiter->numbers[limiter->tags[i]] = (uint16_t)i;
+    return 0;
+}
+
+/* What a bucket is allowed; NULL: its limit is no more. */
+static const struct allowance *allowance_of(const struct limiter *limiter, sm_flow flow)
+{
+    uint16_t number = limiter->numbers[sm_flow_key(flow)->tag];
+
+    return number == NO_NUMBER ? NULL : &limiter->policy->allowed[number];
 }
 
 /* Keys of one kind are partitioned together: two-way ones by the host pair, addresses by the shortest prefix. */
@@ -102,7 +143,8 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
                            void *user)
 {
     const struct limiter *limiter = user;
-    uint64_t full = pair_full_at(flow.state, &limiter->policy->allowed[sm_flow_key(flow)->tag]);
+    const struct allowance *allowed = allowance_of(limiter, flow);
+    uint64_t full = allowed ? pair_full_at(flow.state, allowed) : 0;
 
     if (full <= now.ns)
         sm_flow_close(replica, cls, flow);
@@ -121,12 +163,14 @@ static void give_back_debit(struct sm_replica *replica, sm_class cls, sm_flow fl
                             void *user)
 {
     const struct limiter *limiter = user;
+    const struct allowance *allowed = allowance_of(limiter, flow);
     struct pair_debit debit;
 
     _Static_assert(sizeof(debit) <= SM_MAX_NOTE, "it is a note");
     (void)replica, (void)cls, (void)bytes;
     memcpy(&debit, note, sizeof(debit));
-    shared_pair_undo(flow.state, second_of(flow.state), &limiter->policy->allowed[sm_flow_key(flow)->tag], &debit);
+    if (allowed)
+        shared_pair_undo(flow.state, second_of(flow.state), allowed, &debit);
 }
 
 /* The unit of a class's tokens: limits in bytes and in packets may share it. */
@@ -214,20 +258,42 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, u
     return sm_class_register(replica, &options, &limiter->classes[number].cls);
 }
 
+/* Those that the service has, in its order, then the others. */
+static int register_classes(struct limiter *limiter, struct sm_replica *replica)
+{
+    const struct policy *policy = limiter->policy;
+    bool registered[POLICY_MAX_KEYS] = {false};
+    const char *name;
+    int status = 0;
+
+    for (unsigned i = 0; (name = sm_class_known(replica, i)) != NULL; i++)
+        for (unsigned k = 0; status == 0 && k < policy->key_count; k++)
+            if (strcmp(policy->keys[k].name, name) == 0) {
+                registered[k] = true;
+                status = register_class(limiter, replica, k, all_join(policy));
+            }
+    for (unsigned k = 0; status == 0 && k < policy->key_count; k++)
+        if (!registered[k])
+            status = register_class(limiter, replica, k, all_join(policy));
+    return status;
+}
+
 int limiter_register(struct limiter *limiter, struct sm_replica *replica)
 {
     const struct policy *policy = limiter->policy;
+    char text[POLICY_MAX_LIMITS][sizeof("limit:") + POLICY_MAX_NAME];
+    const char *names[POLICY_MAX_LIMITS];
     int status = sm_drop_reason(replica, "flow_limit", &limiter->reason_flow_limit);
 
-    for (unsigned i = 0; status == 0 && i < policy->count; i++) {
-        char reason[sizeof("limit:") + POLICY_MAX_NAME];
-
-        snprintf(reason, sizeof(reason), "limit:%s", policy->limits[i].name);
-        status = sm_drop_reason(replica, reason, &limiter->reasons[i]);
+    for (unsigned i = 0; i < policy->count; i++) {
+        snprintf(text[i], sizeof(text[i]), "limit:%s", policy->limits[i].name);
+        names[i] = text[i];
     }
-    for (unsigned i = 0; status == 0 && i < policy->key_count; i++)
-        status = register_class(limiter, replica, i, all_join(policy));
-    return status;
+    if (status == 0)
+        status = sm_drop_reasons(replica, names, policy->count, limiter->reasons);
+    if (status == 0)
+        status = number_tags(limiter);
+    return status == 0 ? register_classes(limiter, replica) : status;
 }
 
 int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error)
@@ -405,7 +471,7 @@ static void make_taking(const struct limiter *limiter, const struct sm_packet *p
     taking->limit = limit;
     taking->allowed = limiter->policy->allowed[tag];
     taking->cls = limiter->classes[limit->key].cls;
-    taking->tag = tag;
+    taking->tag = limiter->tags[tag];
     taking->shared = limiter->classes[limit->key].shared;
     taking->cost = limit->packets ? 1 : sm_packet_len(packet);
     taking->when = sm_packet_time(packet).ns;

@@ -36,6 +36,7 @@ static const struct command {
     {"rebalance", cmd_rebalance, "[--copy]", "the same number of shards for all", true},
     {"upgrade", cmd_upgrade, "--exec PROGRAM [--trial TIME | --no-rollback] [--args ARG...]",
      "to another version of the middlebox", false},
+    {"reload", cmd_reload, "", "to its configuration as it is now", false},
     {"checkpoint", cmd_checkpoint, "FILE", "write all its state to a file, while it runs", false},
     {"restore", cmd_restore, "FILE", "the state of such a file, where there are no flows", false},
     {"check", cmd_check, "", "look for damage in all of its state", false},

@@ -39,6 +39,7 @@ int cmd_checkpoint(struct options *options);
 int cmd_restore(struct options *options);
 int cmd_check(struct options *options);
 int cmd_upgrade(struct options *options);
+int cmd_reload(struct options *options);
 int cmd_stop(struct options *options);
 
 /* One line on stderr, as JSON with --json; returns `code`, the exit status. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "arena/builds.h"
 #include "replica/replica.h"
 #include "state/layout.h"
 
@@ -88,6 +89,39 @@ int sm_drop_reason(struct sm_replica *replica, const char *name, uint16_t *reaso
     *reason = (uint16_t)registration->reason_count;
     strcpy(registration->reasons[registration->reason_count++], name);
     return 0;
+}
+
+/* Whether a registration has a reason. */
+static bool has_reason(const struct registration *registration, const char *name)
+{
+    for (uint32_t i = 0; i < registration->reason_count && i < SM_MAX_REASONS; i++)
+        if (strcmp(registration->reasons[i], name) == 0)
+            return true;
+    return false;
+}
+
+int sm_drop_reasons(struct sm_replica *replica, const char *const *names, unsigned count, uint16_t *reasons)
+{
+    const struct registration *base = &builds_base(replica->arena)->registration, *known = base;
+    uint16_t ignored;
+    int result = 0;
+
+    /* Who adds none is of the service's build; who does goes by all that there were, of versions that did not stay too. */
+    for (unsigned i = 0; i < count; i++)
+        if (!has_reason(base, names[i]))
+            known = &replica->arena->registration;
+    for (uint32_t i = 0; result == 0 && i < known->reason_count && i < SM_MAX_REASONS; i++)
+        result = sm_drop_reason(replica, known->reasons[i], &ignored);
+    for (unsigned i = 0; result == 0 && i < count; i++)
+        result = sm_drop_reason(replica, names[i], &reasons[i]);
+    return result;
+}
+
+const char *sm_class_known(const struct sm_replica *replica, unsigned number)
+{
+    const struct registration *base = &builds_base(replica->arena)->registration;
+
+    return number < base->class_count && number < SM_MAX_CLASSES ? base->classes[number].name : NULL;
 }
 
 static int copy_fields(struct state_class *cls, const struct sm_class_options *options)

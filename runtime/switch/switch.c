@@ -220,6 +220,8 @@ void switch_slot_ready(struct sm_switch *sw, unsigned slot)
     /* An upgrade may have added reasons. */
     if (sw->arena->upgrading && sw->arena->registration.reason_count <= SM_MAX_REASONS)
         sw->reason_count = sw->arena->registration.reason_count;
+    if (sw->registered && sw->arena->upgrading)
+        switch_frame_registered(sw); /* with what it has added */
     switch_learn(sw);
     STEP();
     atomic_fetch_or_explicit(&sw->arena->ready_slots, 1ull << slot, memory_order_release);
