@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A limit that shapes beside the kernel's token bucket filter (tc-tbf): every datagram is sent twice in one run, through
 sm-ratelimiter and through TBF with the same rate, burst and longest delay; what comes out is compared in rate, delay and
-order. Then a service of two replicas that shapes, one of which is killed, is ended while packets wait."""
+order. Then a service of two replicas that shapes, by a key and with one bucket for both: one replica is killed, and the
+service is ended while packets wait."""
 
 import json
 import select
@@ -17,7 +18,7 @@ import time
 import live
 from live import expect, lab
 
-RATE, BURST, QUEUE = 4e6, 16 * 1024, 0.05
+RATE, BURST = 4e6, 16 * 1024
 SIZE = 958  # 1000 bytes with UDP, IPv4 and Ethernet headers, which both count
 POLICY = """limits:
   - {name: down, match: "udp port 7007", per: destination, rate: 4Mbit, burst: 16KiB, exceed: {shape: {queue: 50ms}}}
@@ -31,6 +32,7 @@ ports:
 limits: {flows: 64k, memory: 256MiB, shape: 16MiB}
 """
 SO_TIMESTAMPNS = 35
+FLOWS = 8
 BESIDE = "10.78.0.2"
 
 
@@ -73,9 +75,9 @@ class Inlet(threading.Thread):
         return self.came
 
 
-def send_both(path, seconds, rate, burst):
-    """Datagrams in bursts to both, until the time is over: when each was sent."""
-    outlet = path.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def send_both(path, seconds, rate, burst, flows=1):
+    """Datagrams in bursts to both, of flows by turns, until the time is over: when each was sent."""
+    outlets = [path.client.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(flows)]
     sent, begin = [], time.time()
     while time.time() - begin < seconds:
         for _ in range(burst):
@@ -83,7 +85,7 @@ def send_both(path, seconds, rate, burst):
             sent.append(time.time())
             for address in (path.SERVER, BESIDE):
                 try:
-                    outlet.sendto(data, (address, 7007))
+                    outlets[(len(sent) - 1) % flows].sendto(data, (address, 7007))
                 except OSError:
                     pass  # TBF is full, and says so to its own host's senders
         time.sleep(max(0, begin + len(sent) * (SIZE + 42) * 8 / rate - time.time()))
@@ -141,15 +143,16 @@ def alone(path, given):
            report["shape"])
 
 
-def killed(path, given):
+def killed(path, given, per):
     """Two replicas, one of which is killed under load; the service is told to end while packets wait."""
+    print(f"-- per {per}, with a death")
     service = lab.Service(given.build, path.middle)
-    service.write("policy.yaml", POLICY)
+    service.write("policy.yaml", POLICY.replace("destination", per))
     service.write("service.yaml", SERVICE)
     service.start("service.yaml", "--report", "report.json")
     if not expect(service.wait_running(60), "the service runs", service.log()):
         return
-    sender = threading.Thread(target=send_both, args=(path, 3, 2 * RATE, 8))
+    sender = threading.Thread(target=send_both, args=(path, 3, 2 * RATE, 8, FLOWS))
     inlet = Inlet(path.server, path.SERVER)
     sender.start()
     time.sleep(1)
@@ -158,7 +161,8 @@ def killed(path, given):
     time.sleep(1)
     code = service.stop()
     sender.join()
-    came = [number for number, _ in inlet.stop()]
+    times = inlet.stop()
+    came = [number for number, _ in times]
     expect(code == 0, f"SIGTERM ends the service with status {code}", service.log())
     live.expect_no_sanitizer(service.log())
     with open(service.path("report.json"), encoding="utf-8") as file:
@@ -167,7 +171,11 @@ def killed(path, given):
     expect(report["deaths"]["replicas"] == 1, "one replica died", report["deaths"])
     expect(report["shape"]["packets"] > 0 and report["shape"]["live"] == 0, "all delayed packets have left",
            report["shape"])
-    expect(came == sorted(set(came)) and came, "none overtakes another, none comes twice")
+    flows = [[number for number in came if number % FLOWS == flow] for flow in range(FLOWS)]
+    expect(all(flow == sorted(set(flow)) and flow for flow in flows), "none overtakes another, none comes twice")
+    if per == "all":
+        mbit = ((len(came) - 1) * (SIZE + 42) - BURST) * 8 / (times[-1][1] - times[0][1]) / 1e6
+        expect(0.5 * RATE < mbit * 1e6 < 1.05 * RATE, f"{mbit:.3f} Mbit/s: no more than the rate, whoever dies")
 
 
 def main():
@@ -176,7 +184,8 @@ def main():
     path = lab.Path()
     second_link(path)
     alone(path, given)
-    killed(path, given)
+    killed(path, given, "source")
+    killed(path, given, "all")
     live.expect_alone()
     live.finish()
 
