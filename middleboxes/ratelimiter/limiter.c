@@ -55,8 +55,8 @@ struct limiter {
     bool any_shared;
     uint16_t reasons[POLICY_MAX_LIMITS];
     uint16_t reason_flow_limit;
-    uint16_t *tags;    /* by number of an allowance: the tag of its buckets' keys */
-    uint16_t *numbers; /* the other way round; NO_NUMBER: a limit that is no more */
+    uint16_t *tags;                           /* by number of an allowance: the tag of its buckets' keys */
+    uint16_t *numbers;                        /* the other way round; NO_NUMBER: a limit that is no more */
     struct taking takings[POLICY_MAX_LIMITS]; /* of the packet in hand */
     unsigned taking_count;
 };

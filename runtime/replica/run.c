@@ -106,7 +106,8 @@ int sm_drop_reasons(struct sm_replica *replica, const char *const *names, unsign
     uint16_t ignored;
     int result = 0;
 
-    /* Who adds none is of the service's build; who does goes by all that there were, of versions that did not stay too. */
+    /* Who adds none is of the service's build; who does goes by all that there were, of versions that did not stay too.
+     */
     for (unsigned i = 0; i < count; i++)
         if (!has_reason(base, names[i]))
             known = &replica->arena->registration;
