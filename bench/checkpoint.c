@@ -302,6 +302,8 @@ int bench_checkpoint(const struct bench_options *options, struct report *report,
     s->writer.wake_fd = eventfd(0, EFD_CLOEXEC);
     s->writer.from = calloc(2, COPY_BYTES);
     s->writer.to = s->writer.from ? s->writer.from + COPY_BYTES : NULL;
+    if (s->writer.to)
+        memset(s->writer.from, 1, (size_t)2 * COPY_BYTES); /* memory that was never touched is another matter */
     if (s->writer.to && s->writer.wake_fd >= 0 && pthread_create(&s->writer.thread, NULL, work, &s->writer) == 0) {
         result = 0;
         for (unsigned i = 0; result == 0 && i < options->repeat; i++)

@@ -26,6 +26,7 @@ static const char magic[] = "\xb6splitmerge checkpoint\n";
 #define TAIL_BYTES 9u
 #define PATH_MAX_BYTES 1024u
 #define STEP_BYTES 8192
+#define FREE_BYTES (128 << 10)
 
 struct archive_writer {
     int fd;
@@ -133,12 +134,29 @@ int archive_put(struct archive_writer *writer, enum archive_kind kind, uint32_t 
     return result ? result : write_all(writer, tail, sizeof tail, error);
 }
 
+/*
+ * Close a file; if that is the end of it, give its memory back in steps: for a large one the kernel takes milliseconds,
+ * which it does not share. Not of one that somebody else has open, whom the lease is for, or can open by its name.
+ */
+static void close_gently(int fd)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_nlink == 0 && fcntl(fd, F_SETLEASE, F_WRLCK) == 0)
+        for (off_t left = info.st_size; left > 0; sched_yield()) {
+            left = left > FREE_BYTES ? left - FREE_BYTES : 0;
+            if (ftruncate(fd, left) != 0)
+                break; /* as it goes without */
+        }
+    close(fd);
+}
+
 void archive_abandon(struct archive_writer *writer)
 {
     if (!writer)
         return;
-    close(writer->fd);
     unlink(writer->partial);
+    close_gently(writer->fd);
     free(writer);
 }
 
@@ -146,12 +164,16 @@ int archive_finish(struct archive_writer *writer, uint64_t *bytes, struct sm_err
 {
     uint8_t sum[8];
 
+    /* The file that is replaced, if there is one. */
+    int old = open(writer->path, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     put_big(sum, XXH3_64bits_digest(&writer->sums), sizeof sum);
     int result = archive_put(writer, ARCHIVE_END, writer->sections, sum, sizeof sum, error);
     if (result == 0 && (fsync(writer->fd) != 0 || rename(writer->partial, writer->path) != 0)) {
         snprintf(error->text, sizeof error->text, "%.180s: %s", writer->path, strerror(errno));
         result = SM_E_IO;
     }
+    if (old >= 0)
+        close_gently(old);
     if (result) {
         archive_abandon(writer);
         return result;
