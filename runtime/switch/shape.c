@@ -171,21 +171,17 @@ static uint8_t *retrieve(struct shaper *shaper, uint32_t cell, uint32_t bytes)
 
 /* ---- in and out ---- */
 
-/* The wall clock at which a packet is due. Clocks may be stepped: no packet waits for longer than it was delayed. */
+/* The monotonic clock at which a packet is due. No packet waits for longer than it was delayed. */
 static uint64_t due_at(struct sm_switch *sw, const struct switch_packet *packet)
 {
-    struct shaper *shaper = &sw->shaper;
     uint64_t delay = packet->departure - packet->time;
 
     if (!sw->cannot_wait) {
         uint64_t due = sw->start_wall + (packet->departure - sw->start_time);
         return due > sw->now ? due : sw->now;
     }
-    if (shaper->offset_from != sw->now) {
-        shaper->offset = switch_wall_time(sw) - sw->now;
-        shaper->offset_from = sw->now;
-    }
-    uint64_t reached = sw->now + shaper->offset, left = packet->departure > reached ? packet->departure - reached : 0;
+    uint64_t reached = live_now(&sw->live, sw->now),
+             left = packet->departure > reached ? packet->departure - reached : 0;
     return sw->now + (left < delay ? left : delay);
 }
 

@@ -47,10 +47,8 @@ struct shaper {
     uint32_t free;  /* list of those that were */
     uint32_t count; /* packets */
     uint32_t used_max;
-    uint64_t entered;     /* packets, ever */
-    uint64_t offset;      /* from the monotonic clock to packet time, as of: */
-    uint64_t offset_from; /* turn */
-    bool timed;           /* the wall clock decides when; else whatever leaves behind */
+    uint64_t entered; /* packets, ever */
+    bool timed;       /* the wall clock decides when; else whatever leaves behind */
 };
 
 /* `bytes`: for packets' bytes, in cells. SM_E_NO_MEMORY. */

@@ -352,6 +352,8 @@ static unsigned read_burst(struct sm_switch *sw, unsigned most, uint32_t admitte
     while (done < most && !sw->paused && (sw->has_pending || receive(sw))) {
         struct sm_port *port = sw->ports[sw->pending_port];
         uint64_t time = sm_frame_time(port, &sw->pending).ns;
+        if (sw->live.begun)
+            time = live_stamp(&sw->live, sw->now, time);
         if (time < sw->clock)
             time = sw->clock;
         if (timed && !its_turn(sw, time, gated))

@@ -24,11 +24,6 @@ static uint64_t clock_ns(const struct sm_switch *sw, clockid_t clock)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-uint64_t switch_wall_time(const struct sm_switch *sw)
-{
-    return clock_ns(sw, CLOCK_REALTIME);
-}
-
 void switch_notify(struct sm_switch *sw, enum switch_notice notice)
 {
     if (sw->options.notify)
@@ -386,11 +381,11 @@ static void keep_time(struct sm_switch *sw, unsigned done)
         return;
     if (sw->input_held)
         return;
-    if (sw->cannot_wait && !sw->options.clock && sw->state == SWITCH_RUNNING && done == 0 && sw->clock != 0) {
-        /* No traffic: the clock follows the wall, behind packets that are captured but not yet read. */
-        uint64_t wall = switch_wall_time(sw) - SWITCH_TICK_NS / 2;
-        if (wall > sw->clock)
-            sw->clock = wall;
+    if (sw->live.begun && sw->state == SWITCH_RUNNING && done == 0 && sw->clock != 0) {
+        /* No traffic: the clock goes on, behind packets that are captured but not yet read. */
+        uint64_t time = live_now(&sw->live, sw->now) - SWITCH_TICK_NS / 2;
+        if (time > sw->clock)
+            sw->clock = time;
     }
     if (sw->state == SWITCH_RUNNING && sw->clock - sw->last_tick >= SWITCH_TICK_NS)
         send_ticks(sw);
@@ -424,6 +419,8 @@ unsigned switch_poll(struct sm_switch *sw)
     unsigned done = 0;
 
     sw->now = clock_ns(sw, CLOCK_MONOTONIC);
+    if (sw->cannot_wait && !sw->options.clock)
+        live_follow(&sw->live, sw->now, clock_ns(sw, CLOCK_REALTIME), sw->clock);
     for (unsigned i = 0; i < sw->slot_count; i++)
         if (sw->slots[i].state == SLOT_READY || sw->slots[i].state == SLOT_RETIRING)
             done += switch_take_back(sw, i);

@@ -31,6 +31,7 @@
 #include "switch/audit.h"
 #include "switch/check.h"
 #include "switch/histogram.h"
+#include "switch/live.h"
 #include "switch/move.h"
 #include "switch/shape.h"
 
@@ -325,6 +326,7 @@ struct sm_switch {
     uint64_t gate_time;   /* ns since the first packet, plus one; 0: no gate */
     bool final_tick;      /* sent after the end of the input */
     uint64_t clock;       /* packet time: the largest seen so far */
+    struct live live;     /* on interfaces, by the machine's clocks: what it follows */
     uint64_t first_time;
     uint64_t last_tick;
     uint64_t now; /* wall clock, read once a turn */
@@ -485,7 +487,6 @@ void switch_late_enter(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_back(struct sm_switch *sw, unsigned slot, uint32_t buffer);
 void switch_late_change(struct sm_switch *sw, unsigned from, unsigned to, uint32_t buffer);
 void switch_notify(struct sm_switch *sw, enum switch_notice notice);
-uint64_t switch_wall_time(const struct sm_switch *sw); /* as captures have it: ns since 1970 */
 void switch_fail(struct sm_switch *sw, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A free buffer for a packet of so many bytes, or POOL_NONE. */
