@@ -66,6 +66,7 @@ static inline bool audit_same_bytes(const audit_words *kept, const uint8_t *data
 {
     audit_words difference = {0};
 
+#pragma GCC unroll 4
     for (unsigned i = 0; i < AUDIT_BYTES / sizeof difference; i++) {
         audit_words words;
         memcpy(&words, data + i * sizeof words, sizeof words);

@@ -20,6 +20,7 @@
 #include "switch/switch.h"
 
 #define ANSWERS_AHEAD 8u /* whose lines are fetched before they are handled */
+#define ANSWERS_NEXT 4u  /* whose tickets have come and say what else */
 
 static bool is_tap(const struct sm_switch *sw)
 {
@@ -281,6 +282,13 @@ static void fetch_answer(const struct sm_switch *sw, uint32_t buffer)
     __builtin_prefetch(pool_data(&sw->pool, buffer));
 }
 
+/* What the audit will look at for an answer whose ticket has come. */
+static void fetch_order(const struct sm_switch *sw, uint32_t buffer)
+{
+    if (buffer < sw->buffers)
+        __builtin_prefetch(&sw->audit.last[sw->audit.tickets[buffer].shard]);
+}
+
 unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
@@ -297,6 +305,8 @@ unsigned switch_take_back(struct sm_switch *sw, unsigned slot)
     for (; s->out_tail != produced; s->out_tail++) {
         if (produced - s->out_tail > ANSWERS_AHEAD)
             fetch_answer(sw, s->out[(s->out_tail + ANSWERS_AHEAD) & s->ring_mask].buffer);
+        if (produced - s->out_tail > ANSWERS_NEXT)
+            fetch_order(sw, s->out[(s->out_tail + ANSWERS_NEXT) & s->ring_mask].buffer);
         STEP();
         if (take_back_one(sw, slot, s->out[s->out_tail & s->ring_mask]))
             continue;

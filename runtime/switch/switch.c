@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "switch/switch.h"
 
+#include "arena/huge.h"
 #include "switch/bind.h"
 
 #include <assert.h>
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -72,9 +74,22 @@ static int allocate(struct sm_switch *sw)
     return 0;
 }
 
+/* Zeroed, in huge pages if there are any: what lies by shard is met at random. */
+static void *allocate_huge(size_t bytes)
+{
+    size_t whole = (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    void *memory = aligned_alloc(HUGE_PAGE, whole);
+
+    if (memory) {
+        madvise(memory, whole, MADV_HUGEPAGE);
+        memset(memory, 0, bytes);
+    }
+    return memory;
+}
+
 int switch_create(struct sm_switch **out, const struct switch_options *options, struct sm_errbuf *error)
 {
-    struct sm_switch *sw = calloc(1, sizeof *sw);
+    struct sm_switch *sw = allocate_huge(sizeof *sw);
 
     if (sw) {
         sw->options = *options;
