@@ -82,6 +82,9 @@ uint64_t bench_thread_cpu(void);
 /* Pin the calling thread to the first or the second (core 0, 1) of the cores the program may use. */
 void bench_pin(unsigned core);
 
+/* Zeroed memory in huge pages, if there are any, as the arena's; the caller frees. NULL: out of memory. */
+void *bench_memory(size_t bytes);
+
 /* xorshift64*; the seed is not 0. */
 uint64_t bench_random(uint64_t *state);
 

@@ -7,9 +7,9 @@
  * The bare ring: a producer copies the same generator's packets to a pool and writes 16-byte descriptors to a ring, in
  * bursts of 64; the consumer reads the header, touches a record of 64 bytes, and gives the descriptor back by a second
  * ring; the producer sends the packet to the same port. Records are met at random, as those of hashed flows are: which
- * one it is follows from the source address. Nothing is parsed, hashed, looked up, audited or ordered. As many cache
- * lines cross: there the packet's first, here the one with what the switch has found in it, which is all that this
- * middlebox reads.
+ * one it is follows from the source address. Packets and records lie in huge pages, as they do there. Nothing is
+ * parsed, hashed, looked up, audited or ordered. As many cache lines cross: there the packet's first, here the one with
+ * what the switch has found in it, which is all that this middlebox reads.
  */
 
 #include <sched.h>
@@ -64,16 +64,14 @@ static void bare_free(struct bare *bare)
 static int bare_init(struct bare *bare, const struct bench_options *options)
 {
     *bare = (struct bare){.flows = options->flows};
-    bare->pool = aligned_alloc(64, (size_t)BUFFERS * BUFFER_BYTES);
-    bare->records = aligned_alloc(64, (size_t)options->flows * sizeof *bare->records);
+    bare->pool = bench_memory((size_t)BUFFERS * BUFFER_BYTES);
+    bare->records = bench_memory((size_t)options->flows * sizeof *bare->records);
     if (!ring_init(&bare->there, BUFFERS, sizeof(struct descriptor)) ||
         !ring_init(&bare->back, BUFFERS, sizeof(struct descriptor)) || !bare->pool || !bare->records)
         return SM_E_NO_MEMORY;
     if (sm_port_open_generator(&bare->in, options->flows, 64, 0, 0) != 0 ||
         sm_port_open_null(&bare->out, bare->in) != 0)
         return SM_E_NO_MEMORY;
-    memset(bare->pool, 0, (size_t)BUFFERS * BUFFER_BYTES);
-    memset(bare->records, 0, (size_t)options->flows * sizeof *bare->records);
     return 0;
 }
 

@@ -3,6 +3,8 @@
 
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 static uint64_t clock_ns(clockid_t clock)
@@ -44,6 +46,18 @@ void bench_pin(unsigned core)
         sched_setaffinity(0, sizeof one, &one); /* not allowed: the figures are noisier, that is all */
         return;
     }
+}
+
+void *bench_memory(size_t bytes)
+{
+    const size_t huge = 2u << 20, whole = (bytes + huge - 1) / huge * huge;
+    void *memory = aligned_alloc(huge, whole);
+
+    if (memory) {
+        madvise(memory, whole, MADV_HUGEPAGE);
+        memset(memory, 0, whole);
+    }
+    return memory;
 }
 
 uint64_t bench_random(uint64_t *state)

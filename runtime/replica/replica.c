@@ -14,7 +14,7 @@ _Static_assert(offsetof(struct packet_meta, key) == 0 && offsetof(struct packet_
                "the first part of the meta data is a struct sm_parsed");
 _Static_assert(sizeof(struct packet_meta) <= POOL_DATA_OFFSET - 128, "meta data leaves the headroom alone");
 
-#define FETCH_AHEAD 16u /* entries between the steps of fetch_ahead() */
+#define FETCH_AHEAD 8u /* entries between the steps of fetch_ahead() */
 /* What the journal takes at most of a flow that is armed and closed: images of tables, counters and heaps. */
 #define FLOW_PROMISE 1024u
 #define TIMER_PROMISE 512u
