@@ -187,6 +187,8 @@ static int open_and_run(const struct arguments *arguments, void *config)
         signal(SIGINT, SIG_DFL);
         signal(SIGTERM, SIG_DFL);
     }
+    if (program->ended)
+        program->ended(middlebox);
     sm_close(replica);
     program->destroy(middlebox);
     return status;

@@ -24,6 +24,8 @@ struct program {
     /* Before sm_start(); after it (may be NULL). */
     int (*setup)(void *middlebox, struct sm_replica *replica);
     int (*started)(void *middlebox, struct sm_replica *replica, struct sm_errbuf *error);
+    /* Before the replica is closed; may be NULL. */
+    void (*ended)(void *middlebox);
 };
 
 /* All of main(): returns the exit status. 0: done; 1: failed, a line on stderr says why; 2: usage or configuration. */

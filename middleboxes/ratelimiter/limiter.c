@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "distributed.h"
+
 /*
  * Overview.  A limit keeps one bucket for each key: a flow of the class of its granularity, under the limit's number as
  * tag. The limits that apply to a packet are asked children first, else in file order; only when all that drop have
@@ -37,7 +39,8 @@ struct taking {
     sm_class cls;
     uint16_t tag;
     bool shared;
-    bool within; /* within the limit's guarantee, else it borrows */
+    bool distributed; /* taken already, of this host's share */
+    bool within;      /* within the limit's guarantee, else it borrows */
     uint32_t cost;
     uint64_t when;           /* packet time at which it is taken: the packet's, or its departure */
     struct sm_flow flow;     /* partitioned; null: no bucket yet */
@@ -53,6 +56,7 @@ struct limiter {
         uint32_t spans; /* 0: has no room to be shared */
     } classes[POLICY_MAX_KEYS];
     bool any_shared;
+    struct distributed *distributed; /* NULL: no limit is */
     uint16_t reasons[POLICY_MAX_LIMITS];
     uint16_t reason_flow_limit;
     uint16_t *tags;                           /* by number of an allowance: the tag of its buckets' keys */
@@ -65,14 +69,28 @@ struct limiter *limiter_create(const struct policy *policy)
 {
     struct limiter *limiter = calloc(1, sizeof(*limiter));
 
-    if (limiter)
-        limiter->policy = policy;
-    return limiter;
+    if (!limiter)
+        return NULL;
+    limiter->policy = policy;
+    if (!policy->exchange || policy->exchange->limit_count == 0)
+        return limiter;
+    limiter->distributed = distributed_create(policy->exchange);
+    if (limiter->distributed)
+        return limiter;
+    free(limiter);
+    return NULL;
+}
+
+void limiter_ended(struct limiter *limiter)
+{
+    distributed_destroy(limiter->distributed);
+    limiter->distributed = NULL;
 }
 
 void limiter_destroy(struct limiter *limiter)
 {
     if (limiter) {
+        limiter_ended(limiter);
         free(limiter->tags);
         free(limiter->numbers);
     }
@@ -293,7 +311,11 @@ int limiter_register(struct limiter *limiter, struct sm_replica *replica)
         status = sm_drop_reasons(replica, names, policy->count, limiter->reasons);
     if (status == 0)
         status = number_tags(limiter);
-    return status == 0 ? register_classes(limiter, replica) : status;
+    if (status == 0)
+        status = register_classes(limiter, replica);
+    if (status == 0 && limiter->distributed)
+        status = distributed_register(limiter->distributed, replica);
+    return status;
 }
 
 int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error)
@@ -307,7 +329,7 @@ int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct 
             return SM_E_CONFLICT;
         }
     }
-    return 0;
+    return limiter->distributed ? distributed_start(limiter->distributed, replica) : 0;
 }
 
 enum answer { HAS, LACKS, UNCERTAIN, NO_ROOM };
@@ -374,6 +396,8 @@ static void give_back(struct limiter *limiter, struct sm_replica *replica, const
         sm_class cls = taking->cls;
         sm_flow flow;
 
+        if (taking->distributed)
+            distributed_give_back(limiter->distributed, (unsigned)taking->limit->distributed, taking->cost);
         if (!taking->shared)
             continue;
         flow = sm_flow_get(replica, cls, packet, taking->tag);
@@ -420,6 +444,14 @@ static void mark(struct sm_packet *packet, const struct mark *mark)
         mark_write(writable, headers->family, after);
 }
 
+/* Ask the host's share of a distributed limit, and take at once what it has. */
+static enum answer ask_distributed(struct limiter *limiter, const struct sm_packet *packet, struct taking *taking)
+{
+    taking->within = true;
+    return distributed_take(limiter->distributed, (unsigned)taking->limit->distributed, packet, taking->cost) ? HAS
+                                                                                                              : LACKS;
+}
+
 /* Make the partitioned buckets that the packet takes from and that are not there. All, or none: false. */
 static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet)
 {
@@ -427,7 +459,7 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
         struct taking *taking = &limiter->takings[i];
         sm_class cls = taking->cls;
 
-        if (taking->shared || taking->flow.state || taking->cost == 0)
+        if (taking->shared || taking->distributed || taking->flow.state || taking->cost == 0)
             continue;
         if (sm_flow_create(replica, cls, packet, taking->tag, &taking->flow, NULL) == 0) {
             pair_init(taking->flow.state, &taking->allowed, sm_packet_time(packet).ns);
@@ -448,7 +480,7 @@ static void take_own(struct limiter *limiter, struct sm_replica *replica)
     for (unsigned i = 0; i < limiter->taking_count; i++) {
         const struct taking *taking = &limiter->takings[i];
 
-        if (taking->shared || taking->cost == 0)
+        if (taking->shared || taking->distributed || taking->cost == 0)
             continue;
         pair_take(taking->flow.state, &taking->allowed, taking->when, taking->cost, taking->within);
         sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
@@ -472,7 +504,8 @@ static void make_taking(const struct limiter *limiter, const struct sm_packet *p
     taking->allowed = limiter->policy->allowed[tag];
     taking->cls = limiter->classes[limit->key].cls;
     taking->tag = limiter->tags[tag];
-    taking->shared = limiter->classes[limit->key].shared;
+    taking->distributed = limit->distributed >= 0;
+    taking->shared = !taking->distributed && limiter->classes[limit->key].shared;
     taking->cost = limit->packets ? 1 : sm_packet_len(packet);
     taking->when = sm_packet_time(packet).ns;
     taking->within = true;
@@ -496,8 +529,9 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
         enum answer answer;
 
         make_taking(limiter, packet, (unsigned)i, match->tag[i], limit_set_has(&borrowed, (unsigned)i), taking);
-        answer = taking->shared ? ask_shared(limiter, replica, packet, low, patient, taking)
-                                : ask_own(replica, packet, taking);
+        answer = taking->distributed ? ask_distributed(limiter, packet, taking)
+                 : taking->shared    ? ask_shared(limiter, replica, packet, low, patient, taking)
+                                     : ask_own(replica, packet, taking);
         if (limit->parent >= 0 && (answer != HAS || !taking->within))
             limit_set_put(&borrowed, (unsigned)limit->parent);
         if (answer == HAS) {

@@ -20,6 +20,9 @@ int limiter_register(struct limiter *limiter, struct sm_replica *replica);
 /* After sm_start(): learn which classes are shared. SM_E_CONFLICT: one that has to be partitioned is not. */
 int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error);
 
+/* Before sm_close(): nothing uses the service's memory any more. */
+void limiter_ended(struct limiter *limiter);
+
 /* The packet handler; `user` is the limiter. */
 sm_packet_fn limiter_packet;
 

@@ -56,6 +56,11 @@ static int started(void *limiter, struct sm_replica *replica, struct sm_errbuf *
     return limiter_started(limiter, replica, error);
 }
 
+static void ended(void *limiter)
+{
+    limiter_ended(limiter);
+}
+
 int main(int argc, char **argv)
 {
     static const struct program program = {.name = "sm-ratelimiter",
@@ -69,7 +74,8 @@ int main(int argc, char **argv)
                                            .create = create,
                                            .destroy = destroy,
                                            .setup = setup,
-                                           .started = started};
+                                           .started = started,
+                                           .ended = ended};
 
     return program_main(&program, argc, argv);
 }

@@ -7,8 +7,8 @@
 
 #include "conf/units.h"
 
-static const char *const limit_keys[] = {"name",  "match",  "per",    "rate",     "ceil",
-                                         "burst", "exceed", "parent", "prefixes", NULL};
+static const char *const limit_keys[] = {"name",   "match",  "per",      "rate",       "ceil",     "burst",
+                                         "exceed", "parent", "prefixes", "distribute", "interval", NULL};
 
 int policy_find(const struct policy *policy, unsigned count, const char *name)
 {
@@ -304,7 +304,7 @@ static void read_limit(struct policy *policy, unsigned index, struct conf_node n
     struct limit *limit = &policy->limits[index];
     struct terms terms = {0};
 
-    *limit = (struct limit){.node = node, .filter = -1, .parent = -1, .tag = (uint16_t)index};
+    *limit = (struct limit){.node = node, .filter = -1, .parent = -1, .tag = (uint16_t)index, .distributed = -1};
     if (!conf_map(node, limit_keys))
         return;
     read_name(policy, index, conf_need(node, "name", "a name"));
@@ -317,16 +317,18 @@ static void read_limit(struct policy *policy, unsigned index, struct conf_node n
     read_exceed(limit, conf_get(node, "exceed"));
     if (limit->borrows && limit->queue > 0)
         conf_fail(conf_get(node, "ceil"), "expected none, as the limit shapes: it has no use for what others leave");
+    policy_read_distribute(policy, limit, &policy->allowed[index].rate, node);
 }
 
 /* False: out of memory. */
 static bool read_policy(struct policy *policy)
 {
-    static const char *const keys[] = {"limits", NULL};
+    static const char *const keys[] = {"limits", "peers", NULL};
     struct conf_node root = conf_root(policy->conf), list;
 
     if (!conf_map(root, keys))
         return true;
+    policy_read_peers(policy, conf_get(root, "peers"));
     list = conf_need(root, "limits", "a list of limits");
     if (!conf_list(list))
         return true;
@@ -383,6 +385,7 @@ void policy_free(struct policy *policy)
     for (unsigned i = 0; i < policy->count; i++)
         prefixes_destroy(policy->limits[i].prefixes);
     free(policy->allowed);
+    free(policy->exchange);
     conf_free(policy->conf);
     free(policy);
 }

@@ -11,6 +11,7 @@
 #include "conf/conf.h"
 #include "mark.h"
 #include "pair.h"
+#include "peers/exchange.h"
 #include "prefixes.h"
 
 #define POLICY_MAX_LIMITS 256 /* of a file */
@@ -47,6 +48,7 @@ struct limit {
     bool borrows;     /* it has a ceil: what its guarantee lacks it may borrow from its parent */
     uint64_t reserve; /* what borrowers leave of its buckets, bytes or packets; see pair.h */
     struct limit_set with_parents; /* itself and all its ancestors */
+    int distributed;               /* number in policy.exchange->limits; -1: this host has it alone */
 };
 
 /* A filter. Limits that say the same have it together: it is compiled once, and run once for a packet. */
@@ -66,6 +68,7 @@ struct policy {
     struct limit_key keys[POLICY_MAX_KEYS];
     struct limit_set by_key[POLICY_MAX_KEYS]; /* the limits of each key */
     struct allowance *allowed;
+    struct exchange_config *exchange; /* NULL: no peers */
 };
 
 /*
@@ -112,6 +115,11 @@ struct allowance policy_allow(const struct terms *terms);
 bool policy_read_tree(struct policy *policy);
 
 int policy_find(const struct policy *policy, unsigned count, const char *name); /* -1: there is none of the name */
+
+/* Read `peers:`; `distribute:` and `interval:` of a limit, whose key is read. */
+void policy_read_peers(struct policy *policy, struct conf_node node);
+void policy_read_distribute(struct policy *policy, struct limit *limit, const struct bucket_rate *rate,
+                            struct conf_node node);
 
 static inline void limit_set_put(struct limit_set *set, unsigned number)
 {

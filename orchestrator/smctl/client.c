@@ -35,8 +35,8 @@ static void found(void *user, const char *service)
     snprintf(running->last, sizeof(running->last), "%s", service);
 }
 
-/* The socket asked for, of the service asked for, or of the only one that runs. */
-static int find_socket(const struct options *options, char path[static 108], char name[static 64])
+/* A socket of the service asked for, or of the only one that runs; "" for `name` where a path was given. */
+static int find_socket(const struct options *options, const char *file, char path[static 108], char name[static 64])
 {
     struct running running = {.count = 0};
     struct rundir dir;
@@ -59,9 +59,24 @@ static int find_socket(const struct options *options, char path[static 108], cha
         return fail(options, RPC_USAGE, "--service: expected 1 to 63 of a-z, 0-9 and -, got '%.80s'", service);
     if (rundir_init(&dir, service, &error) != 0)
         return fail(options, RPC_FAILED, "%s", error.text);
-    rundir_file(&dir, "orchestrator.sock", path);
+    rundir_file(&dir, file, path);
     snprintf(name, 64, "%s", service);
     return 0;
+}
+
+int client_socket(const struct options *options, const char *file, char path[static 108])
+{
+    char name[64] = "", *slash;
+    int status = find_socket(options, file, path, name);
+
+    /* Beside the orchestrator's, where that was given. */
+    if (status == 0 && options->socket) {
+        slash = strrchr(path, '/');
+        char *end = slash ? slash + 1 : path;
+        if ((size_t)snprintf(end, 108 - (size_t)(end - path), "%s", file) >= 108 - (size_t)(end - path))
+            return fail(options, RPC_USAGE, "--socket: the path is too long");
+    }
+    return status;
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -109,7 +124,7 @@ int client_open(struct client **client, const struct options *options)
 {
     char path[108], name[64] = "";
     struct sm_errbuf error;
-    int status = find_socket(options, path, name);
+    int status = find_socket(options, "orchestrator.sock", path, name);
     *client = NULL;
     if (status != 0)
         return status;

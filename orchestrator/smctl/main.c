@@ -25,6 +25,7 @@ static const struct command {
     {"status", cmd_status, "", "what a service does", false},
     {"replicas", cmd_replicas, "", "its replicas", false},
     {"shared", cmd_shared, "", "its shared objects, and who contributed what", false},
+    {"peers", cmd_peers, "[add HOST ADDRESS | remove HOST]", "the hosts that it has limits together with", false},
     {"flows", cmd_flows, "[SELECTOR] [--limit N]", "its flows", false},
     {"flow", cmd_flow, "show KEY", "one flow, with all its fields", false},
     {"top", cmd_top, "", "its replicas, once a second", false},

@@ -40,6 +40,7 @@ int cmd_restore(struct options *options);
 int cmd_check(struct options *options);
 int cmd_upgrade(struct options *options);
 int cmd_reload(struct options *options);
+int cmd_peers(struct options *options);
 int cmd_stop(struct options *options);
 
 /* One line on stderr, as JSON with --json; returns `code`, the exit status. */
@@ -63,6 +64,9 @@ struct client;
 /* 0, or an exit status: the line has been printed. */
 int client_open(struct client **client, const struct options *options);
 void client_close(struct client *client);
+
+/* Where another socket of the service is: 0, or an exit status. */
+int client_socket(const struct options *options, const char *file, char path[static 108]);
 
 /*
  * Ask and wait for the answer: 0 and *result (the caller's), or an exit status and a line printed. `tick` (may be

@@ -57,6 +57,39 @@ bool drl_packet(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes)
     return conforms;
 }
 
+void drl_account(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes)
+{
+    if (drl->options.mode == DRL_POOL)
+        pool_account(drl, now, key, bytes);
+    else if (drl->options.mode == DRL_FPS)
+        fps_account(drl, key, bytes);
+}
+
+void drl_account_passed(struct drl *drl, double arrived, double passed)
+{
+    drl->arrived.bytes += arrived;
+    drl->passed.bytes += passed;
+    if (drl->options.mode == DRL_POOL)
+        pool_account_passed(drl, arrived, passed);
+}
+
+void drl_allowance(const struct drl *drl, struct drl_allowance *allowance)
+{
+    *allowance = (struct drl_allowance){.rate = drl->local, .depth = drl->options.burst, .drop = drl->drop};
+    if (drl->options.mode == DRL_POOL)
+        allowance->depth = pool_depth(drl);
+}
+
+void drl_forget(struct drl *drl, unsigned limiter)
+{
+    if (limiter >= drl->options.limiters)
+        return;
+    if (drl->options.mode == DRL_POOL)
+        pool_forget(drl, limiter);
+    else
+        gossip_forget(&drl->gossip, limiter);
+}
+
 unsigned drl_interval(struct drl *drl, uint64_t now, uint32_t *to, struct drl_update *update)
 {
     double seconds = (double)(now - drl->last) / 1e9;

@@ -83,6 +83,22 @@ struct drl_bound {
 
 struct drl_bound drl_bound(const struct drl_options *options);
 
+/*
+ * Where verdicts are given elsewhere, by many at once, they are told afterwards, before drl_interval(): `bytes` of flow
+ * `key` have arrived; and so many in all have arrived and passed, which may be less than nothing when something was
+ * taken back. What is to be allowed meanwhile is drl_allowance(): a bucket, and a chance of being dropped before it.
+ */
+void drl_account(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes);
+void drl_account_passed(struct drl *drl, double arrived, double passed);
+
+struct drl_allowance {
+    double rate, depth, drop;
+};
+void drl_allowance(const struct drl *drl, struct drl_allowance *allowance);
+
+/* A limiter has begun anew: it counts its updates, and all that it says, from the beginning. */
+void drl_forget(struct drl *drl, unsigned limiter);
+
 /* For people: what this limiter would let through now, a second; what it believes that the others have. */
 double drl_allowed(const struct drl *drl);
 double drl_remote(const struct drl *drl);

@@ -115,3 +115,10 @@ bool gossip_hear(struct gossip *gossip, const struct drl_update *update)
     peer->weight = update->value[1];
     return true;
 }
+
+void gossip_forget(struct gossip *gossip, unsigned peer)
+{
+    struct gossip_peer *forgotten = &gossip->peers[peer];
+
+    *forgotten = (struct gossip_peer){.sent = forgotten->sent, .value = gossip->mesh ? forgotten->value : 0};
+}

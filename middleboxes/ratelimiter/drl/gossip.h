@@ -46,6 +46,9 @@ double gossip_remote(const struct gossip *gossip);
 /* The own value is now `own`: shares for some peers, picked by *random. Returns how many. */
 unsigned gossip_tell(struct gossip *gossip, double own, uint64_t *random, uint32_t *to, struct drl_update *update);
 
+/* A peer has begun anew. What it said last holds until it says more; masses are counted from the beginning. */
+void gossip_forget(struct gossip *gossip, unsigned peer);
+
 bool gossip_hear(struct gossip *gossip, const struct drl_update *update);
 
 #endif

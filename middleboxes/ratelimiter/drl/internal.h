@@ -52,6 +52,9 @@ struct drl_ops {
 
 extern const struct drl_ops drl_split, drl_gtb, drl_grd, drl_fps, drl_pool;
 
+/* FPS looks for the fastest flow: some of it has arrived. */
+void fps_account(struct drl *drl, uint64_t flow, uint32_t bytes);
+
 /* Fill by `rate`, then take if it is there. */
 bool drl_bucket_take(struct drl_bucket *bucket, double rate, double burst, uint64_t now, uint32_t bytes);
 

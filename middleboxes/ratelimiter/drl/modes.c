@@ -63,7 +63,7 @@ static double grd_interval(struct drl *drl, double seconds)
 const struct drl_ops drl_grd = {.packet = grd_packet, .interval = grd_interval};
 
 /* The sample holds the fastest flows: whoever is seen often is tried often, in the place of the slowest. */
-static void sample(struct drl *drl, uint64_t flow, uint32_t bytes)
+void fps_account(struct drl *drl, uint64_t flow, uint32_t bytes)
 {
     struct drl_sample *slowest = drl->sample;
 
@@ -83,7 +83,7 @@ static void sample(struct drl *drl, uint64_t flow, uint32_t bytes)
 
 static bool fps_packet(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes)
 {
-    sample(drl, flow, bytes);
+    fps_account(drl, flow, bytes);
     return take_locally(drl, now, flow, bytes);
 }
 

@@ -65,6 +65,7 @@ struct member {
     double rate;         /* that it is taken to pass until it reports again */
     double granted;      /* last */
     bool pressed, known; /* known: it has reported */
+    bool anew;           /* what it has passed in all begins with its next report */
 };
 
 struct pool {
@@ -180,6 +181,27 @@ static bool dropped_early(struct drl *drl, struct drl_flow *flow)
     return true;
 }
 
+void pool_account(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes)
+{
+    drl_flows_enter(&drl->pool->flows, key, now, bytes);
+}
+
+void pool_account_passed(struct drl *drl, double arrived, double passed)
+{
+    struct pool *pool = drl->pool;
+
+    pool->arrived_tick += arrived;
+    pool->arrived_since += arrived;
+    pool->dropped_since += arrived - passed;
+    pool->passed_since += passed;
+    pool->passed += passed;
+}
+
+double pool_depth(const struct drl *drl)
+{
+    return drl->pool->depth;
+}
+
 static bool pool_packet(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes)
 {
     struct pool *pool = drl->pool;
@@ -187,11 +209,7 @@ static bool pool_packet(struct drl *drl, uint64_t now, uint64_t key, uint32_t by
 
     drl_bucket_take(&drl->bucket, drl->local, pool->depth, now, 0);
     bool conforms = !dropped_early(drl, flow) && drl_bucket_take(&drl->bucket, drl->local, pool->depth, now, bytes);
-    pool->arrived_tick += bytes;
-    pool->arrived_since += bytes;
-    pool->dropped_since += conforms ? 0 : bytes;
-    pool->passed_since += conforms ? bytes : 0;
-    pool->passed += conforms ? bytes : 0;
+    pool_account_passed(drl, bytes, conforms ? bytes : 0);
     return conforms;
 }
 
@@ -275,7 +293,9 @@ static void enter(const struct drl *drl, uint64_t now, const struct drl_update *
     double off = update->value[2] - member->passed; /* what has been foreseen wrongly */
 
     /* A home that was started again does not hold against a member what it passed before. */
-    pool->excess += member->known || off <= since ? off : 0;
+    if (!member->anew)
+        pool->excess += member->known || off <= since ? off : 0;
+    member->anew = false;
     member->known = true;
     member->demand = update->value[0];
     member->weight = update->value[1];
@@ -408,4 +428,16 @@ bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update
         *replies = 1;
     }
     return true;
+}
+
+void pool_forget(struct drl *drl, unsigned limiter)
+{
+    struct pool *pool = drl->pool;
+
+    if (pool->members) {
+        pool->members[limiter].heard = 0;
+        pool->members[limiter].anew = true;
+    } else if (limiter == 0) {
+        pool->heard = 0;
+    }
 }

@@ -22,4 +22,10 @@ bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update
 /* Bytes, as drl_bound(). */
 double pool_overuse(const struct drl_options *options);
 
+/* drl_account(), drl_account_passed(), drl_forget(). */
+void pool_account(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes);
+void pool_account_passed(struct drl *drl, double arrived, double passed);
+void pool_forget(struct drl *drl, unsigned limiter);
+double pool_depth(const struct drl *drl);
+
 #endif

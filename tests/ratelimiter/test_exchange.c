@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Exchanges of several hosts, with datagrams that are lost, repeated and late; and what a policy says of them. All in
+ * one process: a network of exchanges, each with its own buckets.
+ */
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bucket.h"
+#include "peers/loop.h"
+#include "policy.h"
+
+#define HOSTS 4u
+#define TICK EXCHANGE_TICK_NS
+#define RATE 16000000ull /* bit/s */
+#define MAIL 512u
+
+struct letter {
+    unsigned from, to;
+    size_t length;
+    uint64_t at;
+    uint8_t bytes[DATAGRAM_MAX];
+};
+
+struct net {
+    struct exchange_config config[HOSTS];
+    struct exchange *exchange[HOSTS];
+    struct share share[HOSTS];
+    struct members members[HOSTS];
+    struct share *shares[HOSTS];
+    struct sender {
+        struct net *net;
+        unsigned self;
+    } sender[HOSTS];
+    struct letter mail[MAIL];
+    unsigned letters;
+    double lost, repeated;
+    uint64_t now, random;
+    double passed[HOSTS];
+    bool cut[HOSTS];
+};
+
+static double chance(struct net *net)
+{
+    net->random = net->random * 6364136223846793005ull + 1442695040888963407ull;
+    return (double)(net->random >> 11) / 9007199254740992.0;
+}
+
+/* Host i is at port i + 1. */
+static void send_letter(void *user, const struct datagram_member *to, const uint8_t *bytes, size_t length)
+{
+    struct sender *sender = user;
+    struct net *net = sender->net;
+
+    for (unsigned copies = chance(net) < net->repeated ? 2 : 1; copies > 0; copies--) {
+        if (chance(net) < net->lost || net->cut[sender->self] || net->cut[to->port - 1] || net->letters == MAIL)
+            continue;
+        struct letter *letter = &net->mail[net->letters++];
+        *letter = (struct letter){.from = sender->self, .to = to->port - 1u, .length = length, .at = net->now + TICK};
+        memcpy(letter->bytes, bytes, length);
+    }
+}
+
+static void begin(struct net *net, unsigned host)
+{
+    net->exchange[host] = exchange_create(&net->config[host], &net->shares[host], &net->members[host], send_letter,
+                                          &net->sender[host], net->now);
+    cr_assert(net->exchange[host]);
+}
+
+/* Host 0 is the home (number 1). The others know of it alone: they join. */
+static struct net *build(bool exact, enum drl_mode mode)
+{
+    struct net *net = calloc(1, sizeof *net);
+
+    net->random = 3;
+    net->now = 1000000000;
+    for (unsigned i = 0; i < HOSTS; i++) {
+        struct exchange_config *config = &net->config[i];
+        *config = (struct exchange_config){.self = (uint16_t)(i + 1), .home = 1, .key = {9}, .limit_count = 1};
+        config->limits[0] = (struct exchange_limit){
+            .name = "all", .exact = exact, .mode = mode, .rate = RATE, .burst = 60000, .interval_ns = 50000000};
+        if (i > 0)
+            config->members[1] = (struct datagram_member){.host = 1, .port = 1, .version = 1};
+        net->shares[i] = &net->share[i];
+        net->sender[i] = (struct sender){net, i};
+        begin(net, i);
+    }
+    return net;
+}
+
+static void destroy(struct net *net)
+{
+    for (unsigned i = 0; i < HOSTS; i++)
+        exchange_destroy(net->exchange[i]);
+    free(net);
+}
+
+static void deliver(struct net *net)
+{
+    struct letter due[MAIL];
+    unsigned count = net->letters;
+
+    memcpy(due, net->mail, count * sizeof *due);
+    net->letters = 0;
+    for (unsigned i = 0; i < count; i++) {
+        const struct datagram_member from = {.port = (uint16_t)(due[i].from + 1)};
+        exchange_receive(net->exchange[due[i].to], net->now, &from, due[i].bytes, due[i].length);
+    }
+}
+
+/* `offered[i]` bit/s at host i, in packets of 1000 bytes. */
+static void run(struct net *net, unsigned ms, const double *offered)
+{
+    for (unsigned i = 0; i < HOSTS; i++)
+        net->passed[i] = 0;
+    for (uint64_t end = net->now + ms * 1000000ull; net->now < end; net->now += TICK) {
+        for (unsigned i = 0; i < HOSTS; i++) {
+            double packets = offered[i] / 8000 * (double)TICK / 1e9;
+            for (; packets > 0; packets--)
+                if (chance(net) < packets && share_take(&net->share[i], net->random, 1000, 1000 * BUCKET_UNIT,
+                                                        (uint32_t)(net->random >> 32), net->now))
+                    net->passed[i] += 8000 * 1000.0 / ms;
+            exchange_tick(net->exchange[i], net->now);
+        }
+        deliver(net);
+    }
+}
+
+static double all(const struct net *net)
+{
+    return net->passed[0] + net->passed[1] + net->passed[2] + net->passed[3];
+}
+
+static long reported(const struct net *net, unsigned host, const char *key)
+{
+    static char text[65536];
+    char quoted[64];
+
+    exchange_report(net->exchange[host], net->now, text, sizeof text);
+    snprintf(quoted, sizeof quoted, "\"%s\": ", key);
+    const char *at = strstr(text, quoted);
+    return at ? atol(at + strlen(quoted)) : -1;
+}
+
+static void share_one_limit(bool exact, enum drl_mode mode, double tolerance)
+{
+    struct net *net = build(exact, mode);
+    const double two[] = {RATE * 1.5, RATE * 1.5, 0, 0}, last[] = {0, 0, 0, RATE * 1.5};
+
+    net->lost = 0.02;
+    net->repeated = 0.1;
+    run(net, 4000, two);
+    for (unsigned i = 0; i < HOSTS; i++)
+        cr_assert_eq(reported(net, i, "hosts"), HOSTS, "host %u knows of %ld", i, reported(net, i, "hosts"));
+    run(net, 3000, two);
+    cr_assert_float_eq(all(net) / RATE, 1, tolerance, "%f", all(net) / RATE);
+    run(net, 3000, last);
+    run(net, 3000, last);
+    cr_assert_float_eq(net->passed[3] / RATE, 1, tolerance, "%f", net->passed[3] / RATE);
+    cr_assert_gt(reported(net, 0, "replayed"), 0, "repeated datagrams are counted");
+    destroy(net);
+}
+
+Test(exchange, exact_shares_one_limit)
+{
+    share_one_limit(true, DRL_MODES, 0.1);
+}
+
+Test(exchange, pool_shares_one_limit)
+{
+    share_one_limit(false, DRL_POOL, 0.1);
+}
+
+Test(exchange, gtb_shares_one_limit)
+{
+    share_one_limit(false, DRL_GTB, 0.3);
+}
+
+Test(exchange, grd_shares_one_limit)
+{
+    share_one_limit(false, DRL_GRD, 0.1);
+}
+
+Test(exchange, fps_shares_one_limit)
+{
+    share_one_limit(false, DRL_FPS, 0.15);
+}
+
+Test(exchange, split_gives_each_its_part)
+{
+    struct net *net = build(false, DRL_SPLIT);
+    const double everywhere[] = {RATE, RATE, RATE, RATE}, one[] = {RATE, 0, 0, 0};
+
+    run(net, 2000, everywhere);
+    run(net, 2000, everywhere);
+    cr_assert_float_eq(all(net) / RATE, 1, 0.05);
+    run(net, 2000, one);
+    run(net, 2000, one);
+    cr_assert_float_eq(net->passed[0] / RATE, 0.25, 0.05);
+    destroy(net);
+}
+
+/* An exchange ends, and another one of its host goes on with what is in the arena; the others notice a new session. */
+Test(exchange, another_goes_on)
+{
+    for (unsigned exact = 0; exact < 2; exact++) {
+        struct net *net = build(exact, DRL_POOL);
+        const double everywhere[] = {RATE, RATE, RATE, RATE};
+        run(net, 5000, everywhere);
+        for (unsigned round = 0; round < 8; round++) {
+            exchange_destroy(net->exchange[round % HOSTS]);
+            begin(net, round % HOSTS);
+            run(net, 1000, everywhere);
+            cr_assert_leq(all(net) / RATE, exact ? 1.01 + 60000.0 * 8 / RATE : 1.2, "%f", all(net) / RATE);
+            cr_assert_geq(all(net) / RATE, 0.6, "exact %u: %f in round %u", exact, all(net) / RATE, round);
+        }
+        destroy(net);
+    }
+}
+
+/* Nobody hears anybody: exact stops, but for the home; the pool stays within the limit. */
+Test(exchange, cut_off)
+{
+    for (unsigned exact = 0; exact < 2; exact++) {
+        struct net *net = build(exact, DRL_POOL);
+        const double everywhere[] = {RATE, RATE, RATE, RATE};
+        run(net, 5000, everywhere);
+        for (unsigned i = 0; i < HOSTS; i++)
+            net->cut[i] = true;
+        run(net, 3000, everywhere);
+        run(net, 3000, everywhere);
+        cr_assert_leq(all(net) / RATE, 1.03, "%f", all(net) / RATE);
+        cr_assert(!exact || net->passed[1] + net->passed[2] + net->passed[3] == 0);
+        destroy(net);
+    }
+}
+
+Test(exchange, members_are_removed_and_added)
+{
+    struct net *net = build(true, DRL_MODES);
+    const double everywhere[] = {RATE, RATE, RATE, RATE};
+    const struct datagram_member at = {.port = 4};
+
+    run(net, 2000, everywhere);
+    cr_assert(exchange_remove(net->exchange[1], net->now, 4));
+    cr_assert(!exchange_remove(net->exchange[1], net->now, 4), "it is no member");
+    cr_assert(!exchange_remove(net->exchange[1], net->now, 1), "the home stays");
+    cr_assert(!exchange_remove(net->exchange[1], net->now, 2) && !exchange_add(net->exchange[1], net->now, 2, &at));
+    run(net, 3000, everywhere);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(reported(net, i, "hosts"), 3);
+    run(net, 1000, everywhere);
+    cr_assert_eq(net->passed[3], 0, "who was removed is leased nothing");
+    cr_assert_gt(reported(net, 0, "refused"), 0);
+    cr_assert(exchange_add(net->exchange[2], net->now, 4, &at));
+    run(net, 3000, everywhere);
+    cr_assert_eq(reported(net, 0, "hosts"), 4);
+    cr_assert_gt(net->passed[3], 0);
+    destroy(net);
+}
+
+/* Hosts that do not agree on a limit do not share it. */
+Test(exchange, limits_must_be_the_same)
+{
+    struct net *net = build(true, DRL_MODES);
+    const double everywhere[] = {RATE, RATE, RATE, RATE};
+
+    exchange_destroy(net->exchange[2]);
+    net->config[2].limits[0].rate *= 2;
+    begin(net, 2);
+    run(net, 4000, everywhere);
+    cr_assert_eq(net->passed[2], 0);
+    cr_assert_gt(reported(net, 0, "unknown_limit"), 0);
+    destroy(net);
+}
+
+/* ---- policies ---- */
+
+#define LIMIT "limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, distribute: pool}\n"
+#define PEERS "peers:\n  host: 1\n  home: 1\n  listen: '10.0.0.1:7946'\n  key: %s\n"
+
+static struct policy *parse(const char *format, const char *key, struct sm_errbuf *error)
+{
+    char text[1024];
+
+    snprintf(text, sizeof text, format, key);
+    memset(error, 0, sizeof *error);
+    return policy_parse("p.yaml", text, strlen(text), error);
+}
+
+Test(exchange, policies)
+{
+    static const struct {
+        const char *text, *error;
+    } wrong[] = {
+        {LIMIT, "p.yaml:2: limits[0].distribute: expected a section peers: in the file"},
+        {"limits:\n  - {name: a, per: flow, rate: 1Mbit, burst: 2KiB, distribute: pool}\n" PEERS,
+         "p.yaml:2: limits[0].distribute: expected per: all"},
+        {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, distribute: pool,\n"
+         "     exceed: {shape: {queue: 50ms}}}\n" PEERS,
+         "p.yaml:2: limits[0].distribute: expected no queue"},
+        {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, ceil: 2Mbit, distribute: pool}\n" PEERS,
+         "p.yaml:2: limits[0].distribute: expected no ceil"},
+        {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, distribute: best}\n" PEERS,
+         "p.yaml:2: limits[0].distribute: expected exact, pool, fps, grd, gtb or split"},
+        {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, interval: 50ms}\n" PEERS,
+         "p.yaml:2: limits[0].interval: expected distribute: beside it"},
+        {LIMIT PEERS "  members: [{host: 1, address: '10.0.0.2:1'}]\n",
+         "p.yaml:8: peers.members[0].host: expected the"},
+        {LIMIT PEERS "  members: [{host: 2, address: 10.0.0.2}]\n", "p.yaml:8: peers.members[0].address: expected an"},
+        {LIMIT PEERS "  members: [{host: 128, address: '[::1]:2'}]\n", "p.yaml:8: peers.members[0].host: "},
+        {LIMIT "peers:\n  host: 1\n  home: 2\n  listen: '10.0.0.1:7946'\n  key: %s\n",
+         "p.yaml:5: peers.home: expected this host's number, or a member's"},
+        {LIMIT "peers:\n  host: 1\n  home: 1\n  listen: 'somewhere:7946'\n  key: %s\n", "p.yaml:6: peers.listen: "},
+        {LIMIT "peers: {host: 1, home: 1, listen: '[fd00::1]:7946', key: /none}\n",
+         "p.yaml:3: peers.key: expected a file"},
+    };
+    char key[] = "/tmp/peers-key-XXXXXX";
+    int fd = mkstemp(key);
+    struct sm_errbuf error;
+
+    cr_assert(fd >= 0 && write(fd, "sixteen bytes and more", 22) == 22);
+    struct policy *policy = parse(LIMIT PEERS "  members: [{host: 2, address: '[fd00::2]:7946'}]\n", key, &error);
+    cr_assert(policy, "%s", error.text);
+    cr_assert(policy->exchange->limit_count == 1 && policy->limits[0].distributed == 0);
+    cr_assert(policy->exchange->members[2].port == 7946 && policy->exchange->members[2].address[0] == 0xfd);
+    policy_free(policy);
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        cr_assert(!parse(wrong[i].text, key, &error), "case %u", i);
+        cr_assert_eq(strncmp(error.text, wrong[i].error, strlen(wrong[i].error)), 0, "case %u: %s", i, error.text);
+    }
+    fchmod(fd, 0640);
+    cr_assert(!parse(LIMIT PEERS, key, &error) && strstr(error.text, "mode 0600"), "%s", error.text);
+    fchmod(fd, 0600);
+    cr_assert_eq(ftruncate(fd, 15), 0);
+    cr_assert(!parse(LIMIT PEERS, key, &error) && strstr(error.text, "16 to 4095 bytes"), "%s", error.text);
+    close(fd);
+    unlink(key);
+}
