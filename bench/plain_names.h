@@ -7,7 +7,7 @@
 
 #define limiter_create plain_limiter_create
 #define limiter_destroy plain_limiter_destroy
-#define limiter_ended plain_limiter_ended
+#define limiter_detach plain_limiter_detach
 #define limiter_register plain_limiter_register
 #define limiter_started plain_limiter_started
 #define limiter_packet plain_limiter_packet

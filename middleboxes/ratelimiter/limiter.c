@@ -81,7 +81,7 @@ struct limiter *limiter_create(const struct policy *policy)
     return NULL;
 }
 
-void limiter_ended(struct limiter *limiter)
+void limiter_detach(struct limiter *limiter)
 {
     distributed_destroy(limiter->distributed);
     limiter->distributed = NULL;
@@ -90,7 +90,7 @@ void limiter_ended(struct limiter *limiter)
 void limiter_destroy(struct limiter *limiter)
 {
     if (limiter) {
-        limiter_ended(limiter);
+        limiter_detach(limiter);
         free(limiter->tags);
         free(limiter->numbers);
     }

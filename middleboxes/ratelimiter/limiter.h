@@ -21,7 +21,7 @@ int limiter_register(struct limiter *limiter, struct sm_replica *replica);
 int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error);
 
 /* Before sm_close(): nothing uses the service's memory any more. */
-void limiter_ended(struct limiter *limiter);
+void limiter_detach(struct limiter *limiter);
 
 /* The packet handler; `user` is the limiter. */
 sm_packet_fn limiter_packet;

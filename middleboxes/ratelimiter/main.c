@@ -58,7 +58,7 @@ static int started(void *limiter, struct sm_replica *replica, struct sm_errbuf *
 
 static void ended(void *limiter)
 {
-    limiter_ended(limiter);
+    limiter_detach(limiter);
 }
 
 int main(int argc, char **argv)

@@ -73,9 +73,14 @@ class Site:
         with open(f"/proc/{self.sink.pid}/net/dev", encoding="ascii") as file:
             return next(int(line.split()[1]) for line in file if line.split()[0] == "eth0:")
 
+    def ask(self, verb):
+        """What smctl says, within a while: an orchestrator, or an exchange, may just be followed by another."""
+        done = lab.wait_until(lambda: (lambda said: said if said.returncode == 0 else None)(
+            self.service.smctl(verb, "--json")), 10, 0.2)
+        return json.loads(done.stdout) if done else {}
+
     def peers(self):
-        done = self.service.smctl("peers", "--json")
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        return self.ask("peers")
 
 
 class Meter(threading.Thread):
@@ -139,7 +144,7 @@ class Attacker(threading.Thread):
 
 def kill(site, which):
     """SIGKILL: every replica in turn, and the orchestrator."""
-    for replica in json.loads(site.service.smctl("replicas", "--json").stdout)["replicas"]:
+    for replica in site.ask("replicas").get("replicas", []):
         if replica.get("pid"):
             os.kill(replica["pid"], signal.SIGKILL)
             time.sleep(0.3)
@@ -172,7 +177,7 @@ def trouble(sites, net, mode):
     for replicas in (3, 1, 2):
         done = sites[1].service.smctl("scale", replicas, timeout=60)
         expect(done.returncode == 0, f"{mode}: host 2 has {replicas} replicas", done.stderr)
-    counters = (sites[0].peers() or {}).get("counters", {})
+    counters = sites[0].peers().get("counters", {})
     expect(counters.get("forged", 0) > 10, f"{mode}: forged datagrams were refused and counted", counters)
     expect(counters.get("replayed", 0) > 10, f"{mode}: replayed ones too", counters)
     print(f"     {counters}")
@@ -225,7 +230,7 @@ def run(sites, net, build, mode, slow):
     print(f"     {attacker.sent} datagrams were injected")
     done = sites[0].service.smctl("peers", "remove", "3")
     expect(done.returncode == 0, f"{mode}: host 3 is removed", done.stderr)
-    expect(lab.wait_until(lambda: (sites[1].peers() or {}).get("hosts") == 2, 5, 0.2), f"{mode}: and host 2 knows")
+    expect(lab.wait_until(lambda: sites[1].peers().get("hosts") == 2, 5, 0.2), f"{mode}: and host 2 knows")
     done = sites[0].service.smctl("peers", "add", "3", "10.99.0.3:7946")
     expect(done.returncode == 0 and lab.wait_until(lambda: all_known(sites), 10, 0.2), f"{mode}: and added",
            done.stderr, [site.peers() for site in sites])

@@ -226,6 +226,28 @@ Test(exchange, another_goes_on)
     }
 }
 
+/* What a host says after it has begun anew is heard, though it counts from the beginning; so is the home. */
+Test(exchange, who_begins_anew_is_heard)
+{
+    const enum drl_mode modes[] = {DRL_POOL, DRL_GRD};
+
+    for (unsigned i = 0; i < 4; i++) {
+        struct net *net = build(false, modes[i / 2]);
+        const double first[] = {RATE, RATE, 0, 0}, then[] = {0, 0, 0, RATE * 1.5};
+        run(net, 20000, first);
+        unsigned host = i % 2 ? 3 : 0;
+        exchange_destroy(net->exchange[host]);
+        begin(net, host);
+        run(net, 3000, then);
+        run(net, 2000, then);
+        cr_assert_gt(net->passed[3] / RATE, 0.85, "mode %u, host %u: %f", modes[i / 2], host, net->passed[3] / RATE);
+        run(net, 3000, first);
+        run(net, 2000, first);
+        cr_assert_float_eq(all(net) / RATE, 1, 0.15, "mode %u, host %u: %f", modes[i / 2], host, all(net) / RATE);
+        destroy(net);
+    }
+}
+
 /* Nobody hears anybody: exact stops, but for the home; the pool stays within the limit. */
 Test(exchange, cut_off)
 {
