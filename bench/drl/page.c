@@ -169,6 +169,7 @@ static int write_experiment(FILE *file, const char *directory, const struct outc
     fprintf(file, ". Mean of %u seed%s; the picture is the first one's.</p>\n", outcome->seeds,
             outcome->seeds == 1 ? "" : "s");
     write_table(file, outcome);
+    fprintf(file, "<p>%s</p>\n", plan_note(experiment));
     return write_picture(file, directory, experiment->name, error);
 }
 

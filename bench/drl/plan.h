@@ -25,6 +25,9 @@ struct experiment {
     double paper_fps, paper_grd;     /* Jain's index there; 0: not given */
 };
 
+/* Why the default mode is not within what is asked of it there; "": it is, or nothing is known. */
+const char *plan_note(const struct experiment *experiment);
+
 extern const struct experiment experiments[];
 extern const unsigned experiment_count;
 
