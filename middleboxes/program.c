@@ -142,6 +142,24 @@ static void stop_on_signals(struct sm_replica *replica, const char *input)
     sigaction(SIGTERM, &action, NULL);
 }
 
+/* A configuration that is wrong: whoever has started this program for a service is told, too. */
+static int decline(const struct program *program, struct sm_replica *replica, const char *why)
+{
+    sm_decline(replica, why);
+    return fail(program, EXIT_USAGE, "%s", why);
+}
+
+/* The same where there is no replica yet. */
+static void decline_early(const struct arguments *arguments, const char *why)
+{
+    struct sm_replica *replica;
+
+    if (!getenv("SPLITMERGE_ATTACH") || sm_open(&replica, &arguments->options, NULL) != 0)
+        return;
+    sm_decline(replica, why);
+    sm_close(replica);
+}
+
 /* From an open replica to the end of its packets. */
 static int run(const struct program *program, struct sm_replica *replica, void *config, void *middlebox)
 {
@@ -149,7 +167,7 @@ static int run(const struct program *program, struct sm_replica *replica, void *
     int status;
 
     if (program->check && !program->check(config, sm_linktype(replica), &error))
-        return fail(program, EXIT_USAGE, "%s", error.text);
+        return decline(program, replica, error.text);
     status = program->setup(middlebox, replica);
     if (status < 0)
         return fail(program, EXIT_FAILED, "cannot register: %s", sm_strerror(status));
@@ -208,8 +226,11 @@ int program_main(const struct program *program, int argc, char **argv)
     if (status >= 0)
         return status;
     void *config = program->load(arguments.config, &error);
-    if (!config)
+    if (!config) {
+        if (!arguments.check)
+            decline_early(&arguments, error.text);
         return fail(program, EXIT_USAGE, "%s", error.text);
+    }
     if (!arguments.check)
         status = open_and_run(&arguments, config);
     else if (program->check && !program->check(config, DLT_ETHERNET, &error))

@@ -87,6 +87,12 @@ SM_EXPORT const char *sm_class_known(const struct sm_replica *replica, unsigned 
 SM_EXPORT int sm_start(struct sm_replica *replica, struct sm_errbuf *error);
 
 /*
+ * Instead of sm_start(): this replica cannot start, its configuration being wrong for example. `reason`, one line (the
+ * first 200 bytes of it), goes to whoever has asked for the replica. Nothing is done when standalone.
+ */
+SM_EXPORT void sm_decline(struct sm_replica *replica, const char *reason);
+
+/*
  * Process packets until the switch retires this replica or the input ends: returns 0. SM_E_DAMAGED (standalone):
  * the input was damaged, the whole packets before the damage were processed. SM_E_IO: the switch is gone, or the
  * output could not be written; sm_last_error() says what.

@@ -60,7 +60,7 @@ uint64_t bucket_departure(const struct bucket *bucket, const struct bucket_rate 
     if (cost > rate->burst)
         return UINT64_MAX;
     advance(&later, rate, now);
-    return later.level >= cost * BUCKET_UNIT ? now
+    return later.level >= cost * BUCKET_UNIT ? later.time
                                              : when_gained(rate, later.time, cost * BUCKET_UNIT - later.level);
 }
 

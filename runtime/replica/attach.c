@@ -18,6 +18,8 @@
 
 #include "replica/replica.h"
 
+#define DECLINE_MS 1000 /* how long a replica that cannot start waits until it has been heard */
+
 struct attachment {
     int socket;
     int wake_fd;   /* the switch writes it when we sleep */
@@ -148,6 +150,17 @@ int attach_start(struct sm_replica *replica, struct sm_errbuf *error)
         return fail(error, reply.result, "the switch refused", reply.error);
     }
     return 0;
+}
+
+void attach_decline(struct sm_replica *replica, const char *reason)
+{
+    struct attach_decline decline = {{0}};
+    struct pollfd heard = {.fd = replica->attachment->socket, .events = POLLIN};
+
+    snprintf(decline.reason, sizeof decline.reason, "%s", reason);
+    /* It is to be known before our exit is. Who does not hear it sees that. */
+    if (send(heard.fd, &decline, sizeof decline, MSG_NOSIGNAL) == sizeof decline)
+        poll(&heard, 1, DECLINE_MS);
 }
 
 void replica_wake_switch(struct sm_replica *replica)

@@ -8,7 +8,7 @@
  *
  *     replica -> switch   struct attach_hello
  *     switch -> replica   struct attach_welcome, with three descriptors: the arena, the replica's eventfd, the switch's
- *     replica -> switch   struct registration (arena/arena.h)
+ *     replica -> switch   struct registration (arena/arena.h), or struct attach_decline: then the switch closes the socket
  *     switch -> replica   struct attach_reply
  *
  * Before a replica touches the arena it locks the slot's byte of its descriptor (fcntl), until the process ends: so the
@@ -38,6 +38,11 @@ struct attach_welcome {
     uint32_t generation;  /* of the arena: another one means that another switch has taken it over */
     uint64_t base, bytes; /* where to map the arena */
     char error[224];
+};
+
+/* The replica cannot start. */
+struct attach_decline {
+    char reason[200];
 };
 
 struct attach_reply {

@@ -234,6 +234,7 @@ void replica_wake_switch(struct sm_replica *replica);
 /* attach.c: the way to a switch. */
 int attach_open(struct sm_replica *replica, const char *path, const char *middlebox, struct sm_errbuf *error);
 int attach_start(struct sm_replica *replica, struct sm_errbuf *error);
+void attach_decline(struct sm_replica *replica, const char *reason);
 int attach_poll(struct sm_replica *replica, unsigned budget);
 int attach_sleep_fd(struct sm_replica *replica);
 void attach_close(struct sm_replica *replica);

@@ -262,6 +262,12 @@ int sm_start(struct sm_replica *replica, struct sm_errbuf *error)
     return 0;
 }
 
+void sm_decline(struct sm_replica *replica, const char *reason)
+{
+    if (replica->attachment && replica->registration)
+        attach_decline(replica, reason);
+}
+
 int sm_poll(struct sm_replica *replica, unsigned budget)
 {
     return replica->standalone ? standalone_poll(replica, budget) : attach_poll(replica, budget);

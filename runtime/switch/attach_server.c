@@ -236,12 +236,25 @@ static void on_registration(struct attach_client *client, const struct registrat
     rpc_broadcast(control->server, "ready", params);
 }
 
+static void on_decline(struct attach_client *client, const struct attach_decline *decline)
+{
+    char reason[sizeof decline->reason];
+
+    snprintf(reason, sizeof reason, "%.*s", (int)sizeof decline->reason - 1, decline->reason);
+    for (char *c = reason; *c; c++)
+        if ((unsigned char)*c < ' ')
+            *c = ' '; /* it is to be one line */
+    refuse(client, reason);
+    close_socket(client);
+}
+
 static void socket_readable(uv_poll_t *handle, int status, int events)
 {
     struct attach_client *client = handle->data;
     static union {
         struct attach_hello hello;
         struct registration registration;
+        struct attach_decline decline;
     } message;
     ssize_t got = recv(client->socket_fd, &message, sizeof message, MSG_DONTWAIT);
 
@@ -252,6 +265,8 @@ static void socket_readable(uv_poll_t *handle, int status, int events)
         on_hello(client, &message.hello);
     else if (got == sizeof message.registration && client->slot >= 0 && !client->ready)
         on_registration(client, &message.registration);
+    else if (got == sizeof message.decline && client->slot >= 0 && !client->ready)
+        on_decline(client, &message.decline);
     else
         close_socket(client); /* its end, or nonsense; the process's exit is what counts */
 }

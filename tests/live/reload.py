@@ -71,7 +71,7 @@ def kept(build):
         run.policy(wrong)
         done = run.reload(status=1)
         expect(done.stderr.count("\n") == 1, "one line", done.stderr)
-        expect(word in run.service.log(), "which is in the service's messages", run.service.log())
+        expect(word in done.stderr, f"which says what is wrong: {word}", done.stderr)
     run.policy(QUESTIONS, ANSWERS, PAIR)
     victim = run.service.status()["replicas"][0]["pid"]
     reload = subprocess.Popen(run.service.program("smctl", "reload"), cwd=run.service.folder, env=run.service.environment,
