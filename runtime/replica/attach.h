@@ -8,8 +8,8 @@
  *
  *     replica -> switch   struct attach_hello
  *     switch -> replica   struct attach_welcome, with three descriptors: the arena, the replica's eventfd, the switch's
- *     replica -> switch   struct registration (arena/arena.h), or struct attach_decline: then the switch closes the socket
- *     switch -> replica   struct attach_reply
+ *     replica -> switch   struct registration (arena/arena.h), or struct attach_decline: then the switch closes the
+ * socket switch -> replica   struct attach_reply
  *
  * Before a replica touches the arena it locks the slot's byte of its descriptor (fcntl), until the process ends: so the
  * kernel knows, whoever the parents are, whether a replica is still there when a switch takes the arena over.
