@@ -6,7 +6,8 @@
  * How the flows of a running replica come to the switch as bytes, for a checkpoint: through an area of its channel, in
  * parts. A part has blocks, one for each shard that the replica owns when it writes it: a shard is encoded whole,
  * between two bursts, so that it is of one instant, and committed; one that is larger than a part goes on in further
- * blocks, from memory of the replica's own. A part is written in portions, a few shards each, when no packet waits.
+ * blocks, from memory of the replica's own. A part is written in portions, some flows each, when no packet waits;
+ * a shard that changes between two portions begins anew.
  *
  * The replica's contributions to eventual objects (state/coherent.h) come the same way: a block for each object.
  *

@@ -157,6 +157,7 @@ static void fire_timers(struct sm_replica *replica, uint32_t shard, uint64_t now
 
     replica->current = NULL;
     replica->current_shard = shard;
+    snapshot_touch(&replica->snapshot, shard);
     while (state_timer_expire(replica->actor, shard, (sm_time){now}, &flow, &timer, &deadline)) {
         unsigned cls = flow_class(flow);
         journal_image(&replica->journal, flow_record(flow), replica->classes[cls].record_size);
@@ -213,6 +214,7 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
     uint32_t place = replica->produced++ & channel->ring_mask;
     replica->current = &packet;
     replica->current_shard = entry->shard;
+    snapshot_touch(&replica->snapshot, entry->shard);
     STEP();
     replica->on_packet(replica, &packet, replica->user);
     STEP();
@@ -236,6 +238,7 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
 
 void replica_adopt(struct sm_replica *replica, uint32_t shard, uint64_t now)
 {
+    snapshot_touch(&replica->snapshot, shard);
     if (replica->kept_count > 0 && hold_kept_returns(replica, shard))
         return;
     STEP();

@@ -8,6 +8,9 @@
 #include "state/journal.h"
 
 #define FLOWS_AHEAD 12u /* whose lines are fetched before they are encoded */
+enum { ENCODED_ALL, ENCODED_SOME };
+
+#define RESTARTS 3u /* of a shard that changes while it is encoded */
 #define REST_MIN (1u << 20)
 #define REST_MAX (1u << 30)
 #define SHARD_WORK 1u        /* of a portion, by an empty shard, */
@@ -27,6 +30,7 @@ static void forget_rest(struct snapshot *snapshot)
     free(snapshot->rest.bytes);
     snapshot->rest = (struct codec_buffer){0};
     snapshot->given = 0;
+    snapshot->progress = (struct snapshot_progress){0};
 }
 
 void snapshot_begin(struct snapshot *snapshot, uint32_t first)
@@ -54,34 +58,36 @@ static void fetch_flow(const struct state *state, uint32_t shard, uint32_t *curs
         __builtin_prefetch(flow + 64 * ((int)line - 1)); /* timers lie before it */
 }
 
-/* All flows of a shard. SM_E_LIMIT: the buffer is too small. */
-static int encode_shard(const struct codec *codec, uint32_t shard, struct codec_buffer *out, uint32_t *flows,
-                        uint32_t *cls)
+/* At most so many more flows of a shard. ENCODED_SOME: there are more. SM_E_LIMIT: the buffer is too small. */
+static int encode_flows(const struct codec *codec, uint32_t most, struct snapshot_progress *progress,
+                        struct codec_buffer *out, uint32_t *cls)
 {
-    uint32_t cursor = 0, ahead = 0;
+    uint32_t ahead = progress->cursor;
     struct flow *flow;
-    int result = 0;
 
-    *flows = 0;
     for (unsigned i = 0; i < FLOWS_AHEAD; i++)
-        fetch_flow(codec->state, shard, &ahead);
-    while (result == 0 && (flow = state_next(codec->state, shard, &cursor)) != NULL) {
-        fetch_flow(codec->state, shard, &ahead);
-        result = codec_encode(codec, shard, flow, out);
+        fetch_flow(codec->state, progress->shard, &ahead);
+    for (; most > 0; most--) {
+        if ((flow = state_next(codec->state, progress->shard, &progress->cursor)) == NULL)
+            return ENCODED_ALL;
+        fetch_flow(codec->state, progress->shard, &ahead);
+        int result = codec_encode(codec, progress->shard, flow, out);
         *cls = flow_class(flow);
-        ++*flows;
+        progress->flows++;
+        if (result)
+            return result;
     }
-    return result;
+    return ENCODED_SOME;
 }
 
-static int encode_locked(const struct codec *codec, const struct snapshot_scope *scope, uint32_t shard,
-                         struct codec_buffer *out, uint32_t *flows, uint32_t *cls)
+static int encode_locked(const struct codec *codec, unsigned slot, uint32_t most, struct snapshot_progress *progress,
+                         struct codec_buffer *out, uint32_t *cls)
 {
-    if (shard < SM_SHARDS)
-        return encode_shard(codec, shard, out, flows, cls);
-    state_lock(codec->state, shard, scope->slot);
-    int result = encode_shard(codec, shard, out, flows, cls);
-    state_unlock(codec->state, shard);
+    if (progress->shard < SM_SHARDS)
+        return encode_flows(codec, most, progress, out, cls);
+    state_lock(codec->state, progress->shard, slot);
+    int result = encode_flows(codec, UINT32_MAX, progress, out, cls);
+    state_unlock(codec->state, progress->shard);
     return result;
 }
 
@@ -128,10 +134,12 @@ static int take_rest(struct snapshot *snapshot, const struct codec *codec, const
 
     for (size_t size = REST_MIN; result == SM_E_LIMIT; size *= 2) {
         uint8_t *larger = size <= REST_MAX ? realloc(snapshot->rest.bytes, size) : NULL;
+        struct snapshot_progress progress = {.shard = snapshot->next};
         if (!larger)
             return SM_E_NO_MEMORY;
         snapshot->rest = (struct codec_buffer){.bytes = larger, .size = size};
-        result = encode_locked(codec, scope, snapshot->next, &snapshot->rest, &snapshot->rest_flows, cls);
+        result = encode_locked(codec, scope->slot, UINT32_MAX, &progress, &snapshot->rest, cls);
+        snapshot->rest_flows = progress.flows;
     }
     return result;
 }
@@ -143,19 +151,40 @@ static bool is_wanted(const struct snapshot_scope *scope, uint32_t shard)
     return (!scope->owned || scope->owned[shard]) && !(covered >> shard % 64 & 1);
 }
 
+/* Go on with the next shard, or begin it. One that packets come for again and again is encoded at once. */
+static struct snapshot_progress *progress_of(struct snapshot *snapshot)
+{
+    struct snapshot_progress *progress = &snapshot->progress;
+    const uint32_t shard = snapshot->next;
+
+    if (progress->open != shard + 1) {
+        const unsigned restarts = progress->shard == shard ? progress->restarts + 1 : 0;
+        *progress = (struct snapshot_progress){.shard = shard, .restarts = restarts};
+    }
+    progress->open = 0;
+    return progress;
+}
+
 enum filled { FILLED_SOME, FILLED_PART };
 
-/* One shard; *work: what it took. */
+/* Some of a shard, or all; *left: of the portion. */
 static enum filled fill_shard(struct snapshot *snapshot, const struct codec *codec, const struct snapshot_scope *scope,
-                              struct snapshot_part *part, unsigned *work)
+                              struct snapshot_part *part, unsigned *left)
 {
-    const uint32_t shard = snapshot->next;
-    uint32_t flows;
-
     if (sizeof *part + part->bytes + sizeof(struct snapshot_block) > SNAPSHOT_PART_BYTES)
         return FILLED_PART; /* not even for a shard without flows */
-    struct codec_buffer out = {.bytes = (uint8_t *)(block_at(part) + 1), .size = room_in(part) & ~3u};
-    int result = encode_locked(codec, scope, shard, &out, &flows, &part->cls);
+    struct snapshot_progress *progress = progress_of(snapshot);
+    struct codec_buffer out = {
+        .bytes = (uint8_t *)(block_at(part) + 1), .size = room_in(part) & ~3u, .used = progress->used};
+    const uint32_t before = progress->flows;
+    const uint32_t most = scope->at_once || progress->restarts >= RESTARTS ? UINT32_MAX : *left / FLOW_WORK + 1;
+    int result = encode_locked(codec, scope->slot, most, progress, &out, &part->cls);
+    if (result == ENCODED_SOME) {
+        progress->open = progress->shard + 1;
+        progress->used = out.used;
+        *left = 0;
+        return FILLED_SOME;
+    }
     if (result == SM_E_LIMIT && part->bytes > 0)
         return FILLED_PART; /* it begins the next part */
     if (result == SM_E_LIMIT)
@@ -164,12 +193,13 @@ static enum filled fill_shard(struct snapshot *snapshot, const struct codec *cod
     if (result)
         return FILLED_PART;
     if (snapshot->rest.bytes) {
-        *work = UINT32_MAX;
+        *left = 0;
         return FILLED_SOME;
     }
-    put_block(part, shard, flows, (uint32_t)out.used, true, true);
+    put_block(part, progress->shard, progress->flows, (uint32_t)out.used, true, true);
     snapshot->next++;
-    *work = SHARD_WORK + flows * FLOW_WORK;
+    const unsigned work = SHARD_WORK + (progress->flows - before) * FLOW_WORK;
+    *left -= work < *left ? work : *left;
     return FILLED_SOME;
 }
 
@@ -182,7 +212,7 @@ bool snapshot_fill(struct snapshot *snapshot, const struct codec *codec, const s
                    uint8_t *area)
 {
     struct snapshot_part *part = (struct snapshot_part *)(void *)area;
-    unsigned left = work_of(snapshot), work;
+    unsigned left = work_of(snapshot);
 
     if (snapshot->rest.bytes && room_in(part) < sizeof(uint32_t))
         return true;
@@ -199,9 +229,8 @@ bool snapshot_fill(struct snapshot *snapshot, const struct codec *codec, const s
             continue;
         }
         STEP();
-        if (fill_shard(snapshot, codec, scope, part, &work) == FILLED_PART)
+        if (fill_shard(snapshot, codec, scope, part, &left) == FILLED_PART)
             return true;
-        left -= work < left ? work : left;
     }
     part->last = 1;
     return true;
@@ -249,6 +278,7 @@ static bool write_portion(struct sm_replica *replica, uint32_t request)
         .covered = replica->arena->snapshot_covered,
         .end = stripes ? SM_SHARDS + STATE_STRIPES : SM_SHARDS,
         .slot = replica->slot,
+        .at_once = replica->hold_count > 0,
     };
 
     if (!snapshot->begun) {

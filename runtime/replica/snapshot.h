@@ -12,8 +12,16 @@
 #include "arena/snapshot.h"
 #include "replica/codec.h"
 
-/* What a portion does at most before it looks for packets again: a few microseconds. */
-#define SNAPSHOT_WORK 128u
+/* What a portion does at most before it looks for packets again: a microsecond or two. */
+#define SNAPSHOT_WORK 64u
+
+/* A shard of which some flows are encoded, behind the blocks of the part. It begins anew if it changes meanwhile. */
+struct snapshot_progress {
+    uint32_t open; /* the shard and one; 0: none, or it has changed */
+    uint32_t shard, cursor, flows;
+    size_t used;       /* bytes encoded */
+    unsigned restarts; /* of the shard */
+};
 
 struct snapshot {
     uint32_t next;            /* shard, stripe or object */
@@ -25,6 +33,7 @@ struct snapshot {
     bool begun;                        /* the first one's part is */
     unsigned passed_over;              /* bursts in a row behind which packets waited */
     unsigned work;                     /* of a portion; 0: SNAPSHOT_WORK */
+    struct snapshot_progress progress;
 };
 
 /* What is read: shards that `owned` has (by shard; NULL: all), and `covered` (a bit each) has not. */
@@ -33,7 +42,15 @@ struct snapshot_scope {
     _Atomic uint64_t *covered;
     uint32_t end; /* stripes, from SM_SHARDS on, are locked in turn by `slot` */
     unsigned slot;
+    bool at_once; /* flows may change between two portions where nobody sees it */
 };
+
+/* Flows of a shard are about to change. */
+static inline void snapshot_touch(struct snapshot *snapshot, uint32_t shard)
+{
+    if (snapshot->progress.open == shard + 1)
+        snapshot->progress.open = 0;
+}
 
 /* From the first shard on. */
 void snapshot_begin(struct snapshot *snapshot, uint32_t first);

@@ -25,7 +25,7 @@ static const char magic[] = "\xb6splitmerge checkpoint\n";
 #define HEAD_BYTES 12u
 #define TAIL_BYTES 9u
 #define PATH_MAX_BYTES 1024u
-#define STEP_BYTES 8192
+#define STEP_BYTES 4096
 #define FREE_BYTES (128 << 10)
 
 struct archive_writer {

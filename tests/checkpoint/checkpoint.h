@@ -45,8 +45,9 @@ extern int64_t counted;
 /* The flows of the last checkpoint. */
 extern uint64_t saved_flows;
 
-/* Write a checkpoint while the test goes on: `steps` says whether packets do. 0, or an error. */
-int checkpoint_take(struct sm_test *test, const char *file, bool steps, struct sm_errbuf *error);
+/* Write a checkpoint. Meanwhile: no packets; steps of the test; packets for half encoded shards. 0, or an error. */
+enum meanwhile { NOTHING, STEPS, BETWEEN_FLOWS };
+int checkpoint_take(struct sm_test *test, const char *file, enum meanwhile meanwhile, struct sm_errbuf *error);
 
 /* Restore one in a service that has not begun. */
 int checkpoint_restore(struct sm_test *test, const char *file, struct sm_errbuf *error);

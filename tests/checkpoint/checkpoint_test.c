@@ -63,7 +63,7 @@ static const char *resumed(uint64_t seed, unsigned parts, const char *file, stru
             wrong = error.text;
         while (!wrong && sm_test_step(test) == 0) {
         }
-        if (!wrong && checkpoint_take(test, file, false, &error) != 0)
+        if (!wrong && checkpoint_take(test, file, NOTHING, &error) != 0)
             wrong = error.text;
         if (!wrong)
             wrong = finish(test, output);
@@ -168,7 +168,7 @@ static const char *under_traffic(uint64_t seed, const char *file)
     unsigned taken = 0;
 
     for (uint32_t at = (uint32_t)(seed * 37 % 500); !wrong && sm_test_until_packet(test, at) == 0; at += 700) {
-        if (checkpoint_take(test, file, true, &error) != 0)
+        if (checkpoint_take(test, file, STEPS, &error) != 0)
             wrong = sm_test_result(test)->broken[0] ? sm_test_result(test)->broken : error.text;
         if (!wrong)
             wrong = at_one_instant(seed, file);
@@ -181,6 +181,28 @@ static const char *under_traffic(uint64_t seed, const char *file)
     sm_test_destroy(test, NULL);
     sm_trace_destroy(input);
     sm_trace_destroy(output);
+    return wrong;
+}
+
+static const char *between_flows(uint64_t seed, const char *file)
+{
+    struct sm_trace *input = trace_make(seed, 0, PACKETS);
+    const struct sm_test_options options = middlebox(seed, input, 1);
+    struct sm_test *test = create(&options);
+    const char *wrong = NULL;
+
+    if (sm_test_until_packet(test, PACKETS / 4) != 0 || checkpoint_take(test, file, BETWEEN_FLOWS, &error) != 0)
+        wrong = sm_test_result(test)->broken[0] ? sm_test_result(test)->broken : error.text;
+    const uint64_t entered = sm_test_result(test)->in;
+    if (!wrong && entered < PACKETS / 3)
+        wrong = "no packets came while shards were half encoded";
+    if (!wrong)
+        wrong = at_one_instant(seed, file);
+    if (!wrong && sm_test_finish(test) != 0)
+        wrong = sm_test_result(test)->broken;
+    printf("%llu packets while shards were half encoded\n", (unsigned long long)entered - PACKETS / 4);
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(input);
     return wrong;
 }
 
@@ -200,6 +222,8 @@ int main(void)
         wrong = goes_on(seed, file);
         if (!wrong)
             wrong = under_traffic(seed, file);
+        if (!wrong)
+            wrong = between_flows(seed, file);
     }
     if (!wrong)
         wrong = shares_test(seed, file);

@@ -48,7 +48,7 @@ static struct sm_test *with_flows(uint64_t seed, const char *file, struct sm_tra
         abort();
     while (sm_test_step(test) == 0) {
     }
-    if (checkpoint_take(test, file, false, &error) != 0) {
+    if (checkpoint_take(test, file, NOTHING, &error) != 0) {
         printf("%s\n", error.text);
         abort();
     }
@@ -152,7 +152,7 @@ const char *refusal_test(uint64_t seed, const char *file)
     if (!wrong)
         wrong = refused_as(options, file, "not one of this middlebox's");
     if (!wrong && (sm_test_create(&test, &options, &error) != 0 ||
-                   checkpoint_take(test, file, false, &error) != SM_E_CONFLICT || !strstr(error.text, "'opaque'")))
+                   checkpoint_take(test, file, NOTHING, &error) != SM_E_CONFLICT || !strstr(error.text, "'opaque'")))
         wrong = "a class that cannot be copied was not refused by its name";
     sm_test_destroy(test, NULL);
     if (!wrong)

@@ -96,7 +96,7 @@ const char *shares_test(uint64_t seed, const char *file)
         abort();
     for (unsigned i = 1; !wrong && i <= CHECKPOINTS; i++) {
         if (sm_test_until_packet(test, i * (uint64_t)BUSY_PACKETS / (CHECKPOINTS + 1)) != 0 ||
-            checkpoint_take(test, file, true, &error) != 0) {
+            checkpoint_take(test, file, STEPS, &error) != 0) {
             wrong = error.text[0] ? error.text : sm_test_result(test)->broken;
             break;
         }
