@@ -189,7 +189,8 @@ int restore_open(struct restore **out, struct arena *arena, const char *path, st
         restore_close(restore);
         return result;
     }
-    qsort(restore->flows, restore->count, sizeof *restore->flows, by_unit);
+    if (restore->count > 0)
+        qsort(restore->flows, restore->count, sizeof *restore->flows, by_unit);
     *out = restore;
     return 0;
 }
