@@ -113,6 +113,10 @@ expect 0 '^tokens +strong_counter +12$' $smctl shared
 expect 0 '\(gone\) +\+7 -5$' $smctl shared
 expect 0 '"kind": "strong_counter"' $smctl shared --json
 expect 2 'expected: smctl shared' $smctl shared tokens
+expect 3 'exchanges nothing with other hosts' $smctl peers
+expect 3 'exchanges nothing with other hosts' $smctl peers --json remove 3
+expect 2 'expected: smctl peers' $smctl peers add 3
+expect 2 'expected: smctl peers' $smctl peers remove 128
 expect 0 'tcp 10.0.0.1:80 10.0.0.2:1001 .* bytes=42B' $smctl flows
 expect 0 '^CLASS' $smctl flows udp
 expect 2 'syntax error' $smctl flows tcpp

@@ -157,6 +157,25 @@ class Command(unittest.TestCase):
         self.assertLess(flows["live"], 10)
         self.assertEqual(flows["created"], flows["live"] + flows["expired"])
 
+    def test_a_limit_of_several_hosts_alone(self):
+        """An exchange begins and ends with the program; what it has not been leased does not pass."""
+        key = self.write("key", "a secret of several hosts")
+        os.chmod(key, 0o600)
+        policy = f"""limits: [{{name: all, per: all, rate: 8bit, burst: 1KiB, distribute: exact}}]
+peers: {{host: 1, home: 1, listen: '127.0.0.1:0', key: {key}}}
+"""
+        self.assertEqual(self.check(policy).returncode, 2, "port 0 is none")
+        report = self.report(policy.replace(":0'", ":47946'"))
+        nothing = self.report("limits: [{name: none, per: all, rate: 8bit, burst: 1B}]")
+        self.assertEqual(report["packets"]["out"], nothing["packets"]["out"], "what is not IP")
+        os.chmod(key, 0o644)
+        done = self.check(policy.replace(":0'", ":47946'"))
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(b"peers.key: expected a file that only its owner may use (mode 0600)", done.stderr)
+
+    def check(self, policy):
+        return run("--policy", self.write("policy.yaml", policy), "--check")
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1])

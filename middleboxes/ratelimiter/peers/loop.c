@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -168,7 +169,7 @@ static int open_control(const char *path)
         return -1;
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     unlink(path); /* of an exchange before: this one has the port */
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 8) != 0) {
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || chmod(path, 0600) != 0 || listen(fd, 8) != 0) {
         close(fd);
         return -1;
     }
