@@ -18,12 +18,14 @@
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
-    "usage: sm-bench forward | move | failover | library | state | coherent | checkpoint | all | drl [options]\n"
+    "usage: sm-bench forward | move | failover | library | limits | state | coherent | checkpoint | all | drl "
+    "[options]\n"
     "\n"
     "  forward   packets a second through the switch and one replica, against a bare ring\n"
     "  move      moving all flows between two replicas while packets flow, against copying them\n"
     "  failover  a replica is killed while packets flow: until a survivor serves its flows\n"
     "  library   CPU time of a packet in the rate limiter, against the same limiter over a plain table\n"
+    "  limits    packets a second with 10,000 limits against 10, and with one that replicas share\n"
     "  state     packets a second with the undo journal, against without\n"
     "  coherent  updates of eventual and strong counters, against plain and atomic increments\n"
     "  checkpoint  writing all flows to a file, against msgpack-c, and what packets notice of it\n"
@@ -46,9 +48,15 @@ static const struct {
     experiment_fn *run;
     bool apart; /* not one of `all` */
 } experiments[] = {
-    {"forward", bench_forward, false},       {"move", bench_move, false},   {"failover", bench_failover, false},
-    {"library", bench_library, false},       {"state", bench_state, false}, {"coherent", bench_coherent, false},
-    {"checkpoint", bench_checkpoint, false}, {"drl", bench_drl, true},
+    {"forward", bench_forward, false},
+    {"move", bench_move, false},
+    {"failover", bench_failover, false},
+    {"library", bench_library, false},
+    {"limits", bench_limits, false},
+    {"state", bench_state, false},
+    {"coherent", bench_coherent, false},
+    {"checkpoint", bench_checkpoint, false},
+    {"drl", bench_drl, true},
 };
 
 #define EXPERIMENTS (sizeof experiments / sizeof experiments[0])
@@ -197,12 +205,14 @@ int main(int argc, char **argv)
             return status;
     }
     if (argc - optind != 1)
-        return usage_error("expected forward, move, failover, library, coherent, all or drl",
+        return usage_error("expected forward, move, failover, library, limits, state, coherent, checkpoint, all or drl",
                            argc > optind ? argv[optind + 1] : NULL);
     for (unsigned i = 0; i < EXPERIMENTS; i++)
         known |= strcmp(argv[optind], experiments[i].name) == 0;
     if (!known && strcmp(argv[optind], "all") != 0)
-        return usage_error("expected forward, move, failover, library, coherent, all or drl, got", argv[optind]);
+        return usage_error(
+            "expected forward, move, failover, library, limits, state, coherent, checkpoint, all or drl, got",
+            argv[optind]);
     if (options.report && strcmp(argv[optind], "drl") != 0)
         return usage_error("--report: only drl writes one, not", argv[optind]);
     return run_apart(&options, argv[optind]);

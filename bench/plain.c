@@ -196,6 +196,12 @@ sm_time sm_shared_low(const struct sm_replica *replica)
     return (sm_time){((const struct plain *)(const void *)replica)->clock};
 }
 
+bool sm_standalone(const struct sm_replica *replica)
+{
+    (void)replica;
+    return true;
+}
+
 bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
 {
     (void)replica, (void)packet;

@@ -46,3 +46,4 @@
 #define sm_packet_writable plain_packet_writable
 #define sm_shared_low plain_shared_low
 #define sm_shared_wait plain_shared_wait
+#define sm_standalone plain_standalone

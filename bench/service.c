@@ -90,6 +90,8 @@ static int start(struct service *service)
     if (service->count == 0)
         return 0; /* they are the caller's */
     switch_assign(service->sw, 0, SM_SHARDS - 1, 0);
+    if (service->options.halves)
+        switch_assign(service->sw, SM_SHARDS / 2, SM_SHARDS - 1, 1);
     switch_start(service->sw);
     for (unsigned i = 0; service->options.threads && i < service->count; i++)
         if (pthread_create(&service->replicas[i].thread, NULL, run_replica, &service->replicas[i]) != 0) {

@@ -22,6 +22,7 @@ struct service_options {
     unsigned replicas; /* 0: the caller attaches, assigns and starts */
     bool spread;       /* on threads, one on each core; else all on core 1 */
     bool threads;      /* replicas run on threads, pinned to core 1; else service_turn() runs them */
+    bool halves;       /* of the shards one half each; else the first has all */
     bool order_arrival;
     uint32_t buffers; /* of the packet pool */
     uint32_t flows;

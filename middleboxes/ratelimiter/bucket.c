@@ -154,16 +154,29 @@ static void bring_forward(struct shared_bucket *shared, const struct bucket_rate
         shared->span[0].first = shared->bucket.time;
 }
 
-/* Add a debit to the spans. True: it fell into a span of some length. */
-static bool add_debit(struct bucket_span *span, uint32_t *count, uint64_t now, uint64_t amount)
+/* Whether a span so long says nearly what its debits would: it is short against the time that fills the bucket. */
+static bool is_short(const struct bucket_rate *rate, uint64_t length, unsigned part)
+{
+    return (wide)rate->rate * length <= full_level(rate) / part;
+}
+
+#define SHORT 64      /* parts of a bucket, that a span may be refilled by and still be no worse than waiting */
+#define SHORTEST 1024 /* likewise, and debits are put together without need */
+
+/* Add a debit to the spans. True: it fell into a span that is not short. */
+static bool add_debit(const struct bucket_rate *rate, struct bucket_span *span, uint32_t *count, uint64_t now,
+                      uint64_t amount)
 {
     uint32_t at = *count;
 
     while (at > 0 && span[at - 1].first > now)
         at--;
-    if (at > 0 && span[at - 1].last >= now) {
+    if (at > 0 && (span[at - 1].last >= now || is_short(rate, now - span[at - 1].first, SHORTEST)) &&
+        (at == *count || span[at].first > now)) {
         span[at - 1].sum += amount;
-        return span[at - 1].last > span[at - 1].first;
+        if (span[at - 1].last < now)
+            span[at - 1].last = now;
+        return !is_short(rate, span[at - 1].last - span[at - 1].first, SHORT);
     }
     memmove(span + at + 1, span + at, (*count - at) * sizeof(*span));
     span[at] = (struct bucket_span){.first = now, .last = now, .sum = amount};
@@ -188,7 +201,7 @@ static uint64_t merge_nearest(struct bucket_span *span, uint32_t *count)
 /* Whether spans that had to be merged still say nearly what the debits said. */
 static bool merge_is_cheap(const struct bucket_rate *rate, uint64_t length, uint64_t least)
 {
-    return (wide)rate->rate * length <= full_level(rate) / 64 || least >= full_level(rate) / 16 * 15;
+    return is_short(rate, length, SHORT) || least >= full_level(rate) / 16 * 15;
 }
 
 /* A packet later than L. */
@@ -201,7 +214,7 @@ static enum shared_verdict take_ahead(struct shared_bucket *shared, const struct
     bool coarse;
 
     memcpy(span, shared->span, count * sizeof(*span));
-    coarse = add_debit(span, &count, now, amount);
+    coarse = add_debit(rate, span, &count, now, amount);
     if (!run(rate, shared->bucket, span, count, &least) || least < rate->reserve * BUCKET_UNIT)
         return coarse && patient ? SHARED_UNCERTAIN : SHARED_LACKS;
     if (count > shared->capacity) {

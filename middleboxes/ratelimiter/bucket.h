@@ -65,7 +65,7 @@ struct bucket_span {
     uint64_t sum;
 };
 
-#define SHARED_MAX_SPANS 128
+#define SHARED_MAX_SPANS 64
 
 struct shared_bucket {
     struct bucket bucket; /* packets of times up to bucket.time have been debited here */

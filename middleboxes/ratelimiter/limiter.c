@@ -31,11 +31,13 @@
 #define TIMER_FULL 0
 #define TAGS 65536u
 #define NO_NUMBER UINT16_MAX
+#define LOW_PACKETS 16 /* an old bound is as right as a new one, if less tight; to ask costs a look at all replicas */
 
 /* What a packet takes from one limit. */
 struct taking {
     const struct limit *limit;
-    struct allowance allowed; /* with what a borrower must leave */
+    const struct allowance *allowed;
+    struct allowance borrowing; /* what `allowed` is for a borrower, who must leave a reserve */
     sm_class cls;
     uint16_t tag;
     bool shared;
@@ -57,6 +59,9 @@ struct limiter {
     } classes[POLICY_MAX_KEYS];
     bool any_shared;
     struct distributed *distributed; /* NULL: no limit is */
+    bool alone;          /* there are no other replicas: packets come in order, and the answers are exact */
+    sm_time low;         /* no packet before it comes any more; */
+    unsigned low_counts; /* for so many packets, until it is asked for again */
     uint16_t reasons[POLICY_MAX_LIMITS];
     uint16_t reason_flow_limit;
     uint16_t *tags;                           /* by number of an allowance: the tag of its buckets' keys */
@@ -320,6 +325,7 @@ int limiter_register(struct limiter *limiter, struct sm_replica *replica)
 
 int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error)
 {
+    limiter->alone = sm_standalone(replica);
     for (unsigned i = 0; i < limiter->policy->key_count; i++) {
         limiter->classes[i].shared = !sm_class_partitioned(replica, limiter->classes[i].cls);
         limiter->any_shared |= limiter->classes[i].shared;
@@ -338,7 +344,7 @@ enum answer { HAS, LACKS, UNCERTAIN, NO_ROOM };
 static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet,
                               sm_time low, bool patient, struct taking *taking)
 {
-    const struct allowance *allowed = &taking->allowed;
+    const struct allowance *allowed = taking->allowed;
     sm_class cls = taking->cls;
     uint64_t now = sm_packet_time(packet).ns, since = low.ns < now ? low.ns : now;
     uint32_t spans = limiter->classes[taking->limit->key].spans;
@@ -372,7 +378,7 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
 /* Ask a partitioned bucket. None is as good as a full one. */
 static enum answer ask_own(struct sm_replica *replica, const struct sm_packet *packet, struct taking *taking)
 {
-    const struct allowance *allowed = &taking->allowed;
+    const struct allowance *allowed = taking->allowed;
     uint64_t now = taking->when;
     bool has;
 
@@ -402,7 +408,7 @@ static void give_back(struct limiter *limiter, struct sm_replica *replica, const
             continue;
         flow = sm_flow_get(replica, cls, packet, taking->tag);
         assert(flow.state);
-        shared_pair_undo(flow.state, second_of(flow.state), &taking->allowed, &taking->debit);
+        shared_pair_undo(flow.state, second_of(flow.state), taking->allowed, &taking->debit);
         sm_flow_unescrow(replica, cls, flow);
         sm_flow_put(replica, cls, flow);
     }
@@ -462,12 +468,12 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
         if (taking->shared || taking->distributed || taking->flow.state || taking->cost == 0)
             continue;
         if (sm_flow_create(replica, cls, packet, taking->tag, &taking->flow, NULL) == 0) {
-            pair_init(taking->flow.state, &taking->allowed, sm_packet_time(packet).ns);
+            pair_init(taking->flow.state, taking->allowed, sm_packet_time(packet).ns);
             continue;
         }
         while (i-- > 0) { /* those just made are full, and none is as good */
             taking = &limiter->takings[i];
-            if (taking->flow.state && pair_full_at(taking->flow.state, &taking->allowed) <= sm_packet_time(packet).ns)
+            if (taking->flow.state && pair_full_at(taking->flow.state, taking->allowed) <= sm_packet_time(packet).ns)
                 sm_flow_close(replica, taking->cls, taking->flow);
         }
         return false;
@@ -482,9 +488,9 @@ static void take_own(struct limiter *limiter, struct sm_replica *replica)
 
         if (taking->shared || taking->distributed || taking->cost == 0)
             continue;
-        pair_take(taking->flow.state, &taking->allowed, taking->when, taking->cost, taking->within);
+        pair_take(taking->flow.state, taking->allowed, taking->when, taking->cost, taking->within);
         sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
-                          (sm_time){pair_full_at(taking->flow.state, &taking->allowed)});
+                          (sm_time){pair_full_at(taking->flow.state, taking->allowed)});
     }
 }
 
@@ -501,7 +507,7 @@ static void make_taking(const struct limiter *limiter, const struct sm_packet *p
     const struct limit *limit = &limiter->policy->limits[number];
 
     taking->limit = limit;
-    taking->allowed = limiter->policy->allowed[tag];
+    taking->allowed = &limiter->policy->allowed[tag];
     taking->cls = limiter->classes[limit->key].cls;
     taking->tag = limiter->tags[tag];
     taking->distributed = limit->distributed >= 0;
@@ -510,8 +516,11 @@ static void make_taking(const struct limiter *limiter, const struct sm_packet *p
     taking->when = sm_packet_time(packet).ns;
     taking->within = true;
     taking->debit.of[1].amount = 0;
-    if (borrower && limit->queue == 0)
-        taking->allowed.rate.reserve = taking->allowed.own.reserve = limit->reserve;
+    if (!borrower || limit->reserve == 0 || limit->queue > 0)
+        return;
+    taking->borrowing = *taking->allowed;
+    taking->borrowing.rate.reserve = taking->borrowing.own.reserve = limit->reserve;
+    taking->allowed = &taking->borrowing;
 }
 
 /* Decide and carry out. False: undone, because an earlier packet of another replica may have a say; only if patient. */
@@ -559,6 +568,12 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
     return true;
 }
 
+static void learn_low(struct limiter *limiter, struct sm_replica *replica)
+{
+    limiter->low = sm_shared_low(replica);
+    limiter->low_counts = limiter->alone ? 0 : LOW_PACKETS - 1;
+}
+
 void limiter_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
 {
     struct limiter *limiter = user;
@@ -566,7 +581,15 @@ void limiter_packet(struct sm_replica *replica, struct sm_packet *packet, void *
 
     if (sm_packet_headers(packet)->family == 0 || !policy_match(limiter->policy, packet, &match))
         return;
-    if (!decide(limiter, replica, packet, &match, limiter->any_shared ? sm_shared_low(replica) : (sm_time){0}, true)) {
+    bool fresh = limiter->any_shared && limiter->low_counts-- == 0;
+    if (fresh)
+        learn_low(limiter, replica);
+    bool decided = decide(limiter, replica, packet, &match, limiter->low, true);
+    if (!decided && !fresh) {
+        learn_low(limiter, replica);
+        decided = decide(limiter, replica, packet, &match, limiter->low, true);
+    }
+    if (!decided) {
         /* The second answer is final, as of this packet's time. An earlier one that a move had held may come after it,
          * and finds that time settled: it is refused rather than the many that would have to wait for it. */
         sm_shared_wait(replica, packet);

@@ -329,18 +329,36 @@ Test(shared, debits_given_back_leave_no_trace)
     struct shared_bucket *shared = small_bucket(&rate, 2);
     struct shared_debit a, b, c, d;
 
-    cr_assert_eq(shared_take(shared, &rate, 0, 50, 4000, true, &a), SHARED_HAS);
-    cr_assert_eq(shared_take(shared, &rate, 0, 60, 3000, true, &b), SHARED_HAS);
-    cr_assert_eq(shared_take(shared, &rate, 0, 55, 2000, true, &c), SHARED_HAS, "merges");
+    cr_assert_eq(shared_take(shared, &rate, 0, 50000000, 4000, true, &a), SHARED_HAS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 70000000, 3000, true, &b), SHARED_HAS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 60000000, 2000, true, &c), SHARED_HAS, "merges");
     cr_assert_eq(shared->count, 2);
-    cr_assert_eq(shared_take(shared, &rate, 0, 0, 1001, true, &d), SHARED_LACKS);
-    cr_assert_eq(shared_take(shared, &rate, 0, 0, 1000, true, &d), SHARED_HAS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 0, 1071, true, &d), SHARED_LACKS);
+    cr_assert_eq(shared_take(shared, &rate, 0, 0, 1070, true, &d), SHARED_HAS);
     shared_undo(shared, &rate, &b);
     shared_undo(shared, &rate, &d);
     shared_undo(shared, &rate, &a);
     shared_undo(shared, &rate, &c);
     cr_assert_eq(shared->count, 0);
     cr_assert_eq(shared->bucket.level, rate.burst * BUCKET_UNIT);
+    free(shared);
+}
+
+/* Debits that are close, against the time that fills the bucket, are one span from the start: so spans are few. */
+Test(shared, near_debits_are_put_together)
+{
+    struct bucket_rate rate = {.rate = 8000, .burst = 10000};
+    struct shared_bucket *shared = small_bucket(&rate, 2);
+    struct shared_debit debit[3];
+
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(shared_take(shared, &rate, 0, 50 + i * 1000000, 3333, false, &debit[i]), SHARED_HAS);
+    cr_assert_eq(shared->count, 1);
+    cr_assert_eq(shared_take(shared, &rate, 0, 2000050, 2, true, &debit[0]), SHARED_LACKS, "and nobody waits");
+    for (unsigned i = 0; i < 3; i++)
+        shared_undo(shared, &rate,
+                    &(struct shared_debit){.time = 50 + i * 1000000, .amount = 3333 * BUCKET_UNIT, .ahead = true});
+    cr_assert_eq(shared->count, 0);
     free(shared);
 }
 
