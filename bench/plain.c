@@ -71,6 +71,14 @@ bool sm_class_partitioned(const struct sm_replica *replica, sm_class cls)
     return true;
 }
 
+int sm_drop_reasons(struct sm_replica *replica, const char *const *names, unsigned count, uint16_t *reasons)
+{
+    (void)replica, (void)names;
+    for (unsigned i = 0; i < count; i++)
+        reasons[i] = (uint16_t)i;
+    return 0;
+}
+
 int sm_drop_reason(struct sm_replica *replica, const char *name, uint16_t *reason)
 {
     (void)replica, (void)name;

@@ -26,6 +26,7 @@
 #define sm_class_partitioned plain_class_partitioned
 #define sm_class_register plain_class_register
 #define sm_drop_reason plain_drop_reason
+#define sm_drop_reasons plain_drop_reasons
 #define sm_flow_close plain_flow_close
 #define sm_flow_create plain_flow_create
 #define sm_flow_escrow plain_flow_escrow
