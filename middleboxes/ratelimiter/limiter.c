@@ -59,9 +59,9 @@ struct limiter {
     } classes[POLICY_MAX_KEYS];
     bool any_shared;
     struct distributed *distributed; /* NULL: no limit is */
-    bool alone;          /* there are no other replicas: packets come in order, and the answers are exact */
-    sm_time low;         /* no packet before it comes any more; */
-    unsigned low_counts; /* for so many packets, until it is asked for again */
+    bool alone;                      /* there are no other replicas: packets come in order, and the answers are exact */
+    sm_time low;                     /* no packet before it comes any more; */
+    unsigned low_counts;             /* for so many packets, until it is asked for again */
     uint16_t reasons[POLICY_MAX_LIMITS];
     uint16_t reason_flow_limit;
     uint16_t *tags;                           /* by number of an allowance: the tag of its buckets' keys */
