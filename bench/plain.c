@@ -71,6 +71,12 @@ bool sm_class_partitioned(const struct sm_replica *replica, sm_class cls)
     return true;
 }
 
+const char *sm_class_known(const struct sm_replica *replica, unsigned index)
+{
+    (void)replica, (void)index;
+    return NULL;
+}
+
 int sm_drop_reasons(struct sm_replica *replica, const char *const *names, unsigned count, uint16_t *reasons)
 {
     (void)replica, (void)names;

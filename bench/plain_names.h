@@ -23,6 +23,7 @@
 #define policy_allow plain_policy_allow
 #define policy_find plain_policy_find
 
+#define sm_class_known plain_class_known
 #define sm_class_partitioned plain_class_partitioned
 #define sm_class_register plain_class_register
 #define sm_drop_reason plain_drop_reason
