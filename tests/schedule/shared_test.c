@@ -36,6 +36,9 @@
 static const char *const policies[] = {
     "limits: [{name: all, per: all, rate: 200kbit, burst: 6KiB, exceed: drop}]\n",
     "limits: [{name: all, per: all, rate: 200kbit, burst: 6KiB, exceed: {shape: {queue: 300ms}}}]\n",
+    "limits: [{name: root, per: all, rate: 200kbit, burst: 6KiB},"
+    " {name: net, per: source/16/32, rate: 50kbit, ceil: 150kbit, burst: 3KiB, parent: root},"
+    " {name: flow, per: flow, rate: 10kbit, ceil: 100kbit, burst: 1536B, parent: net}]\n",
 };
 
 static int setup(struct sm_replica *replica, void **user)
@@ -234,7 +237,7 @@ int main(void)
         return 1;
     snprintf(output, sizeof output, "%s/out.pcap", folder);
     /* Where replicas take turns nobody may wait, and departures wait for what came before. */
-    for (unsigned i = 0; i < (KILLS ? 1 : 2); i++)
+    for (unsigned i = 0; i < (KILLS ? 1 : 3); i++)
         failures += try(policies[i], i == 1, input, output, seed, &deaths);
     unlink(output);
     rmdir(folder);
