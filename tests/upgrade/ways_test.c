@@ -361,3 +361,78 @@ Test(ways, what_does_not_fit_on_the_way_forward_stays)
     sm_test_destroy(test, NULL);
     sm_trace_destroy(trace);
 }
+
+/* ---- a shard in two forms ---- */
+
+enum { FLOWS_A_PACKET = 60, BIG_PACKETS = 500 };
+
+/* Flows of one key, and so of one shard: more than one change to the journal can hold. */
+static void on_big(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    const uint64_t number = sm_packet_time(packet).ns / 1000 % 1000000;
+    sm_flow flow;
+
+    (void)user;
+    for (unsigned i = 0; i < FLOWS_A_PACKET && number < BIG_PACKETS; i++) {
+        uint16_t tag = (uint16_t)(number * FLOWS_A_PACKET + i);
+        cr_assert_eq(sm_flow_create(replica, (sm_class){0}, packet, tag, &flow, NULL), 0);
+        *(uint8_t *)flow.state = 7;
+    }
+}
+
+static bool by_size(const struct sm_test_flow *flow, void *arg)
+{
+    struct kinds *kinds = arg;
+
+    *(flow->record_size == 1 ? &kinds->fit : &kinds->more) += *(const uint8_t *)flow->record == 7;
+    return true;
+}
+
+static uint32_t place_of(const char *function)
+{
+    for (unsigned i = 0; i < sm_test_places(); i++)
+        if (strncmp(sm_test_place_name(i), function, strlen(function)) == 0)
+            return i;
+    return SM_TEST_ANYWHERE;
+}
+
+static unsigned mixed(const struct sm_test *test)
+{
+    unsigned shards = 0;
+
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        shards += test->arena->shard_build[shard] == ARENA_MIXED;
+    return shards;
+}
+
+Test(ways, a_death_in_the_midst_of_a_shard)
+{
+    struct sm_trace *trace = sm_trace_create();
+    const struct sm_test_options options = {
+        .size = sizeof options, .on_packet = on_big, .setup = setup_narrow, .input = trace, .replicas = 1};
+    const struct sm_test_upgrade wide = {.size = sizeof wide, .on_packet = on_big, .setup = setup_wide};
+    struct sm_test *test;
+    struct kinds there = {0};
+
+    for (unsigned i = 0; i < 2 * BIG_PACKETS; i++)
+        sm_trace_udp(trace, (sm_time){1000000000000ull + i * 1000}, "10.0.0.1:7", "10.0.0.2:53", NULL, 0);
+    cr_assert_eq(sm_test_create(&test, &options, &error), 0, "%s", error.text);
+    sm_test_until_packet(test, BIG_PACKETS);
+    cr_assert_eq(sm_test_upgrade(test, &wide, &error), 0, "%s", error.text);
+    cr_assert_eq(sm_test_kill_at(test, 2, place_of("replica_progress "), 1), 0);
+    while (sm_test_result(test)->deaths == 0)
+        cr_assert_eq(sm_test_step(test), 0);
+    sm_test_flows(test, by_size, &there);
+    cr_expect(there.fit > 0 && there.more > 0, "%llu in the old form, %llu in the new one",
+              (unsigned long long)there.fit, (unsigned long long)there.more);
+    cr_assert_eq(sm_test_upgrade_back(test), 0);
+    cr_assert_eq(sm_test_finish(test), 0, "%s", sm_test_result(test)->broken);
+    there = (struct kinds){0};
+    sm_test_flows(test, by_size, &there);
+    cr_expect_eq(there.fit, FLOWS_A_PACKET * BIG_PACKETS, "%llu are left in the old form",
+                 (unsigned long long)there.fit);
+    cr_expect_eq(there.more, 0);
+    cr_expect_eq(mixed(test), 0);
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(trace);
+}
