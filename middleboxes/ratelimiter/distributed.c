@@ -76,7 +76,7 @@ static const char *control_path(char path[static 108])
     return path;
 }
 
-int distributed_start(struct distributed *distributed, struct sm_replica *replica)
+int distributed_start(struct distributed *distributed, struct sm_replica *replica, struct sm_errbuf *error)
 {
     char path[108];
 
@@ -85,8 +85,8 @@ int distributed_start(struct distributed *distributed, struct sm_replica *replic
         distributed->shares[i] = sm_shared_get(replica, distributed->objects[i], SM_LOCAL, NULL);
     distributed->loop =
         peers_loop_begin(distributed->config, distributed->shares,
-                         sm_shared_get(replica, distributed->members, SM_LOCAL, NULL), control_path(path));
-    return distributed->loop ? 0 : SM_E_NO_MEMORY;
+                         sm_shared_get(replica, distributed->members, SM_LOCAL, NULL), control_path(path), error);
+    return distributed->loop ? 0 : SM_E_IO;
 }
 
 static uint32_t next_random(struct distributed *distributed)

@@ -19,8 +19,8 @@ void distributed_destroy(struct distributed *distributed);
 /* Register the shared objects; between sm_open() and sm_start(). 0 or an error of the runtime. */
 int distributed_register(struct distributed *distributed, struct sm_replica *replica);
 
-/* After sm_start(): find them, and begin to exchange. SM_E_NO_MEMORY: no thread could be had. */
-int distributed_start(struct distributed *distributed, struct sm_replica *replica);
+/* After sm_start(): find them, and begin to exchange. SM_E_IO: *error says what could not be had. */
+int distributed_start(struct distributed *distributed, struct sm_replica *replica, struct sm_errbuf *error);
 
 /* Whether a packet conforms to a limit, by its number in the configuration; it is taken then. Any of the host's
  * replicas. */

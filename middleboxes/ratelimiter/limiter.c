@@ -335,7 +335,7 @@ int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct 
             return SM_E_CONFLICT;
         }
     }
-    return limiter->distributed ? distributed_start(limiter->distributed, replica) : 0;
+    return limiter->distributed ? distributed_start(limiter->distributed, replica, error) : 0;
 }
 
 enum answer { HAS, LACKS, UNCERTAIN, NO_ROOM };

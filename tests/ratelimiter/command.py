@@ -131,6 +131,16 @@ class Command(unittest.TestCase):
         self.assertGreater(verdicts.count("limit:many"), 20)
         self.assertGreater(verdicts.count("pass"), 100)
 
+    def test_an_address_that_is_not_this_hosts(self):
+        key = self.write("key", "a secret of several hosts")
+        os.chmod(key, 0o600)
+        policy = self.write("policy.yaml", f"""limits: [{{name: all, per: all, rate: 1Mbit, burst: 1KiB, distribute: pool}}]
+peers: {{host: 1, home: 1, listen: '203.0.113.1:7946', key: {key}}}
+""")
+        done = run("--policy", policy, "--in", self.input)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"peers.listen: the address cannot be had", done.stderr)
+
     def report(self, policy, *arguments):
         """The report of a run that ends well and accounts for all packets."""
         paths = [self.write("policy.yaml", policy), self.path("out.pcap"), self.path("report.json")]

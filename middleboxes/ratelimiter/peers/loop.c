@@ -178,26 +178,34 @@ static int open_control(const char *path)
 
 /* ---- the thread ---- */
 
+/* The exchange's socket, or -1 and errno. */
+static int open_port(const struct datagram_member *at)
+{
+    struct sockaddr_in6 address;
+    const int none = 0;
+    int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    to_socket(at, &address);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &none, sizeof none);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    int why = errno;
+    close(fd);
+    errno = why;
+    return -1;
+}
+
 /* Wait for the port to be free. False: the thread is to end. */
 static bool bind_port(struct peers_loop *loop)
 {
     struct pollfd stop = {.fd = loop->stop, .events = POLLIN};
-    struct sockaddr_in6 address;
-    const int none = 0;
 
-    to_socket(&loop->config->listen, &address);
-    for (;;) {
-        loop->udp = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (loop->udp >= 0) {
-            setsockopt(loop->udp, IPPROTO_IPV6, IPV6_V6ONLY, &none, sizeof none);
-            if (bind(loop->udp, (struct sockaddr *)&address, sizeof address) == 0)
-                return true;
-            close(loop->udp);
-            loop->udp = -1;
-        }
+    while ((loop->udp = open_port(&loop->config->listen)) < 0)
         if (poll(&stop, 1, TAKE_OVER_MS) > 0)
             return false;
-    }
+    return true;
 }
 
 static void exchange_until_stopped(struct peers_loop *loop)
@@ -238,11 +246,21 @@ static void *run(void *user)
 }
 
 struct peers_loop *peers_loop_begin(const struct exchange_config *config, struct share *const *shares,
-                                    struct members *members, const char *control)
+                                    struct members *members, const char *control, struct sm_errbuf *error)
 {
-    struct peers_loop *loop = calloc(1, sizeof *loop);
+    struct peers_loop *loop;
     sigset_t all, before;
+    int port = open_port(&config->listen);
 
+    /* Another replica may have it; but what will never be had is said now. */
+    if (port < 0 && errno != EADDRINUSE) {
+        snprintf(error->text, sizeof error->text, "peers.listen: the address cannot be had (%s)", strerror(errno));
+        return NULL;
+    }
+    if (port >= 0)
+        close(port);
+    snprintf(error->text, sizeof error->text, "no thread for the exchange with peers");
+    loop = calloc(1, sizeof *loop);
     if (!loop)
         return NULL;
     *loop = (struct peers_loop){.config = config, .shares = shares, .members = members, .udp = -1, .asked = -1};
@@ -253,8 +271,10 @@ struct peers_loop *peers_loop_begin(const struct exchange_config *config, struct
     pthread_sigmask(SIG_SETMASK, &all, &before);
     bool made = loop->stop >= 0 && pthread_create(&loop->thread, NULL, run, loop) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (made)
+    if (made) {
+        error->text[0] = '\0';
         return loop;
+    }
     if (loop->stop >= 0)
         close(loop->stop);
     free(loop);

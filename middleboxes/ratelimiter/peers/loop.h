@@ -4,16 +4,18 @@
 
 /* The exchange's socket, clock and thread: loop.c. */
 
+#include <splitmerge/types.h>
+
 #include "peers/exchange.h"
 
 struct peers_loop;
 
 /*
- * Begin. `control`: where `smctl peers` asks, or NULL. NULL: no thread or descriptor could be had. Configuration,
+ * Begin. `control`: where `smctl peers` asks, or NULL. NULL: *error says why. Configuration,
  * shares and members must stay until peers_loop_end() has returned.
  */
 struct peers_loop *peers_loop_begin(const struct exchange_config *config, struct share *const *shares,
-                                    struct members *members, const char *control);
+                                    struct members *members, const char *control, struct sm_errbuf *error);
 
 /* End the thread, and wait for it. NULL is allowed. */
 void peers_loop_end(struct peers_loop *loop);
