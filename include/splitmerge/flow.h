@@ -289,8 +289,10 @@ SM_EXPORT const struct sm_key *sm_flow_key(sm_flow flow);
  * 0, also when the key is bound to this flow already. SM_E_CONFLICT: it is bound to another flow of this shard; choose
  * another key. SM_E_LIMIT: SM_MAX_BINDS by this packet, SM_MAX_BINDINGS of this flow, or limits.bindings in all, which
  * is counted (`bindings.refused` in the report). SM_E_INVALID: the class binds none, the packet is not among those that
- * it declares, or the key is not of this kind. Where flows of two shards bind one key, its packets go to the one that
- * the switch heard of last, and to the other when that one ends.
+ * it declares, or the key is not of this kind. Where flows of two shards bind one key, both succeed: its packets go to
+ * the flow that bound it first (on an interface: the one that the switch heard of first), and to the other one once
+ * that binding has ended, where a file's packet that ends one is declared as one that may bind. After a switch has
+ * died, or a checkpoint was restored, the one in the shard of the lower number counts as first.
  *
  * Packets of the key that entered before: a file has none under way (see sm_class_options.binds); those of an interface
  * are processed where they were sent, and may leave later than the first ones that are steered by the binding. Likewise

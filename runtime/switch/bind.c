@@ -8,7 +8,8 @@
  *
  * Life-cycle.  A binding is an entry of (key, shard); a shard moves, dies and is taken over without changing it. Rings
  * are read one after the other, so a key that changed shards may be met in the new one first: there may be entries of
- * several shards for a key, and the one met last counts.
+ * several shards for a key, and the one met first counts, until it ends: whoever binds a key later does not take its
+ * packets away. Where all are learnt at once they are met by number of shard.
  *
  * Files.  Reading stops behind a packet that may bind until all that is under way is back: each packet is steered by
  * what the ones before it bound, and those that went by the hash have left before the first that goes by the binding.
@@ -101,7 +102,7 @@ static bool same(const struct bound_key *bound, const struct sm_key *key, uint64
     return bound->hash == hash && memcmp(&bound->key, key, sizeof *key) == 0;
 }
 
-/* The latest entry of a key, or that of a shard; where the reference to it stands. */
+/* The first entry of a key, or that of a shard; where the reference to it stands, or would stand. */
 static uint32_t *find(struct switch_bindings *bindings, const struct sm_key *key, uint64_t hash, uint32_t shard)
 {
     uint32_t *link = &bindings->buckets[(uint32_t)hash & bindings->mask];
@@ -117,16 +118,15 @@ static uint32_t *find(struct switch_bindings *bindings, const struct sm_key *key
 
 static bool add(struct switch_bindings *bindings, const struct sm_key *key, uint64_t hash, uint16_t shard)
 {
-    uint32_t *bucket = &bindings->buckets[(uint32_t)hash & bindings->mask];
-    uint32_t at = bindings->free;
+    uint32_t *end = find(bindings, key, hash, shard), at = bindings->free;
 
-    if (*find(bindings, key, hash, shard) != BOUND_NONE)
+    if (*end != BOUND_NONE)
         return true;
     if (at == BOUND_NONE)
         return false;
     bindings->free = bindings->keys[at].next;
-    bindings->keys[at] = (struct bound_key){.key = *key, .hash = hash, .shard = shard, .next = *bucket};
-    *bucket = at;
+    bindings->keys[at] = (struct bound_key){.key = *key, .hash = hash, .shard = shard, .next = BOUND_NONE};
+    *end = at;
     bindings->count++;
     return true;
 }

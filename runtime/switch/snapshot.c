@@ -81,6 +81,7 @@ static void ask(struct sm_switch *sw)
         request |= SNAPSHOT_BEGIN;
     s->begins = false;
     switch_push(sw, s->slot, IN_SNAPSHOT, request, 0, sw->clock);
+    STEP();
     sw->slots[s->slot].snapshots++;
     s->asked++;
 }
@@ -90,6 +91,7 @@ static void offer(struct switch_snapshot *s, const uint8_t *part)
     uint32_t number = atomic_load_explicit(&s->offered, memory_order_relaxed);
 
     s->parts[number % SNAPSHOT_PARTS] = part;
+    STEP();
     atomic_store_explicit(&s->offered, number + 1, memory_order_release);
 }
 
@@ -214,6 +216,7 @@ static void leave(struct sm_switch *sw)
     struct switch_snapshot *s = &sw->snapshot;
     bool last = atomic_load_explicit(&s->last, memory_order_relaxed);
 
+    STEP();
     s->slot = SWITCH_NONE;
     if (last && s->phase == SNAPSHOT_OF_STRIPES)
         next_phase(s, SNAPSHOT_OF_ROWS);

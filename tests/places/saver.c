@@ -46,6 +46,10 @@ void saver_step(const struct sm_test *test)
 
     if (failed)
         return;
+    if (checkpoint && !test->sw->snapshot.active) { /* the switch that made it has died */
+        checkpoint_abandon(checkpoint);
+        checkpoint = NULL;
+    }
     if (!checkpoint && !test->sw->input_ended)
         begin(test);
     if (failed || !checkpoint)

@@ -26,16 +26,17 @@
 #include <time.h>
 
 #include "everything.h"
+#include "saver.h"
 #include "testing/test.h"
 #include "whose.h"
 
 #define STRETCH 60u /* packets from one move to the next */
-#define ROUNDS 16u  /* at most, until the switch has been everywhere */
+#define ROUNDS 40u  /* at most, until the switch has been everywhere */
 #define TIMES 1u    /* that it dies at each place, by default */
 
-enum schedule { MOVES, DEATHS, TAKING_OVER, UPGRADE, SCHEDULES };
+enum schedule { MOVES, DEATHS, TAKING_OVER, UPGRADE, CHECKPOINTS, SCHEDULES };
 
-static const char *const schedule_names[SCHEDULES] = {"moves", "deaths", "taking over", "upgrade"};
+static const char *const schedule_names[SCHEDULES] = {"moves", "deaths", "taking over", "upgrade", "checkpoints"};
 
 struct trial {
     enum schedule schedule;
@@ -80,26 +81,23 @@ static void upgrade(struct sm_test *test, unsigned turn)
         sm_test_upgrade_forward(test);
 }
 
-/* Whoever is there moves all it has to another one, every other time by copying. */
-static void move(struct sm_test *test, unsigned turn)
+/* Whoever is there moves all it has to another one, every other time by copying. `few`: with places of replicas that
+ * are gone. */
+static void move(struct sm_test *test, unsigned turn, bool few)
 {
-    while (sm_test_replicas(test) < 3 && sm_test_start_replica(test) > 0)
+    while (sm_test_replicas(test) < (few && turn % 4 != 1 ? 2 : 3) && sm_test_start_replica(test) > 0)
         ;
     const unsigned count = sm_test_replicas(test);
     sm_test_copying(test, turn % 4 >= 2, NULL);
-    if (turn % 5 == 4)
+    if (few ? turn % 4 == 1 : turn % 5 == 4)
         sm_test_scale(test, 2);
     else
         sm_test_merge(test, sm_test_replica(test, turn % count), sm_test_replica(test, (turn + 1) % count));
 }
 
-/* Where a replica leaves the most to be put right. */
-static uint32_t thorny_place(struct sm_test *test)
+/* A place of a function, any. */
+static uint32_t place_in(struct sm_test *test, const char *function)
 {
-    static const char *const functions[] = {"journal_section_end", "carry_out_frees",   "run_build",
-                                            "carry_out",           "journal_committed", "clear_group",
-                                            "run_build",           "state_copy_install"};
-    const char *function = functions[test_below(test, sizeof functions / sizeof *functions)];
     uint64_t found = 0, before;
 
     for (uint32_t place = 0; place < sm_test_places(); place++)
@@ -110,15 +108,26 @@ static uint32_t thorny_place(struct sm_test *test)
             return place;
 }
 
-/* In the middle of bursts. */
+/* Where a replica leaves the most to be put right. */
+static uint32_t thorny_place(struct sm_test *test)
+{
+    static const char *const functions[] = {"journal_section_end", "carry_out_frees", "run_build", "journal_committed",
+                                            "state_copy_install"};
+
+    return place_in(test, functions[test_below(test, sizeof functions / sizeof *functions)]);
+}
+
+/* In the middle of bursts. The first one leaves notes, which the next ones meet; these may die while they carry them
+ * out. */
 static void kill_replicas(struct sm_test *test)
 {
-    for (unsigned i = 0; i < 3; i++) {
-        const unsigned slot = (unsigned)test_below(test, SM_TEST_REPLICAS);
-        if (test->members[slot].replica && test->sw->slots[slot].state == SLOT_READY)
-            test_kill_in_burst(test, slot, thorny_place(test), 1 + test_below(test, 4));
-    }
     test_kill_at_random(test);
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned slot = (unsigned)test_below(test, SM_TEST_REPLICAS);
+        const uint32_t place = i < 2 ? place_in(test, "carry_out") : thorny_place(test);
+        if (test->members[slot].replica && test->sw->slots[slot].state == SLOT_READY)
+            test_kill_in_burst(test, slot, place, i < 2 ? 1 : 1 + test_below(test, 4));
+    }
 }
 
 /* Between two owners, with some of its flows copied. */
@@ -137,7 +146,7 @@ static void act(struct sm_test *test, enum schedule schedule, unsigned turn)
     if (schedule == UPGRADE)
         upgrade(test, turn);
     else
-        move(test, turn);
+        move(test, turn, schedule == CHECKPOINTS);
     if (schedule == TAKING_OVER && turn % 2 == 0) {
         sm_test_until(test, copy_is_begun, NULL);
         sm_test_kill(test, SM_TEST_SWITCH);
@@ -148,10 +157,23 @@ static void act(struct sm_test *test, enum schedule schedule, unsigned turn)
     }
 }
 
+static bool saved_until(const struct sm_test *test, void *packets)
+{
+    saver_step(test);
+    return test->sw->entered >= *(uint64_t *)packets;
+}
+
 static void play(struct sm_test *test, enum schedule schedule)
 {
-    for (unsigned turn = 1; sm_test_until_packet(test, (uint64_t)turn * STRETCH) == 0; turn++)
-        act(test, schedule, turn);
+    int result = 0;
+
+    for (unsigned turn = 1; result == 0; turn++) {
+        uint64_t packets = (uint64_t)turn * STRETCH;
+        result =
+            schedule == CHECKPOINTS ? sm_test_until(test, saved_until, &packets) : sm_test_until_packet(test, packets);
+        if (result == 0)
+            act(test, schedule, turn);
+    }
 }
 
 /* ---- what came out ---- */
@@ -329,8 +351,12 @@ static const char *judge(struct sm_test *test)
 {
     bool sent[EVERYTHING_PACKETS] = {false}, seen[EVERYTHING_PACKETS];
 
+    const char *unsaved = saver_end(test);
+
     if (sm_test_finish(test) != 0)
         return sm_test_result(test)->broken;
+    if (unsaved)
+        return unsaved;
     const char *found = everything_mistakes ? "the middlebox met what should not be" : NULL;
     if (!found && !everything_seen(test, seen))
         found = "a packet was processed twice";
@@ -465,8 +491,8 @@ int main(void)
             kill_at(place, seed, getenv("SM_FULL") || one);
     }
     printf("SM_SEED=%" PRIu64 ": %u places, %u runs, %" PRIu64 " deaths of switches, %" PRIu64 " of replicas, %" PRIu64
-           " packets lost; %u failed\n",
-           seed, met, runs, switch_deaths, replica_deaths, lost, failures);
+           " packets lost, %u checkpoints; %u failed\n",
+           seed, met, runs, switch_deaths, replica_deaths, lost, saver_saved, failures);
     for (unsigned i = 0; i < census_count; i++)
         free(censuses[i].visits);
     sm_test_destroy(reference, NULL);

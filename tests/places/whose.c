@@ -39,8 +39,9 @@ bool place_is_same(uint32_t a, uint32_t b)
 bool place_is_shared(uint32_t place)
 {
     static const char *const functions[] = {
-        "carry_out_frees", "chunks_release", "clear_group",  "journal_committed", "journal_free",
-        "journal_prepare", "journal_record", "run_dissolve", "state_copy_clear",  "uncount",
+        "carry_out_frees",   "chunks_release",   "clear_group",    "journal_committed",
+        "journal_free",      "journal_prepare",  "journal_record", "run_dissolve",
+        "snapshot_fill_row", "state_copy_clear", "uncount",
     };
 
     return among(functions, sizeof functions / sizeof *functions, step_first()[place]->function);

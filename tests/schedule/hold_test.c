@@ -56,8 +56,16 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
 
 static int setup(struct sm_replica *replica, void **user)
 {
-    const struct sm_class_options options = {
-        .size = sizeof options, .name = "held", .record_size = sizeof(struct record), .granularity = SM_BY_FLOW};
+    static const struct sm_field fields[] = {
+        {"packets", SM_FIELD_UINT, offsetof(struct record, packets), 8, NULL, 0},
+        {"touched", SM_FIELD_UINT, offsetof(struct record, touched), 8, NULL, 0},
+    };
+    const struct sm_class_options options = {.size = sizeof options,
+                                             .name = "held",
+                                             .record_size = sizeof(struct record),
+                                             .fields = fields,
+                                             .field_count = 2,
+                                             .granularity = SM_BY_FLOW};
     sm_class got;
 
     *user = calloc(1, sizeof(struct holder));
@@ -86,7 +94,7 @@ static struct sm_test_options options = {
     .size = sizeof options, .on_packet = on_packet, .setup = setup, .ended = ended, .seed = 7, .order_arrival = true};
 
 /* One flow, held by replica 1; its shard is on the way to replica 2. */
-static struct sm_test *begin_move(struct sm_trace *trace, uint64_t hold_ns)
+static struct sm_test *begin_move(struct sm_trace *trace, uint64_t hold_ns, bool copying)
 {
     struct sm_test *test;
     struct sm_errbuf error;
@@ -101,6 +109,7 @@ static struct sm_test *begin_move(struct sm_trace *trace, uint64_t hold_ns)
     latest = NULL;
     while (!latest)
         sm_test_step(test);
+    cr_assert_eq(sm_test_copying(test, copying, &error), 0, "%s", error.text);
     cr_assert_eq(sm_test_move(test, trace, 0, 2), 0);
     return test;
 }
@@ -113,10 +122,26 @@ static void end(struct sm_test *test, struct sm_trace *trace)
     sm_trace_destroy(trace);
 }
 
-Test(hold, a_move_waits_for_the_reference)
+static bool find_record(const struct sm_test_flow *flow, void *record)
+{
+    *(const struct record **)record = flow->record;
+    return false;
+}
+
+/* Of the only flow. */
+static const struct record *record_of(const struct sm_test *test)
+{
+    const struct record *record = NULL;
+
+    sm_test_flows(test, find_record, &record);
+    return record;
+}
+
+/* What is done by the reference while the move waits goes along. */
+static void a_move_waits(bool copying)
 {
     struct sm_trace *trace = make_trace(1, 300);
-    struct sm_test *test = begin_move(trace, 0);
+    struct sm_test *test = begin_move(trace, 0, copying);
 
     for (unsigned i = 0; i < 500; i++)
         sm_test_step(test);
@@ -132,27 +157,54 @@ Test(hold, a_move_waits_for_the_reference)
     memset(latest->flows, 0, sizeof latest->flows);
     sm_test_settle(test);
     cr_assert_eq(sm_test_result(test)->moves, 1);
-    cr_assert_eq(record->touched, 42);
+    cr_assert_eq(sm_test_result(test)->copied, copying);
+    cr_assert_eq(sm_test_finish(test), 0, "%s", sm_test_result(test)->broken);
+    cr_assert_eq(record_of(test)->touched, 42);
+    cr_assert_eq(record_of(test) != record, copying);
     end(test, trace);
 }
 
-Test(hold, past_the_deadline_the_move_is_abandoned)
+Test(hold, a_move_waits_for_the_reference)
+{
+    a_move_waits(false);
+}
+
+Test(hold, a_copying_move_waits_for_the_reference)
+{
+    a_move_waits(true);
+}
+
+/* The reference is as good as before. */
+static void a_move_is_abandoned(bool copying)
 {
     struct sm_trace *trace = make_trace(1, 300);
-    struct sm_test *test = begin_move(trace, 2000000);
+    struct sm_test *test = begin_move(trace, 2000000, copying);
+    const struct record *record = record_of(test);
 
     sm_test_settle(test);
+    cr_assert_eq(record_of(test), record);
+    cr_assert_eq(sm_test_result(test)->copied, 0);
     cr_assert_eq(sm_test_result(test)->moves, 0);
     cr_assert_eq(sm_test_result(test)->abandoned, 1);
     cr_assert_str_eq(sm_test_result(test)->abandoned_for, "limits.hold.time: the middlebox holds a flow");
     end(test, trace);
 }
 
+Test(hold, past_the_deadline_the_move_is_abandoned)
+{
+    a_move_is_abandoned(false);
+}
+
+Test(hold, past_the_deadline_the_copying_move_is_abandoned)
+{
+    a_move_is_abandoned(true);
+}
+
 Test(hold, a_flow_that_ends_is_not_held)
 {
     closes = true;
     struct sm_trace *trace = make_trace(1, 300);
-    struct sm_test *test = begin_move(trace, 0);
+    struct sm_test *test = begin_move(trace, 0, false);
 
     sm_test_settle(test);
     cr_assert_eq(sm_test_result(test)->moves, 1);
@@ -169,11 +221,12 @@ Test(hold, random_schedules)
     options.input = trace;
     options.hold_ns = 300000;
     options.schedule = true;
-    for (unsigned i = 0; i < 12; i++, seed++) {
+    for (unsigned i = 0; i < 24; i++, seed++) {
         struct sm_errbuf error = {""};
         options.seed = seed;
         options.replicas = 2 + i % 4;
         options.kills = i % 3 == 2 ? 60 : 0;
+        options.copies = i % 2;
         cr_assert_eq(sm_test_compare(&options, &error), 0, "%s", error.text);
     }
     sm_trace_destroy(trace);
