@@ -39,9 +39,9 @@ def excess(limit, rows):
         if not keys:
             continue
         key = keys[limit.per]
-        limit.take(key, now, limit.cost(packet))
-        if limit.buckets[key][0] < 0:
-            return "%s: above its limit by %s with the packet at %d ns" % (limit.name, float(-limit.buckets[key][0]), now)
+        limit.most.take(key, now, limit.cost(packet))
+        if limit.most.of[key][0] < 0:
+            return "%s: above its limit by %s with the packet at %d ns" % (limit.name, float(-limit.most.of[key][0]), now)
     return None
 
 
