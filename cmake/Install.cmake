@@ -62,10 +62,10 @@ foreach(page ${pages})
 endforeach()
 
 # The examples are written for the root of the source tree; installed, each folder stands alone, with its capture.
-install(FILES README.md docs/architecture.md docs/control-protocol.md docs/freeflow.md docs/write-a-middlebox.md
-  DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT doc)
+install(FILES README.md docs/architecture.md docs/checkpoint-format.md docs/control-protocol.md docs/drl.md
+  docs/drl-protocol.md docs/freeflow.md docs/write-a-middlebox.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT doc)
 install(DIRECTORY middleboxes/ratelimiter/examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/ratelimiter
-  COMPONENT doc FILES_MATCHING PATTERN "*.yaml")
+  COMPONENT doc)
 install(FILES middleboxes/nat/examples/nat.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/nat COMPONENT doc)
 install(DIRECTORY middleboxes/counter DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples
   COMPONENT doc FILES_MATCHING PATTERN "*.c" PATTERN "*.md")
