@@ -280,8 +280,8 @@ json_t *report_hex(const uint8_t *bytes, unsigned count)
 
     if (!text)
         return json_null();
-    for (unsigned i = 0; i < count; i++)
-        sprintf(text + 2 * i, "%02x", bytes[i]);
+    for (unsigned i = 0; i < count; i++) /* a middlebox's thread may write a shared object meanwhile */
+        sprintf(text + 2 * i, "%02x", __atomic_load_n(&bytes[i], __ATOMIC_RELAXED));
     text[2 * count] = '\0';
     string = json_string(text);
     free(text);

@@ -122,7 +122,7 @@ def from_outside(build, rng, count):
         kill("sm-orchestrator", rng)
         if rng.random() < 0.3:
             kill("sm-ratelimiter", rng)
-        asked.wait(30)
+        asked.wait(60)  # a replica that never came is given up after 30 s
         if number == 0:
             seen = service.smctl("status")
             expect(seen.returncode in (0, 1, 3, 4), f"status meanwhile: {seen.returncode} {seen.stderr.strip()}")
