@@ -68,7 +68,7 @@ def expect_no_sanitizer(text):
 
 def expect_alone():
     """Nothing that was started may be left."""
-    left = lab.wait_until(lambda: not lab.others(), 3) or lab.others()
+    left = lab.wait_until(lambda: not lab.others(), 15) or lab.others()  # leak checks at exit take their time
     expect(left is True, "nothing is left running", left)
 
 
