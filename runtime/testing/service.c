@@ -153,11 +153,6 @@ int test_add_replica(struct sm_test *test, struct sm_errbuf *error)
     return result;
 }
 
-static void remove_slot(struct sm_test *test, void *slot)
-{
-    switch_slot_died(test->sw, *(unsigned *)slot);
-}
-
 void test_remove_replica(struct sm_test *test, unsigned slot)
 {
     struct member *member = &test->members[slot];
@@ -165,7 +160,7 @@ void test_remove_replica(struct sm_test *test, unsigned slot)
     if (test->options.threads)
         pthread_join(member->thread, NULL);
     replica_unbind(member->replica);
-    if (test_as_switch(test, remove_slot, &slot))
+    if (test_as_switch(test, test_slot_died, &slot))
         test_free_member(test, slot);
 }
 
@@ -354,7 +349,8 @@ static void turn_among_threads(struct sm_test *test)
     for (unsigned i = 0; i < ARENA_SLOTS; i++)
         if (test->members[i].replica && atomic_load(&test->members[i].through))
             test_remove_replica(test, i);
-    if (switch_poll(test->sw) == 0)
+    test->idle = switch_poll(test->sw) == 0;
+    if (test->idle)
         sched_yield();
 }
 
@@ -375,7 +371,7 @@ int sm_test_step(struct sm_test *test)
         return SM_E_END;
     test->clock += STEP_NS;
     test->result.steps++;
-    if (options->schedule && !sw->operation.active && test_below(test, 16) == 0)
+    if (options->schedule && !sw->operation.active && !test->idle && test_below(test, 16) == 0)
         test_operate(test);
     if (options->kills && test_below(test, options->kills) == 0)
         test_kill_at_random(test);

@@ -41,6 +41,7 @@ struct sm_test {
     struct sm_trace *output;
     unsigned condemned; /* who dies at a place; 0: nobody */
     uint64_t *census;   /* how often the switch came by each place; NULL: that is not counted */
+    bool idle;          /* threads: the last turn moved no packet; on a busy machine there are many such turns */
     bool resumed;       /* the switch has its state: it is the first one, or is through with taking over */
     bool ending;        /* all replicas are told to end: nobody dies any more */
     unsigned wanted;    /* replicas to be started with the next switch */
@@ -79,12 +80,14 @@ int test_make_switch(struct sm_test *test, struct sm_errbuf *error);
 
 /* kill.c: a burst of one replica, in which it may die. A burst of another one, of any length, in which it dies where it
  * comes by a place for the nth time, or behind it; the same with any of them, at any place. A burst that ends at any
- * place, with nobody told; false: inside. The end of what a replica has in the process. */
+ * place, with nobody told; false: inside. The end of what a replica has in the process; and of what the switch has of
+ * it, for test_as_switch(). */
 void test_burst(struct sm_test *test, unsigned slot, unsigned budget);
 void test_kill_in_burst(struct sm_test *test, unsigned slot, uint32_t place, uint64_t nth);
 void test_kill_at_random(struct sm_test *test);
 bool test_burst_to_death(struct sm_test *test, unsigned slot);
 void test_free_member(struct sm_test *test, unsigned slot);
+void test_slot_died(struct sm_test *test, void *slot);
 
 /* restart.c: the switch does a piece of its work. False: it has died in it, and another one has gone on, with other
  * replicas: nothing of what there was may be used any more. */
