@@ -59,13 +59,7 @@ void switch_send(struct sm_switch *sw, unsigned from, const struct sm_frame *fra
 static inline __attribute__((always_inline)) void send(struct sm_switch *sw, uint32_t buffer,
                                                        const struct switch_packet *packet)
 {
-    const struct sm_frame frame = {
-        .data = pool_data(&sw->pool, buffer),
-        .caplen = packet->caplen,
-        .len = packet->len,
-        .seconds = packet->seconds,
-        .fraction = packet->fraction,
-    };
+    const struct sm_frame frame = switch_frame_of(sw, buffer);
 
     send_frame(sw, packet->from, &frame);
 }

@@ -100,8 +100,6 @@ void switch_watch(struct sm_switch *sw)
 /* Set a packet aside that killed so many. Where the file cannot be written it is only counted: the service goes on. */
 void switch_keep_poison(struct sm_switch *sw, uint32_t buffer)
 {
-    const struct switch_packet *packet = &sw->packets[buffer];
-
     if (!sw->options.poison_file || !sw->ports[0] || sw->poison_error.text[0])
         return;
     bool anew = sw->dropped[DROP_POISON] == 0; /* else a switch before this one had begun it */
@@ -110,13 +108,7 @@ void switch_keep_poison(struct sm_switch *sw, uint32_t buffer)
         sw->poison = NULL;
         return;
     }
-    const struct sm_frame frame = {
-        .data = pool_data(&sw->pool, buffer),
-        .caplen = packet->caplen,
-        .len = packet->len,
-        .seconds = packet->seconds,
-        .fraction = packet->fraction,
-    };
+    const struct sm_frame frame = switch_frame_of(sw, buffer);
     /* At once: the next one may be long in coming. */
     if (sw->poison->ops->send(sw->poison, &frame) != 0 || sw->poison->ops->flush(sw->poison) != 0)
         sw->poison_error = sw->poison->error;

@@ -474,6 +474,21 @@ void switch_condemn(struct sm_switch *sw, unsigned slot, bool distrust, const ch
 void switch_watch(struct sm_switch *sw);
 bool switch_awaits(const struct sm_switch *sw);
 void switch_keep_poison(struct sm_switch *sw, uint32_t buffer);
+
+/* A packet as it goes to a port. */
+static inline struct sm_frame switch_frame_of(const struct sm_switch *sw, uint32_t buffer)
+{
+    const struct switch_packet *packet = &sw->packets[buffer];
+
+    return (struct sm_frame){
+        .data = pool_data(&sw->pool, buffer),
+        .caplen = packet->caplen,
+        .len = packet->len,
+        .seconds = packet->seconds,
+        .fraction = packet->fraction,
+    };
+}
+
 unsigned switch_take_back(struct sm_switch *sw, unsigned slot); /* output.c */
 void switch_unprocessed(struct sm_switch *sw, uint32_t buffer);
 void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason);

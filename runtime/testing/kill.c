@@ -44,7 +44,7 @@ void test_free_member(struct sm_test *test, unsigned slot)
     test->members[slot] = (struct member){0};
 }
 
-static void slot_died(struct sm_test *test, void *slot)
+void test_slot_died(struct sm_test *test, void *slot)
 {
     /* It was ours to choose the place: no packet is to blame, however many have died of it. */
     for (uint32_t i = 0; i < test->sw->buffers; i++)
@@ -59,7 +59,7 @@ static void bury(struct sm_test *test, unsigned slot)
 
     if (test->condemned == test->sw->slots[slot].id)
         test->condemned = 0;
-    if (!test_as_switch(test, slot_died, &slot))
+    if (!test_as_switch(test, test_slot_died, &slot))
         return;
     test_free_member(test, slot);
     if (sm_test_replicas(test) == 0 && test->sw->state != SWITCH_ENDED)

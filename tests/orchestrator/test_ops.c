@@ -378,15 +378,21 @@ Test(ops, what_fails_before_is_taken_back)
     cr_expect_str_eq(ops.result.message, "the new version failed: the deadline; the old one goes on");
 }
 
-/* Those that have died had what they were given taken over already. */
-Test(ops, what_dies_behind_its_moves_is_taken_back)
+/* Two replicas, r1 and r2, whose shards are to move to two new ones. */
+static void upgrading_two(struct ops_request request)
 {
     service(2);
-    begin(upgrade);
+    begin(request);
     ops_opened(&ops);
     ops_ready(&ops, 3);
     ops_ready(&ops, 4);
     ops_owners(&ops, owners, by_new);
+}
+
+/* Those that have died had what they were given taken over already. */
+Test(ops, what_dies_behind_its_moves_is_taken_back)
+{
+    upgrading_two(upgrade);
     ops_exited(&ops, 4, "was killed by signal 9");
     DOES("open start3 start4 look move");
     moved(0);
@@ -426,12 +432,7 @@ Test(ops, without_a_way_back_it_is_tried_again)
 
 Test(ops, without_a_way_back_survivors_go_on)
 {
-    service(2);
-    begin(forward);
-    ops_opened(&ops);
-    ops_ready(&ops, 3);
-    ops_ready(&ops, 4);
-    ops_owners(&ops, owners, by_new);
+    upgrading_two(forward);
     DOES("open start3 start4 look move");
     ops_exited(&ops, 4, "was killed by signal 9");
     DOES("");
