@@ -12,8 +12,11 @@
 #include <jansson.h>
 #include <splitmerge/types.h>
 
+#include "plot.h"
+
 #define BENCH_MAX_REPEAT 99u
-#define BENCH_MAX_FIGURES 32u
+#define BENCH_MAX_FIGURES 96u
+#define BENCH_MAX_PLOTS 8u
 
 struct samples {
     double value[BENCH_MAX_REPEAT];
@@ -47,6 +50,7 @@ struct figure {
     struct samples reference; /* none: the figure stands alone */
     struct target target;     /* of ours; */
     struct target ratio;      /* of ours / reference */
+    const char *missing;      /* why there is no reference, in words: its target counts as missed */
 };
 
 struct bench_options {
@@ -63,12 +67,24 @@ struct bench_options {
 struct report {
     struct figure figures[BENCH_MAX_FIGURES];
     unsigned count;
+    struct plot plots[BENCH_MAX_PLOTS];
+    unsigned plot_count;
     json_t *parameters; /* what the experiments fixed themselves, by name */
 };
 
 struct figure *report_figure(struct report *report, const char *name, const char *unit);
+
+/* A plot whose words the caller fills in. */
+struct plot *report_plot(struct report *report);
+
+/* How many targets there are, and how many of them are met. */
+unsigned report_met(const struct report *report, unsigned *targets);
+
 void report_print(const struct report *report, const struct bench_options *options);
 json_t *report_json(const struct report *report, const struct bench_options *options);
+
+/* DIR/index.html (html.h) in options->report. 0; SM_E_IO: *error says what could not be written or drawn. */
+int report_page(const struct report *report, const struct bench_options *options, struct sm_errbuf *error);
 
 /* The experiments. 0, or an error: *error says why it could not be measured. */
 typedef int experiment_fn(const struct bench_options *options, struct report *report, struct sm_errbuf *error);

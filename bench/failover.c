@@ -195,6 +195,23 @@ static int repeat(const struct bench_options *options, struct failover *f, struc
     return 0;
 }
 
+/* The distribution of the last repetition's deaths. */
+static void draw_deaths(struct report *report, struct failover *f)
+{
+    struct plot *plot = report_plot(report);
+
+    plot->name = "deaths";
+    plot->title = "failover: from SIGKILL until the survivor serves the flows";
+    plot->x = "ms";
+    plot->y = "% of the deaths";
+    plot->steps = true;
+    struct curve *noticed = plot_curve(plot, "the kernel reports it"), *served = plot_curve(plot, "flows are served");
+    for (unsigned i = 0; i < f->count; i++) {
+        curve_add(noticed, quantile(f->noticed, f->count, (double)i / f->count), 100.0 * (i + 1) / f->count);
+        curve_add(served, quantile(f->served, f->count, (double)i / f->count), 100.0 * (i + 1) / f->count);
+    }
+}
+
 static void name_figures(struct report *report, struct findings *found)
 {
     *found = (struct findings){
@@ -260,6 +277,8 @@ int bench_failover(const struct bench_options *options, struct report *report, s
     name_figures(report, &found);
     for (unsigned i = 0; result == 0 && i < options->repeat; i++)
         result = repeat(options, &f, &found, error);
+    if (result == 0)
+        draw_deaths(report, &f);
     int closed = service_close(&f.service, &closing);
     for (unsigned i = 0; i < REPLICAS; i++)
         if (f.processes[i].pid > 0) {

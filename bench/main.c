@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "html.h"
 
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
@@ -37,7 +38,7 @@ static const char usage[] =
     "  --flows N     live flows (default 100000)\n"
     "  --seed N      of all that is random (default 1)\n"
     "  --quick       as little as possible: shows that it works, not what it can do\n"
-    "  --report DIR  of drl: also write a page with plots to DIR, by gnuplot\n"
+    "  --report DIR  also write a page with plots to DIR, by gnuplot\n"
     "  --json        one JSON object\n"
     "  --help, --version\n"
     "\n"
@@ -46,7 +47,7 @@ static const char usage[] =
 static const struct {
     const char *name;
     experiment_fn *run;
-    bool apart; /* not one of `all` */
+    bool apart; /* not one of `all`, and writes a page of its own */
 } experiments[] = {
     {"forward", bench_forward, false},
     {"move", bench_move, false},
@@ -124,32 +125,50 @@ static int take_option(struct bench_options *options, int option)
     }
 }
 
+static int say_failure(const char *what, int result, const struct sm_errbuf *error)
+{
+    fprintf(stderr, "sm-bench: %s: %s\n", what, error->text[0] ? error->text : sm_strerror(result));
+    return EXIT_FAILED;
+}
+
+static void print(const struct bench_options *options, const struct report *report)
+{
+    if (!options->json) {
+        report_print(report, options);
+        return;
+    }
+    json_t *json = report_json(report, options);
+    json_dumpf(json, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(json);
+}
+
 static int run(const struct bench_options *options, const char *name)
 {
     static struct report report;
-    int status = EXIT_DONE;
+    struct sm_errbuf error = {{0}};
+    bool page = options->report != NULL;
+    int result = page ? html_prepare(options->report, &error) : 0, status = EXIT_DONE;
 
+    if (result != 0)
+        return say_failure(name, result, &error);
     report.parameters = json_object();
     for (unsigned i = 0; status == EXIT_DONE && i < EXPERIMENTS; i++) {
-        struct sm_errbuf error = {{0}};
         if (strcmp(name, experiments[i].name) != 0 && (strcmp(name, "all") != 0 || experiments[i].apart))
             continue;
         if (isatty(STDERR_FILENO))
             fprintf(stderr, "sm-bench: measuring %s ...\n", experiments[i].name);
-        int result = experiments[i].run(options, &report, &error);
-        if (result == 0)
-            continue;
-        fprintf(stderr, "sm-bench: %s: %s\n", experiments[i].name, error.text[0] ? error.text : sm_strerror(result));
-        status = EXIT_FAILED;
+        page &= !experiments[i].apart;
+        result = experiments[i].run(options, &report, &error);
+        if (result != 0)
+            status = say_failure(experiments[i].name, result, &error);
     }
-    if (status == EXIT_DONE && options->json) {
-        json_t *json = report_json(&report, options);
-        json_dumpf(json, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(json);
-    } else if (status == EXIT_DONE) {
-        report_print(&report, options);
-    }
+    if (status == EXIT_DONE)
+        print(options, &report);
+    if (status == EXIT_DONE && page && (result = report_page(&report, options, &error)) != 0)
+        status = say_failure(name, result, &error);
+    for (unsigned i = 0; i < report.plot_count; i++)
+        plot_free(&report.plots[i]);
     json_decref(report.parameters);
     return fflush(stdout) == 0 ? status : EXIT_FAILED;
 }
@@ -213,7 +232,5 @@ int main(int argc, char **argv)
         return usage_error(
             "expected forward, move, failover, library, limits, state, coherent, checkpoint, all or drl, got",
             argv[optind]);
-    if (options.report && strcmp(argv[optind], "drl") != 0)
-        return usage_error("--report: only drl writes one, not", argv[optind]);
     return run_apart(&options, argv[optind]);
 }

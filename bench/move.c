@@ -246,6 +246,21 @@ static int open_service(struct service *service, sm_class *cls, const struct ben
     return result;
 }
 
+/* The distribution of the last repetition's holds. */
+static void draw_holds(struct report *report, const struct histogram *holds)
+{
+    struct plot *plot = report_plot(report);
+
+    plot->name = "holds";
+    plot->title = "move: how long a shard's packets were held";
+    plot->x = "us";
+    plot->y = "% of the shards";
+    plot->log_x = true;
+    struct curve *curve = plot_curve(plot, "relabel, under traffic");
+    for (unsigned share = 0; share <= 1000; share++)
+        curve_add(curve, (double)histogram_quantile(holds, share / 1000.0) / 1e3, share / 10.0);
+}
+
 int bench_move(const struct bench_options *options, struct report *report, struct sm_errbuf *error)
 {
     struct service service;
@@ -262,6 +277,8 @@ int bench_move(const struct bench_options *options, struct report *report, struc
         if (result == 0)
             result = repeat(options, &service, &found, error);
     }
+    if (result == 0)
+        draw_holds(report, &service.sw->pauses);
     int closed = service_close(&service, &closing);
     if (result == 0 && closed != 0) {
         result = closed;

@@ -74,6 +74,40 @@ struct figure *report_figure(struct report *report, const char *name, const char
     return figure;
 }
 
+struct plot *report_plot(struct report *report)
+{
+    assert(report->plot_count < BENCH_MAX_PLOTS);
+    return &report->plots[report->plot_count++];
+}
+
+/* Whether ours / reference is as asked; a reference that is missing meets nothing. */
+static bool ratio_met(const struct figure *figure)
+{
+    if (figure->reference.count == 0)
+        return false;
+    struct samples ratios = samples_ratio(&figure->ours, &figure->reference);
+    return target_met(&figure->ratio, samples_median(&ratios));
+}
+
+unsigned report_met(const struct report *report, unsigned *targets)
+{
+    unsigned met = 0;
+
+    *targets = 0;
+    for (unsigned i = 0; i < report->count; i++) {
+        const struct figure *figure = &report->figures[i];
+        if (figure->target.kind != TARGET_NONE) {
+            *targets += 1;
+            met += target_met(&figure->target, samples_median(&figure->ours));
+        }
+        if (figure->ratio.kind != TARGET_NONE) {
+            *targets += 1;
+            met += ratio_met(figure);
+        }
+    }
+    return met;
+}
+
 /* "model name" of the first core. */
 static void cpu_model(char *model, size_t size)
 {
@@ -110,7 +144,7 @@ void report_print(const struct report *report, const struct bench_options *optio
     cpu_model(model, sizeof model);
     printf("splitmerge %s, %s; medians of %u, spread = (max - min) / median\n\n", SPLITMERGE_VERSION, model,
            options->repeat);
-    printf("%-38s %-6s %9s %-15s %6s  %9s %6s  %6s %s\n", "figure", "unit", "ours", "target", "spread", "reference",
+    printf("%-56s %-6s %9s %-15s %6s  %9s %6s  %6s %s\n", "figure", "unit", "ours", "target", "spread", "reference",
            "spread", "ratio", "target");
     for (unsigned i = 0; i < report->count; i++) {
         const struct figure *figure = &report->figures[i];
@@ -118,7 +152,7 @@ void report_print(const struct report *report, const struct bench_options *optio
         char target[48];
 
         say_target(&figure->target, ours, target, sizeof target);
-        printf("%-38s %-6s %9.4g %-15s %5.0f%%", figure->name, figure->unit, ours, target,
+        printf("%-56s %-6s %9.4g %-15s %5.0f%%", figure->name, figure->unit, ours, target,
                100 * samples_spread(&figure->ours));
         if (figure->reference.count > 0) {
             struct samples ratios = samples_ratio(&figure->ours, &figure->reference);
@@ -126,9 +160,13 @@ void report_print(const struct report *report, const struct bench_options *optio
             say_target(&figure->ratio, ratio, target, sizeof target);
             printf("  %9.4g %5.0f%%  %6.3g %s", samples_median(&figure->reference),
                    100 * samples_spread(&figure->reference), ratio, target);
+        } else if (figure->missing) {
+            printf("  %s%s", figure->missing, figure->ratio.kind == TARGET_NONE ? "" : ": MISSED");
         }
         putchar('\n');
     }
+    unsigned targets, met = report_met(report, &targets);
+    printf("\n%u of %u targets met\n", met, targets);
 }
 
 static json_t *samples_json(const struct samples *samples)
@@ -155,6 +193,8 @@ static json_t *figure_json(const struct figure *figure)
     json_t *json = json_pack("{s:s, s:s, s:o, s:o}", "name", figure->name, "unit", figure->unit, "ours",
                              samples_json(&figure->ours), "target", target_json(&figure->target, ours));
 
+    if (figure->missing)
+        json_object_set_new(json, "missing", json_string(figure->missing));
     if (figure->reference.count == 0)
         return json;
     struct samples ratio = samples_ratio(&figure->ours, &figure->reference);
@@ -172,11 +212,13 @@ json_t *report_json(const struct report *report, const struct bench_options *opt
 
     cpu_model(model, sizeof model);
     uname(&system);
+    unsigned targets, met = report_met(report, &targets);
     for (unsigned i = 0; i < report->count; i++)
         json_array_append_new(figures, figure_json(&report->figures[i]));
-    return json_pack("{s:i, s:s, s:s, s:s, s:i, s:I, s:{s:f, s:i, s:i, s:b, s:O}, s:o}", "schema", 1, "version",
-                     SPLITMERGE_VERSION, "cpu", model, "kernel", system.release, "cores",
+    return json_pack("{s:i, s:s, s:s, s:s, s:i, s:I, s:{s:f, s:i, s:i, s:b, s:O}, s:o, s:i, s:i}", "schema", 1,
+                     "version", SPLITMERGE_VERSION, "cpu", model, "kernel", system.release, "cores",
                      (int)sysconf(_SC_NPROCESSORS_ONLN), "seed", (json_int_t)options->seed, "parameters", "seconds",
                      options->seconds, "repeat", (int)options->repeat, "flows", (int)options->flows, "quick",
-                     options->quick, "experiments", report->parameters, "figures", figures);
+                     options->quick, "experiments", report->parameters, "figures", figures, "targets", (int)targets,
+                     "met", (int)met);
 }

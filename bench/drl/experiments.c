@@ -205,9 +205,6 @@ int bench_drl(const struct bench_options *options, struct report *report, struct
     unsigned count = 0;
     int result = outcomes ? 0 : SM_E_NO_MEMORY;
 
-    if (result == 0 && options->report)
-        result = page_prepare(options->report, error);
-
     for (unsigned i = 0; result == 0 && i < experiment_count; i++) {
         /* What has many flows takes seconds. */
         if (options->quick && experiments[i].flows > 100)

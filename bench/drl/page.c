@@ -1,26 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "drl/page.h"
 
-#include <errno.h>
 #include <splitmerge/version.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "drl/plots.h"
+#include "html.h"
 
-static const char head[] =
-    "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>One limit, many limiters</title>\n"
-    "<style>body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse;"
-    "margin:1em 0}td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child"
-    "{text-align:left}.no{color:#b00;font-weight:bold}.ours{background:#eef5ff}img{max-width:100%}</style>\n"
-    "<h1>One limit, many limiters</h1>\n"
+static const char introduction[] =
     "<p>The experiments of <i>Cloud Control with Distributed Rate Limiting</i> (Raghavan et al., SIGCOMM 2007), run in "
-    "a "
-    "discrete-event simulator with the limiters' own code under models of TCP (Reno, CUBIC). <b>central</b> is one "
-    "token "
-    "bucket that sees all packets, which no distributed limiter can be better than in every respect; <b>split</b>, "
-    "<b>gtb</b>, <b>grd</b> and <b>fps</b> are the paper's, rebuilt; <b>pool</b> is the default mode.</p>\n";
+    "a discrete-event simulator with the limiters' own code under models of TCP (Reno, CUBIC). <b>central</b> is one "
+    "token bucket that sees all packets, which no distributed limiter can be better than in every respect; "
+    "<b>split</b>, <b>gtb</b>, <b>grd</b> and <b>fps</b> are the paper's, rebuilt; <b>pool</b> is the default mode.</p>"
+    "\n";
 
 static const char explanation[] =
     "<h2>What the columns mean</h2><ul>\n"
@@ -130,27 +123,6 @@ static void write_table(FILE *file, const struct outcome *outcome)
     fputs("</table>\n", file);
 }
 
-/* A picture as part of the page. */
-static int write_picture(FILE *file, const char *directory, const char *name, struct sm_errbuf *error)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char picture[64];
-    unsigned char in[3];
-
-    snprintf(picture, sizeof picture, "%s.png", name);
-    FILE *from = plots_open(directory, picture, "rb", error);
-    if (!from)
-        return SM_E_IO;
-    fprintf(file, "<p><img alt=\"%s\" src=\"data:image/png;base64,", name);
-    for (size_t got; memset(in, 0, sizeof in), (got = fread(in, 1, sizeof in, from)) > 0;) {
-        uint32_t bits = (uint32_t)in[0] << 16 | (uint32_t)in[1] << 8 | in[2];
-        for (unsigned i = 0; i < 4; i++)
-            fputc(i <= got ? digits[bits >> (18 - 6 * i) & 63] : '=', file);
-    }
-    fputs("\"></p>\n", file);
-    return plots_close(from, picture, error);
-}
-
 static int write_experiment(FILE *file, const char *directory, const struct outcome *outcome, struct sm_errbuf *error)
 {
     const struct experiment *experiment = outcome->experiment;
@@ -170,15 +142,7 @@ static int write_experiment(FILE *file, const char *directory, const struct outc
             outcome->seeds == 1 ? "" : "s");
     write_table(file, outcome);
     fprintf(file, "<p>%s</p>\n", plan_note(experiment));
-    return write_picture(file, directory, experiment->name, error);
-}
-
-int page_prepare(const char *directory, struct sm_errbuf *error)
-{
-    if (mkdir(directory, 0777) == 0 || errno == EEXIST)
-        return 0;
-    snprintf(error->text, sizeof error->text, "%.160s: %s", directory, strerror(errno));
-    return SM_E_IO;
+    return html_picture(file, directory, experiment->name, error);
 }
 
 int page_write(const char *directory, const struct outcome *outcomes, unsigned count, uint64_t seed,
@@ -188,20 +152,21 @@ int page_write(const char *directory, const struct outcome *outcomes, unsigned c
     int result;
 
     result = plots_draw(directory, outcomes, count, error);
-    FILE *file = result == 0 ? plots_open(directory, "index.html", "w", error) : NULL;
+    FILE *file = result == 0 ? html_open(directory, "index.html", "w", error) : NULL;
     if (!file)
         return SM_E_IO;
-    fputs(head, file);
+    html_begin(file, "One limit, many limiters");
+    fputs(introduction, file);
     fprintf(file, "<p>splitmerge %s, seed %llu.</p>\n", SPLITMERGE_VERSION, (unsigned long long)seed);
     write_paper(file, outcomes, count);
     write_verdicts(file, outcomes, count);
     for (unsigned i = 0; i < sizeof bars / sizeof *bars && result == 0; i++)
-        result = write_picture(file, directory, bars[i], error);
+        result = html_picture(file, directory, bars[i], error);
     fputs(explanation, file);
     fputs("<h2>Experiments</h2>\n", file);
     for (unsigned i = 0; i < count && result == 0; i++)
         result = write_experiment(file, directory, &outcomes[i], error);
-    fputs("</html>\n", file);
-    int closed = plots_close(file, "index.html", error);
+    html_end(file);
+    int closed = html_close(file, "index.html", error);
     return result != 0 ? result : closed;
 }

@@ -7,41 +7,13 @@
 
 #include "drl/plots.h"
 
-#include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
+
+#include "html.h"
 
 #define DRAWN_LIMITERS 10u /* one line each; where there are more, they are not drawn */
 #define BEFORE 5u          /* seconds that are drawn before a change, */
 #define AFTER 25u          /* and after it */
-
-FILE *plots_open(const char *directory, const char *name, const char *mode, struct sm_errbuf *error)
-{
-    char path[SM_PATH_BYTES];
-    FILE *file;
-
-    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path) {
-        snprintf(error->text, sizeof error->text, "%.160s...: the path is too long", directory);
-        return NULL;
-    }
-    file = fopen(path, mode);
-    if (!file)
-        snprintf(error->text, sizeof error->text, "%.160s: %s", path, strerror(errno));
-    return file;
-}
-
-int plots_close(FILE *file, const char *name, struct sm_errbuf *error)
-{
-    bool failed = ferror(file) != 0;
-
-    if (fclose(file) == 0 && !failed)
-        return 0;
-    snprintf(error->text, sizeof error->text, "%s: %s", name, strerror(errno));
-    return SM_E_IO;
-}
 
 static unsigned drawn(const struct experiment *experiment)
 {
@@ -56,7 +28,7 @@ static int write_data(const char *directory, const struct outcome *outcome, stru
     char name[64];
 
     snprintf(name, sizeof name, "%s.dat", experiment->name);
-    FILE *file = plots_open(directory, name, "w", error);
+    FILE *file = html_open(directory, name, "w", error);
     if (!file)
         return SM_E_IO;
     for (unsigned bin = 0; bin < outcome->runs[0].bins; bin++) {
@@ -69,7 +41,7 @@ static int write_data(const char *directory, const struct outcome *outcome, stru
                         1e6);
         fputc('\n', file);
     }
-    return plots_close(file, name, error);
+    return html_close(file, name, error);
 }
 
 /* The aggregate of each mode, one below the other, and the limiters under pool. */
@@ -133,33 +105,13 @@ static double second_of(const struct figures *figures)
     return 100 * figures->miss_second;
 }
 
-static int gnuplot(const char *directory, struct sm_errbuf *error)
-{
-    int status = -1;
-    pid_t child = fork();
-
-    if (child == 0) {
-        if (chdir(directory) == 0)
-            execlp("gnuplot", "gnuplot", "plots.gp", (char *)NULL);
-        _exit(127);
-    }
-    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return 0;
-    snprintf(error->text, sizeof error->text, "%.160s/plots.gp: gnuplot %s", directory,
-             child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 127 ? "cannot be run: is it installed?"
-                                                                          : "failed");
-    return SM_E_IO;
-}
-
 int plots_draw(const char *directory, const struct outcome *outcomes, unsigned count, struct sm_errbuf *error)
 {
     int result = 0;
 
     for (unsigned i = 0; i < count && result == 0; i++)
         result = write_data(directory, &outcomes[i], error);
-    FILE *script = result == 0 ? plots_open(directory, "plots.gp", "w", error) : NULL;
+    FILE *script = result == 0 ? html_open(directory, "plots.gp", "w", error) : NULL;
     if (!script)
         return SM_E_IO;
     for (unsigned i = 0; i < count; i++)
@@ -167,6 +119,6 @@ int plots_draw(const char *directory, const struct outcome *outcomes, unsigned c
     script_bars(script, outcomes, count, "jain", "Jain index of the flows", "[0:1]", jain_of);
     script_bars(script, outcomes, count, "second", "miss over 1 s, % of the limit", "[0:20]", second_of);
     script_bars(script, outcomes, count, "tenth", "miss over 0.1 s, % of the limit", "[0:40]", tenth_of);
-    result = plots_close(script, "plots.gp", error);
-    return result == 0 ? gnuplot(directory, error) : result;
+    result = html_close(script, "plots.gp", error);
+    return result == 0 ? html_draw(directory, error) : result;
 }

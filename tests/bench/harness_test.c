@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The harness's arithmetic, the plain table it compares with, and the histogram that percentiles come from. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench.h"
 #include "switch/histogram.h"
@@ -47,6 +49,58 @@ Test(harness, targets)
     cr_assert(target_met(&(struct target){TARGET_AT_MOST, 1.3}, 1.3));
     cr_assert_not(target_met(&(struct target){TARGET_AT_MOST, 1.3}, 1.31));
     cr_assert(target_met(&(struct target){TARGET_NONE, 0}, -1));
+}
+
+Test(harness, targets_are_counted_and_a_missing_reference_meets_none)
+{
+    static struct report report;
+    unsigned targets;
+
+    struct figure *alone = report_figure(&report, "alone", "");
+    struct figure *both = report_figure(&report, "both", "");
+    struct figure *missing = report_figure(&report, "missing", "");
+    alone->ours = samples_of(1, (double[]){7});
+    cr_assert(report_met(&report, &targets) == 0 && targets == 0);
+    alone->target = (struct target){TARGET_AT_MOST, 7};
+    both->target = (struct target){TARGET_AT_LEAST, 1};
+    both->ratio = (struct target){TARGET_AT_LEAST, 2};
+    both->ours = samples_of(1, (double[]){4});
+    both->reference = samples_of(1, (double[]){2});
+    missing->ours = samples_of(1, (double[]){4});
+    missing->ratio = (struct target){TARGET_AT_MOST, 100};
+    missing->missing = "not installed";
+    cr_assert(report_met(&report, &targets) == 3 && targets == 4);
+    both->reference.value[0] = 4;
+    cr_assert(report_met(&report, &targets) == 2 && targets == 4);
+}
+
+Test(plot, keeps_points_and_names_what_is_drawn)
+{
+    struct plot plot = {.name = "some", .title = "t", .x = "x", .y = "y", .log_x = true};
+    struct sm_errbuf error = {{0}};
+    char directory[] = "/tmp/plot.XXXXXX", script[4096] = "", data[16384] = "", path[64];
+
+    for (unsigned i = 0; i < 300; i++)
+        curve_add(i == 0 ? plot_curve(&plot, "one") : &plot.curves[0], i, 2.0 * i);
+    curve_add(plot_curve(&plot, "two"), 5, 1000);
+    plot_mark(&plot, "half", false, 300);
+    cr_assert(mkdtemp(directory) != NULL);
+    FILE *file = fmemopen(script, sizeof script - 1, "w");
+    cr_assert(plot_write(&plot, directory, file, &error) == 0, "%s", error.text);
+    fclose(file);
+    cr_assert(strstr(script, "set output 'some.png'") && strstr(script, "\nset logscale x\nunset logscale y\n"));
+    cr_assert(strstr(script, "$mark0 << END\n1 300\n299 300\n"), "a logarithmic axis has no 0: %s", script);
+    cr_assert(strstr(script, "index 1 using 1:2 with lines lw 1.5 title \"two\""));
+    snprintf(path, sizeof path, "%s/some.dat", directory);
+    file = fopen(path, "r");
+    cr_assert(file && fread(data, 1, sizeof data - 1, file) > 0);
+    fclose(file);
+    cr_assert(strncmp(data, "# one\n0 0\n1 2\n", 14) == 0 && strstr(data, "299 598\n\n\n# two\n5 1000\n"));
+    cr_assert(plot_write(&plot, "/proc/nowhere", stderr, &error) == SM_E_IO);
+    cr_assert_str_eq(error.text, "/proc/nowhere/some.dat: No such file or directory");
+    plot_free(&plot);
+    unlink(path);
+    rmdir(directory);
 }
 
 Test(harness, shuffled_is_a_permutation)
