@@ -11,6 +11,7 @@
  *              Each replica changes a share of its own; a read combines them all.
  *   strong     sm_strong_counter_*: add, take if there is enough, read. Nobody waits for a lock that others hold long.
  *              sm_shared_get(), sm_shared_put(): any bytes, locked until the burst commits.
+ *              sm_buckets_*: token buckets (bucket.h).
  *
  * Strong objects are linearizable: what a packet does to one takes effect at one moment between the packet's beginning
  * and the commit of its burst. All changes are part of the burst: when a replica dies, what its packets had done is

@@ -13,6 +13,7 @@
  * Several replicas may live in one process; each belongs to one thread.
  */
 
+#include <splitmerge/bucket.h>
 #include <splitmerge/flow.h>
 #include <splitmerge/packet.h>
 #include <splitmerge/shared.h>

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bucket.h"
 #include "peers/loop.h"
+#include <splitmerge/bucket.h>
 
 /*
  * Overview.  A distributed limit is one bucket for a host (peers/share.h), which lies in a shared object that all
@@ -116,10 +116,10 @@ bool distributed_take(struct distributed *distributed, unsigned limit, const str
     struct share *share = distributed->shares[limit];
     uint64_t now = meter_needs_time(&share->meter) ? peers_clock() : 0;
 
-    return share_take(share, flow_of(packet), cost, cost * BUCKET_UNIT, next_random(distributed), now);
+    return share_take(share, flow_of(packet), cost, cost * SM_BUCKET_UNIT, next_random(distributed), now);
 }
 
 void distributed_give_back(struct distributed *distributed, unsigned limit, uint32_t cost)
 {
-    share_give_back(distributed->shares[limit], cost, cost * BUCKET_UNIT);
+    share_give_back(distributed->shares[limit], cost, cost * SM_BUCKET_UNIT);
 }

@@ -27,7 +27,7 @@
  * Limits.  Where no bucket can be made the packet is dropped as `flow_limit`.
  */
 
-#define KEYED_SPANS 8 /* debits that a keyed shared bucket keeps apart; `all` has SHARED_MAX_SPANS */
+#define KEYED_SPANS 8 /* debits that a keyed shared bucket keeps apart; `all` has SM_BUCKET_MAX_SPANS */
 #define TIMER_FULL 0
 #define TAGS 65536u
 #define NO_NUMBER UINT16_MAX
@@ -176,9 +176,9 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
 }
 
 /* The second of two shared buckets is behind the first, which has room for as many spans. */
-static struct shared_bucket *second_of(struct shared_bucket *first)
+static struct sm_shared_bucket *second_of(struct sm_shared_bucket *first)
 {
-    return (struct shared_bucket *)(void *)((uint8_t *)first + SHARED_SIZE(first->capacity));
+    return (struct sm_shared_bucket *)(void *)((uint8_t *)first + SM_SHARED_BUCKET_SIZE(first->capacity));
 }
 
 /* A replica took this and died: its packet will ask again. */
@@ -210,33 +210,6 @@ static const char *token_unit(const struct policy *policy, unsigned key)
     return bytes && packets ? "B|pkt" : packets ? "packets" : "B";
 }
 
-/* The fields of one bucket at `offset` of the record; returns how many. */
-static unsigned bucket_fields(struct sm_field *field, uint32_t offset, const char *const names[5], const char *unit,
-                              uint32_t spans)
-{
-    const uint16_t at = (uint16_t)offset;
-
-    field[0] = (struct sm_field){.name = names[0],
-                                 .type = SM_FIELD_UINT,
-                                 .offset = at + offsetof(struct bucket, level),
-                                 .size = 8,
-                                 .unit = unit,
-                                 .scale = (double)BUCKET_UNIT};
-    field[1] = (struct sm_field){
-        .name = names[1], .type = SM_FIELD_TIME, .offset = at + offsetof(struct bucket, time), .size = 8};
-    if (spans == 0)
-        return 2;
-    field[2] = (struct sm_field){
-        .name = names[2], .type = SM_FIELD_UINT, .offset = at + offsetof(struct shared_bucket, count), .size = 4};
-    field[3] = (struct sm_field){
-        .name = names[3], .type = SM_FIELD_OPAQUE, .offset = at + offsetof(struct shared_bucket, capacity), .size = 4};
-    field[4] = (struct sm_field){.name = names[4],
-                                 .type = SM_FIELD_OPAQUE,
-                                 .offset = at + offsetof(struct shared_bucket, span),
-                                 .size = (uint16_t)(spans * sizeof(struct bucket_span))};
-    return 5;
-}
-
 static bool has_apart(const struct policy *policy, unsigned key)
 {
     for (unsigned i = 0; i < policy->count; i++)
@@ -251,16 +224,16 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, u
     static const char *const second[] = {"own_tokens", "own_as_of", "own_debits_ahead", "own_capacity", "own_debits"};
     const struct limit_key *key = &limiter->policy->keys[number];
     bool never = sm_granularity_is_shared(key->by);
-    uint32_t spans = key->by == SM_BY_ALL ? SHARED_MAX_SPANS : never || !join ? KEYED_SPANS : 0;
-    uint32_t bytes = (uint32_t)(spans ? SHARED_SIZE(spans) : sizeof(struct bucket));
+    uint32_t spans = key->by == SM_BY_ALL ? SM_BUCKET_MAX_SPANS : never || !join ? KEYED_SPANS : 0;
+    uint32_t bytes = (uint32_t)(spans ? SM_SHARED_BUCKET_SIZE(spans) : sizeof(struct sm_bucket));
     const char *unit = token_unit(limiter->policy, number);
-    struct sm_field fields[10];
-    unsigned count = bucket_fields(fields, 0, first, unit, spans);
+    struct sm_field fields[2 * SM_BUCKET_FIELDS];
+    unsigned count = sm_bucket_fields(fields, 0, first, unit, spans);
 
     limiter->classes[number].spans = spans;
     limiter->classes[number].apart = has_apart(limiter->policy, number);
     if (limiter->classes[number].apart)
-        count += bucket_fields(fields + count, bytes, second, unit, spans);
+        count += sm_bucket_fields(fields + count, (uint16_t)bytes, second, unit, spans);
     const struct sm_class_options options = {
         .size = sizeof(options),
         .name = key->name,
@@ -348,8 +321,8 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
     sm_class cls = taking->cls;
     uint64_t now = sm_packet_time(packet).ns, since = low.ns < now ? low.ns : now;
     uint32_t spans = limiter->classes[taking->limit->key].spans;
-    enum shared_verdict verdict;
-    struct shared_bucket *shared;
+    enum sm_bucket_verdict verdict;
+    struct sm_shared_bucket *shared;
     sm_flow flow;
 
     if (!pair_full_has(allowed, taking->cost, &taking->within))
@@ -359,20 +332,20 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
         return NO_ROOM;
     shared = flow.state;
     if (shared->capacity == 0) { /* zeroed: nobody has been here before */
-        shared_init(shared, &allowed->rate, since, spans);
+        sm_shared_bucket_init(shared, &allowed->rate, since, spans);
         if (taking->limit->borrows)
-            shared_init(second_of(shared), &allowed->own, since, spans);
+            sm_shared_bucket_init(second_of(shared), &allowed->own, since, spans);
     }
     if (taking->limit->queue > 0)
-        verdict = shared_depart(shared, &allowed->rate, low.ns, now, taking->cost, taking->limit->queue, patient,
-                                &taking->debit.of[0], &taking->when);
+        verdict = sm_shared_bucket_depart(shared, &allowed->rate, low.ns, now, taking->cost, taking->limit->queue,
+                                          patient, &taking->debit.of[0], &taking->when);
     else
         verdict = shared_pair_take(shared, second_of(shared), allowed, low.ns, now, taking->cost, patient,
                                    &taking->debit, &taking->within);
-    if (verdict == SHARED_HAS) /* comes back if this replica dies before the packet is committed */
+    if (verdict == SM_BUCKET_HAS) /* comes back if this replica dies before the packet is committed */
         sm_flow_escrow(replica, cls, flow, &taking->debit, sizeof(taking->debit));
     sm_flow_put(replica, cls, flow);
-    return verdict == SHARED_HAS ? HAS : verdict == SHARED_LACKS ? LACKS : UNCERTAIN;
+    return verdict == SM_BUCKET_HAS ? HAS : verdict == SM_BUCKET_LACKS ? LACKS : UNCERTAIN;
 }
 
 /* Ask a partitioned bucket. None is as good as a full one. */
@@ -388,7 +361,7 @@ static enum answer ask_own(struct sm_replica *replica, const struct sm_packet *p
     } else if (taking->limit->queue == 0) {
         has = pair_has(taking->flow.state, allowed, now, taking->cost, &taking->within);
     } else {
-        taking->when = bucket_departure(taking->flow.state, &allowed->rate, now, taking->cost);
+        taking->when = sm_bucket_departure(taking->flow.state, &allowed->rate, now, taking->cost);
         has = taking->when - now <= taking->limit->queue;
     }
     return has ? HAS : LACKS;

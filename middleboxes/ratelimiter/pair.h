@@ -23,40 +23,42 @@
  * first.
  */
 
-#include "bucket.h"
+#include <splitmerge/bucket.h>
 
 /* What one limit, or one prefix of it, allows. */
 struct allowance {
-    struct bucket_rate rate; /* the most */
-    struct bucket_rate own;  /* the guarantee; rate 0: there is none apart */
+    struct sm_bucket_rate rate; /* the most */
+    struct sm_bucket_rate own;  /* the guarantee; rate 0: there is none apart */
 };
 
 /* bucket[0], and bucket[1] where there is a guarantee apart; the record of a partitioned class. */
-void pair_init(struct bucket *bucket, const struct allowance *allowed, uint64_t now);
+void pair_init(struct sm_bucket *bucket, const struct allowance *allowed, uint64_t now);
 
 /* Whether a packet conforms at `now`, and in *within whether within the guarantee. Changes nothing. */
-bool pair_has(const struct bucket *bucket, const struct allowance *allowed, uint64_t now, uint32_t cost, bool *within);
+bool pair_has(const struct sm_bucket *bucket, const struct allowance *allowed, uint64_t now, uint32_t cost,
+              bool *within);
 
 /* The same for buckets that are not there, as they are full. */
 bool pair_full_has(const struct allowance *allowed, uint32_t cost, bool *within);
 
 /* Take what pair_has() said was there. */
-void pair_take(struct bucket *bucket, const struct allowance *allowed, uint64_t now, uint32_t cost, bool within);
+void pair_take(struct sm_bucket *bucket, const struct allowance *allowed, uint64_t now, uint32_t cost, bool within);
 
 /* The time from which on all are full, if nothing is taken. */
-uint64_t pair_full_at(const struct bucket *bucket, const struct allowance *allowed);
+uint64_t pair_full_at(const struct sm_bucket *bucket, const struct allowance *allowed);
 
 /* What a shared pair was debited; one of 0 units gives nothing back. */
 struct pair_debit {
-    struct shared_debit of[2];
+    struct sm_bucket_debit of[2];
 };
 
-/* As shared_take(), of both: `second` is not used where there is no guarantee apart. On SHARED_HAS *within is set. */
-enum shared_verdict shared_pair_take(struct shared_bucket *first, struct shared_bucket *second,
-                                     const struct allowance *allowed, uint64_t low, uint64_t now, uint32_t cost,
-                                     bool patient, struct pair_debit *debit, bool *within);
+/* As sm_shared_bucket_take(), of both: `second` is not used where there is no guarantee apart. On SM_BUCKET_HAS *within
+ * is set. */
+enum sm_bucket_verdict shared_pair_take(struct sm_shared_bucket *first, struct sm_shared_bucket *second,
+                                        const struct allowance *allowed, uint64_t low, uint64_t now, uint32_t cost,
+                                        bool patient, struct pair_debit *debit, bool *within);
 
-void shared_pair_undo(struct shared_bucket *first, struct shared_bucket *second, const struct allowance *allowed,
+void shared_pair_undo(struct sm_shared_bucket *first, struct sm_shared_bucket *second, const struct allowance *allowed,
                       const struct pair_debit *debit);
 
 #endif

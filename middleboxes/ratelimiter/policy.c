@@ -167,11 +167,11 @@ static bool read_rate(struct conf_node node, bool *packets, uint64_t *units)
     if (!conf_rate(node, &rate, packets))
         return false;
     scale = *packets ? 8 : 1;
-    if (rate > BUCKET_MAX_RATE / scale)
+    if (rate > SM_BUCKET_MAX_RATE / scale)
         conf_expected(node, *packets ? "at most 125000Mpps" : "at most 1000Gbit");
     else
         *units = rate * scale;
-    return rate <= BUCKET_MAX_RATE / scale;
+    return rate <= SM_BUCKET_MAX_RATE / scale;
 }
 
 static void read_ceil(struct limit *limit, struct terms *terms, struct conf_node node)
@@ -193,7 +193,7 @@ bool policy_parse_rate(const struct limit *limit, const char *text, uint64_t *ra
     bool packets;
 
     if (!unit_rate(text, &number, &packets) || packets != limit->packets || number == 0 ||
-        number > BUCKET_MAX_RATE / scale)
+        number > SM_BUCKET_MAX_RATE / scale)
         return false;
     *rate = number * scale;
     return true;
@@ -204,7 +204,7 @@ bool policy_parse_burst(const struct limit *limit, const char *text, uint64_t *b
     uint64_t number;
 
     if (!(limit->packets ? unit_count(text, &number) : unit_size(text, &number)) || number < 1 ||
-        number > BUCKET_MAX_BURST)
+        number > SM_BUCKET_MAX_BURST)
         return false;
     *burst = number;
     return true;
@@ -217,7 +217,7 @@ static void read_burst(const struct limit *limit, struct terms *terms, struct co
     if (!conf_present(node) || terms->rate == 0)
         return;
     if (!limit->packets)
-        conf_size(node, 1, BUCKET_MAX_BURST, &terms->burst);
+        conf_size(node, 1, SM_BUCKET_MAX_BURST, &terms->burst);
     else if (!text || !policy_parse_burst(limit, text, &terms->burst))
         conf_expected(node, "a number of packets from 1 to 1073741824, such as 100 (the rate is in packets)");
 }

@@ -7,12 +7,12 @@
 #include <splitmerge/packet.h>
 #include <splitmerge/types.h>
 
-#include "bucket.h"
 #include "conf/conf.h"
 #include "mark.h"
 #include "pair.h"
 #include "peers/exchange.h"
 #include "prefixes.h"
+#include <splitmerge/bucket.h>
 
 #define POLICY_MAX_LIMITS 256 /* of a file */
 #define POLICY_MAX_KEYS 24    /* different ones of a file: each is a flow class */
@@ -118,7 +118,7 @@ int policy_find(const struct policy *policy, unsigned count, const char *name); 
 
 /* Read `peers:`; `distribute:` and `interval:` of a limit, whose key is read. */
 void policy_read_peers(struct policy *policy, struct conf_node node);
-void policy_read_distribute(struct policy *policy, struct limit *limit, const struct bucket_rate *rate,
+void policy_read_distribute(struct policy *policy, struct limit *limit, const struct sm_bucket_rate *rate,
                             struct conf_node node);
 
 static inline void limit_set_put(struct limit_set *set, unsigned number)

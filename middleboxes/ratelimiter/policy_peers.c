@@ -112,7 +112,7 @@ void policy_read_peers(struct policy *policy, struct conf_node node)
         conf_fail(conf_get(node, "home"), "expected this host's number, or a member's");
 }
 
-void policy_read_distribute(struct policy *policy, struct limit *limit, const struct bucket_rate *rate,
+void policy_read_distribute(struct policy *policy, struct limit *limit, const struct sm_bucket_rate *rate,
                             struct conf_node node)
 {
     static const char *const names[] = {"exact", "pool", "fps", "grd", "gtb", "split", NULL};

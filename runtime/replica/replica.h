@@ -123,7 +123,8 @@ struct sm_replica {
         sm_combine_fn *combine;
         const void *identity;
         void *user;
-    } combiners[SM_MAX_SHARED]; /* the middlebox's own */
+    } combiners[SM_MAX_SHARED];                         /* the middlebox's own */
+    struct sm_bucket_rate bucket_rates[SM_MAX_CLASSES]; /* of the classes that are buckets (buckets.c) */
 
     /* Flows that the middlebox holds; shards whose release waits for that (hold.c). */
     struct {

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bucket.h"
 #include "drl/exact.h"
+#include <splitmerge/bucket.h>
 
 #define MOST 6u
 #define MS 1000000ull
@@ -50,14 +50,14 @@ struct world {
     struct node nodes[MOST];
     unsigned count;
     uint64_t now, random, seed;
-    struct bucket judge;
+    struct sm_bucket judge;
     bool faults;
     uint64_t learning;
     struct letter mail[MAIL];
 };
 
-static const struct bucket_rate whole = {.rate = RATE, .burst = BURST};
-static const struct exact_limit limit = {.whole = {RATE, BURST *BUCKET_UNIT}, .lease_ns = 1000 * MS};
+static const struct sm_bucket_rate whole = {.rate = RATE, .burst = BURST};
+static const struct exact_limit limit = {.whole = {RATE, BURST *SM_BUCKET_UNIT}, .lease_ns = 1000 * MS};
 
 static uint64_t number(struct world *world, uint64_t below)
 {
@@ -154,15 +154,15 @@ static void packets(struct world *world, struct node *node)
     while (node->credit >= PACKET) {
         node->credit -= PACKET;
         node->arrived += PACKET;
-        if (!meter_take(&node->meter, clock_of(world, node), PACKET * BUCKET_UNIT)) {
+        if (!meter_take(&node->meter, clock_of(world, node), PACKET * SM_BUCKET_UNIT)) {
             node->dropped += PACKET;
             continue;
         }
         node->passed += PACKET;
-        cr_assert(bucket_has(&world->judge, &whole, world->now, PACKET),
+        cr_assert(sm_bucket_has(&world->judge, &whole, world->now, PACKET),
                   "seed %lu: above the limit at %lu ms, by host %ld", world->seed, world->now / MS,
                   (long)(node - world->nodes));
-        bucket_take(&world->judge, &whole, world->now, PACKET);
+        sm_bucket_take(&world->judge, &whole, world->now, PACKET);
     }
 }
 
@@ -230,7 +230,7 @@ static struct world *begin(uint64_t seed, unsigned count, bool faults)
     struct world *world = calloc(1, sizeof *world);
 
     *world = (struct world){.count = count, .seed = seed, .random = seed * 2654435761u + 1, .faults = faults};
-    bucket_init(&world->judge, &whole, 0);
+    sm_bucket_init(&world->judge, &whole, 0);
     for (unsigned i = 0; i < count; i++) {
         struct node *node = &world->nodes[i];
         node->offset = number(world, 1ull << 45);

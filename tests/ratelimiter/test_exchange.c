@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "bucket.h"
 #include "peers/loop.h"
 #include "policy.h"
+#include <splitmerge/bucket.h>
 
 #define HOSTS 4u
 #define TICK EXCHANGE_TICK_NS
@@ -45,7 +45,7 @@ struct net {
     uint64_t now, random;
     double passed[HOSTS];
     bool cut[HOSTS];
-    struct bucket *judge; /* NULL: there is none */
+    struct sm_bucket *judge; /* NULL: there is none */
     uint64_t seed;
 };
 
@@ -118,16 +118,16 @@ static void deliver(struct net *net)
     }
 }
 
-static const struct bucket_rate whole = {.rate = RATE, .burst = 60000};
+static const struct sm_bucket_rate whole = {.rate = RATE, .burst = 60000};
 
 /* A packet has passed somewhere: one bucket for all must have had it. */
 static void judged(struct net *net)
 {
     if (!net->judge)
         return;
-    cr_assert(bucket_has(net->judge, &whole, net->now, 1000), "seed %lu: above the limit at %lu ms", net->seed,
+    cr_assert(sm_bucket_has(net->judge, &whole, net->now, 1000), "seed %lu: above the limit at %lu ms", net->seed,
               net->now / 1000000);
-    bucket_take(net->judge, &whole, net->now, 1000);
+    sm_bucket_take(net->judge, &whole, net->now, 1000);
 }
 
 /* `offered[i]` bit/s at host i, in packets of 1000 bytes. */
@@ -139,7 +139,7 @@ static void run(struct net *net, unsigned ms, const double *offered)
         for (unsigned i = 0; i < HOSTS; i++) {
             double packets = offered[i] / 8000 * (double)TICK / 1e9;
             for (; packets > 0; packets--)
-                if (chance(net) < packets && share_take(&net->share[i], net->random, 1000, 1000 * BUCKET_UNIT,
+                if (chance(net) < packets && share_take(&net->share[i], net->random, 1000, 1000 * SM_BUCKET_UNIT,
                                                         (uint32_t)(net->random >> 32), net->now)) {
                     net->passed[i] += 8000 * 1000.0 / ms;
                     judged(net);
@@ -274,8 +274,8 @@ Test(exchange, exact_is_never_exceeded)
     printf("seeds %lu to %lu\n", first, first + runs - 1);
     for (uint64_t seed = first; seed < first + runs; seed++) {
         struct net *net = build(true, DRL_MODES);
-        struct bucket judge;
-        bucket_init(&judge, &whole, net->now);
+        struct sm_bucket judge;
+        sm_bucket_init(&judge, &whole, net->now);
         net->judge = &judge;
         net->seed = seed;
         net->random = seed * 2654435761u + 1;

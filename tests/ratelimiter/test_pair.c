@@ -27,7 +27,7 @@ static uint64_t rnd(uint64_t below)
 struct tree {
     struct allowance child[CHILDREN], parent;
     uint64_t reserve;
-    struct bucket of_child[CHILDREN][2], of_parent;
+    struct sm_bucket of_child[CHILDREN][2], of_parent;
 };
 
 static void make_tree(struct tree *tree, uint64_t now)
@@ -36,7 +36,7 @@ static void make_tree(struct tree *tree, uint64_t now)
 
     tree->reserve = 0;
     for (unsigned i = 0; i < CHILDREN; i++) {
-        struct bucket_rate own = {.rate = 1000 + rnd(1000000), .burst = 100 + rnd(5000)};
+        struct sm_bucket_rate own = {.rate = 1000 + rnd(1000000), .burst = 100 + rnd(5000)};
 
         tree->child[i] = (struct allowance){.rate = own, .own = own};
         tree->child[i].rate.rate += rnd(5000000);
@@ -74,11 +74,11 @@ Test(pair, guarantees_are_kept_and_the_parent_too)
     printf("SM_SEED=%llu\n", (unsigned long long)state);
     for (unsigned round = 0; round < 100; round++) {
         uint64_t now = 1000000000000ull;
-        struct bucket judge;
+        struct sm_bucket judge;
         struct tree tree;
 
         make_tree(&tree, now);
-        bucket_init(&judge, &tree.parent.rate, now);
+        sm_bucket_init(&judge, &tree.parent.rate, now);
         for (unsigned i = 0; i < 3000; i++) {
             uint32_t cost = (uint32_t)(40 + rnd(1460));
             bool within;
@@ -88,8 +88,8 @@ Test(pair, guarantees_are_kept_and_the_parent_too)
                 refused++;
                 continue;
             }
-            cr_assert(bucket_has(&judge, &tree.parent.rate, now, cost), "more than the parent allows");
-            bucket_take(&judge, &tree.parent.rate, now, cost);
+            cr_assert(sm_bucket_has(&judge, &tree.parent.rate, now, cost), "more than the parent allows");
+            sm_bucket_take(&judge, &tree.parent.rate, now, cost);
             *(within ? &guaranteed : &borrowed) += 1;
         }
     }
@@ -103,27 +103,27 @@ Test(pair, shared_is_the_same_alone)
 {
     enum { SPANS = 8 };
     struct allowance allowed = {.rate = {.rate = 800000, .burst = 5000}, .own = {.rate = 200000, .burst = 3000}};
-    char room[2][SHARED_SIZE(SPANS)] __attribute__((aligned(16)));
-    struct shared_bucket *first = (void *)room[0], *second = (void *)room[1];
-    struct bucket pair[2];
+    char room[2][SM_SHARED_BUCKET_SIZE(SPANS)] __attribute__((aligned(16)));
+    struct sm_shared_bucket *first = (void *)room[0], *second = (void *)room[1];
+    struct sm_bucket pair[2];
     uint64_t now = 1000;
 
     state = 7;
     pair_init(pair, &allowed, now);
-    shared_init(first, &allowed.rate, now, SPANS);
-    shared_init(second, &allowed.own, now, SPANS);
+    sm_shared_bucket_init(first, &allowed.rate, now, SPANS);
+    sm_shared_bucket_init(second, &allowed.own, now, SPANS);
     for (unsigned i = 0; i < 20000; i++) {
         struct allowance asked = allowed;
         struct pair_debit debit;
         uint32_t cost = (uint32_t)rnd(1500);
         bool within, shared_within, has;
-        enum shared_verdict verdict;
+        enum sm_bucket_verdict verdict;
 
         now += rnd(2000000);
         asked.rate.reserve = asked.own.reserve = rnd(2) * 1000;
         has = pair_has(pair, &asked, now, cost, &within);
         verdict = shared_pair_take(first, second, &asked, now, now, cost, true, &debit, &shared_within);
-        cr_assert_eq(verdict, has ? SHARED_HAS : SHARED_LACKS);
+        cr_assert_eq(verdict, has ? SM_BUCKET_HAS : SM_BUCKET_LACKS);
         if (!has)
             continue;
         cr_assert_eq(shared_within, within);

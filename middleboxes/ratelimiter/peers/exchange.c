@@ -21,10 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bucket.h"
 #include "peers/internal.h"
+#include <splitmerge/bucket.h>
 
-#define FREE_RATE BUCKET_MAX_RATE /* where a mode drops by chance and has no bucket */
+#define FREE_RATE SM_BUCKET_MAX_RATE /* where a mode drops by chance and has no bucket */
 #define FREE_DEPTH (1ull << 62)
 
 uint64_t exchange_lease(const struct exchange_limit *config)
@@ -257,7 +257,7 @@ static void allow(struct limit_part *part)
     drl_allowance(part->drl, &allowance);
     bool free = part->config->mode == DRL_GRD;
     meter_set(&part->share->meter, free ? FREE_RATE : (uint64_t)fmin(allowance.rate * 8, (double)FREE_RATE),
-              free ? FREE_DEPTH : (uint64_t)(allowance.depth * (double)BUCKET_UNIT));
+              free ? FREE_DEPTH : (uint64_t)(allowance.depth * (double)SM_BUCKET_UNIT));
     atomic_store_explicit(&part->share->drop, (uint64_t)(allowance.drop * 4294967296.0), memory_order_relaxed);
 }
 
@@ -422,7 +422,7 @@ static void begin_limit(struct exchange *exchange, struct limit_part *part, uint
     for (unsigned i = 0; i < SHARE_CELLS; i++)
         part->arrived[i] = atomic_load(&part->share->arrived[i]);
     if (config->exact) {
-        const struct exact_limit limit = {.whole = {config->rate, config->burst * BUCKET_UNIT},
+        const struct exact_limit limit = {.whole = {config->rate, config->burst * SM_BUCKET_UNIT},
                                           .lease_ns = exchange_lease(config)};
         exact_home_start(&part->home, &limit, datagram_random(), now);
         exact_host_start(&part->host, meter, &limit, config->interval_ns, (uint32_t)datagram_random(), now);

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "bucket.h"
+#include <splitmerge/bucket.h>
 
 #include <assert.h>
 #include <string.h>
 
 typedef unsigned __int128 wide;
 
-static uint64_t full_level(const struct bucket_rate *rate)
+static uint64_t full_level(const struct sm_bucket_rate *rate)
 {
-    return rate->burst * BUCKET_UNIT;
+    return rate->burst * SM_BUCKET_UNIT;
 }
 
 /* `level` after `elapsed` ns, capped at the burst. */
-static uint64_t refill(const struct bucket_rate *rate, uint64_t level, uint64_t elapsed)
+static uint64_t refill(const struct sm_bucket_rate *rate, uint64_t level, uint64_t elapsed)
 {
     wide sum = (wide)rate->rate * elapsed + level;
 
@@ -20,7 +20,7 @@ static uint64_t refill(const struct bucket_rate *rate, uint64_t level, uint64_t 
 }
 
 /* Move the bucket's time to `to`, if that is forward. */
-static void advance(struct bucket *bucket, const struct bucket_rate *rate, uint64_t to)
+static void advance(struct sm_bucket *bucket, const struct sm_bucket_rate *rate, uint64_t to)
 {
     if (to <= bucket->time)
         return;
@@ -29,49 +29,58 @@ static void advance(struct bucket *bucket, const struct bucket_rate *rate, uint6
 }
 
 /* The time at which `missing` units have been gained since `from`; UINT64_MAX where that is beyond all times. */
-static uint64_t when_gained(const struct bucket_rate *rate, uint64_t from, uint64_t missing)
+static uint64_t when_gained(const struct sm_bucket_rate *rate, uint64_t from, uint64_t missing)
 {
     uint64_t wait = missing / rate->rate + (missing % rate->rate != 0);
 
     return wait > UINT64_MAX - from ? UINT64_MAX : from + wait;
 }
 
-void bucket_init(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now)
+void sm_bucket_init(struct sm_bucket *bucket, const struct sm_bucket_rate *rate, uint64_t now)
 {
-    assert(rate->rate >= 1 && rate->rate <= BUCKET_MAX_RATE);
-    assert(rate->burst >= 1 && rate->burst <= BUCKET_MAX_BURST);
-    *bucket = (struct bucket){.level = full_level(rate), .time = now};
+    assert(rate->rate >= 1 && rate->rate <= SM_BUCKET_MAX_RATE);
+    assert(rate->burst >= 1 && rate->burst <= SM_BUCKET_MAX_BURST);
+    *bucket = (struct sm_bucket){.level = full_level(rate), .time = now};
 }
 
-bool bucket_has(const struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+bool sm_bucket_has(const struct sm_bucket *bucket, const struct sm_bucket_rate *rate, uint64_t now, uint32_t cost)
 {
-    struct bucket later = *bucket;
+    struct sm_bucket later = *bucket;
 
     if (cost + rate->reserve > rate->burst)
         return false;
     advance(&later, rate, now);
-    return later.level >= (cost + rate->reserve) * BUCKET_UNIT;
+    return later.level >= (cost + rate->reserve) * SM_BUCKET_UNIT;
 }
 
-uint64_t bucket_departure(const struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+uint64_t sm_bucket_departure(const struct sm_bucket *bucket, const struct sm_bucket_rate *rate, uint64_t now,
+                             uint32_t cost)
 {
-    struct bucket later = *bucket;
+    struct sm_bucket later = *bucket;
 
     if (cost > rate->burst)
         return UINT64_MAX;
     advance(&later, rate, now);
-    return later.level >= cost * BUCKET_UNIT ? later.time
-                                             : when_gained(rate, later.time, cost * BUCKET_UNIT - later.level);
+    return later.level >= cost * SM_BUCKET_UNIT ? later.time
+                                                : when_gained(rate, later.time, cost * SM_BUCKET_UNIT - later.level);
 }
 
-void bucket_take(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+uint64_t sm_bucket_level(const struct sm_bucket *bucket, const struct sm_bucket_rate *rate, uint64_t now)
 {
-    assert(bucket_has(bucket, rate, now, cost));
-    advance(bucket, rate, now);
-    bucket->level -= cost * BUCKET_UNIT;
+    struct sm_bucket later = *bucket;
+
+    advance(&later, rate, now);
+    return later.level / SM_BUCKET_UNIT;
 }
 
-uint64_t bucket_full_at(const struct bucket *bucket, const struct bucket_rate *rate)
+void sm_bucket_take(struct sm_bucket *bucket, const struct sm_bucket_rate *rate, uint64_t now, uint32_t cost)
+{
+    assert(sm_bucket_has(bucket, rate, now, cost));
+    advance(bucket, rate, now);
+    bucket->level -= cost * SM_BUCKET_UNIT;
+}
+
+uint64_t sm_bucket_full_at(const struct sm_bucket *bucket, const struct sm_bucket_rate *rate)
 {
     return when_gained(rate, bucket->time, full_level(rate) - bucket->level);
 }
@@ -113,8 +122,8 @@ uint64_t bucket_full_at(const struct bucket *bucket, const struct bucket_rate *r
  * Run the bucket, from `level` at `at`, over spans. False: it lacks tokens for one of them. *least is the lowest that
  * it comes to.
  */
-static bool run(const struct bucket_rate *rate, struct bucket bucket, const struct bucket_span *span, uint32_t count,
-                uint64_t *least)
+static bool run(const struct sm_bucket_rate *rate, struct sm_bucket bucket, const struct sm_bucket_span *span,
+                uint32_t count, uint64_t *least)
 {
     *least = bucket.level;
     for (uint32_t i = 0; i < count; i++) {
@@ -129,19 +138,19 @@ static bool run(const struct bucket_rate *rate, struct bucket bucket, const stru
     return true;
 }
 
-static void remove_spans(struct bucket_span *span, uint32_t *count, uint32_t from, uint32_t removed)
+static void remove_spans(struct sm_bucket_span *span, uint32_t *count, uint32_t from, uint32_t removed)
 {
     memmove(span + from, span + from + removed, (*count - from - removed) * sizeof(*span));
     *count -= removed;
 }
 
 /* Move L to `to`, if that is forward: subtract the spans that end by then, at their ends. */
-static void bring_forward(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t to)
+static void bring_forward(struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate, uint64_t to)
 {
     uint32_t settled = 0;
 
     while (settled < shared->count && shared->span[settled].last <= to) {
-        const struct bucket_span *span = &shared->span[settled++];
+        const struct sm_bucket_span *span = &shared->span[settled++];
 
         advance(&shared->bucket, rate, span->last);
         assert(shared->bucket.level >= span->sum);
@@ -155,7 +164,7 @@ static void bring_forward(struct shared_bucket *shared, const struct bucket_rate
 }
 
 /* Whether a span so long says nearly what its debits would: it is short against the time that fills the bucket. */
-static bool is_short(const struct bucket_rate *rate, uint64_t length, unsigned part)
+static bool is_short(const struct sm_bucket_rate *rate, uint64_t length, unsigned part)
 {
     return (wide)rate->rate * length <= full_level(rate) / part;
 }
@@ -164,7 +173,7 @@ static bool is_short(const struct bucket_rate *rate, uint64_t length, unsigned p
 #define SHORTEST 1024 /* likewise, and debits are put together without need */
 
 /* Add a debit to the spans. True: it fell into a span that is not short. */
-static bool add_debit(const struct bucket_rate *rate, struct bucket_span *span, uint32_t *count, uint64_t now,
+static bool add_debit(const struct sm_bucket_rate *rate, struct sm_bucket_span *span, uint32_t *count, uint64_t now,
                       uint64_t amount)
 {
     uint32_t at = *count;
@@ -179,13 +188,13 @@ static bool add_debit(const struct bucket_rate *rate, struct bucket_span *span, 
         return !is_short(rate, span[at - 1].last - span[at - 1].first, SHORT);
     }
     memmove(span + at + 1, span + at, (*count - at) * sizeof(*span));
-    span[at] = (struct bucket_span){.first = now, .last = now, .sum = amount};
+    span[at] = (struct sm_bucket_span){.first = now, .last = now, .sum = amount};
     (*count)++;
     return false;
 }
 
 /* Merge the two neighbours that make the shortest span; returns its length. */
-static uint64_t merge_nearest(struct bucket_span *span, uint32_t *count)
+static uint64_t merge_nearest(struct sm_bucket_span *span, uint32_t *count)
 {
     uint32_t best = 0;
 
@@ -199,85 +208,87 @@ static uint64_t merge_nearest(struct bucket_span *span, uint32_t *count)
 }
 
 /* Whether spans that had to be merged still say nearly what the debits said. */
-static bool merge_is_cheap(const struct bucket_rate *rate, uint64_t length, uint64_t least)
+static bool merge_is_cheap(const struct sm_bucket_rate *rate, uint64_t length, uint64_t least)
 {
     return is_short(rate, length, SHORT) || least >= full_level(rate) / 16 * 15;
 }
 
 /* A packet later than L. */
-static enum shared_verdict take_ahead(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t now,
-                                      uint64_t amount, bool patient)
+static enum sm_bucket_verdict take_ahead(struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate,
+                                         uint64_t now, uint64_t amount, bool patient)
 {
-    struct bucket_span span[SHARED_MAX_SPANS + 1];
+    struct sm_bucket_span span[SM_BUCKET_MAX_SPANS + 1];
     uint32_t count = shared->count;
     uint64_t least;
     bool coarse;
 
     memcpy(span, shared->span, count * sizeof(*span));
     coarse = add_debit(rate, span, &count, now, amount);
-    if (!run(rate, shared->bucket, span, count, &least) || least < rate->reserve * BUCKET_UNIT)
-        return coarse && patient ? SHARED_UNCERTAIN : SHARED_LACKS;
+    if (!run(rate, shared->bucket, span, count, &least) || least < rate->reserve * SM_BUCKET_UNIT)
+        return coarse && patient ? SM_BUCKET_UNCERTAIN : SM_BUCKET_LACKS;
     if (count > shared->capacity) {
         uint64_t length = merge_nearest(span, &count);
 
-        if (!run(rate, shared->bucket, span, count, &least) || least < rate->reserve * BUCKET_UNIT)
-            return patient ? SHARED_UNCERTAIN : SHARED_LACKS;
+        if (!run(rate, shared->bucket, span, count, &least) || least < rate->reserve * SM_BUCKET_UNIT)
+            return patient ? SM_BUCKET_UNCERTAIN : SM_BUCKET_LACKS;
         if (patient && !merge_is_cheap(rate, length, least))
-            return SHARED_UNCERTAIN;
+            return SM_BUCKET_UNCERTAIN;
     }
     memcpy(shared->span, span, count * sizeof(*span));
     shared->count = count;
-    return SHARED_HAS;
+    return SM_BUCKET_HAS;
 }
 
-void shared_init(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t now, uint32_t capacity)
+void sm_shared_bucket_init(struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate, uint64_t now,
+                           uint32_t capacity)
 {
-    assert(capacity >= 1 && capacity <= SHARED_MAX_SPANS);
-    bucket_init(&shared->bucket, rate, now);
+    assert(capacity >= 1 && capacity <= SM_BUCKET_MAX_SPANS);
+    sm_bucket_init(&shared->bucket, rate, now);
     shared->capacity = capacity;
     shared->count = 0;
 }
 
-enum shared_verdict shared_take(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t low,
-                                uint64_t now, uint32_t cost, bool patient, struct shared_debit *debit)
+enum sm_bucket_verdict sm_shared_bucket_take(struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate,
+                                             uint64_t low, uint64_t now, uint32_t cost, bool patient,
+                                             struct sm_bucket_debit *debit)
 {
-    struct bucket taken;
+    struct sm_bucket taken;
     uint64_t amount, least;
 
     if (cost + rate->reserve > rate->burst)
-        return SHARED_LACKS;
+        return SM_BUCKET_LACKS;
     bring_forward(shared, rate, low < now ? low : now);
     if (now < shared->bucket.time)
-        return SHARED_LACKS; /* does not happen while `low` keeps its promise */
+        return SM_BUCKET_LACKS; /* does not happen while `low` keeps its promise */
 
-    amount = cost * BUCKET_UNIT;
-    *debit = (struct shared_debit){.time = now, .amount = amount, .ahead = now > shared->bucket.time && cost > 0};
+    amount = cost * SM_BUCKET_UNIT;
+    *debit = (struct sm_bucket_debit){.time = now, .amount = amount, .ahead = now > shared->bucket.time && cost > 0};
     if (debit->ahead)
         return take_ahead(shared, rate, now, amount, patient);
     if (shared->bucket.level < amount)
-        return SHARED_LACKS;
+        return SM_BUCKET_LACKS;
     taken = shared->bucket;
     taken.level -= amount;
-    if (!run(rate, taken, shared->span, shared->count, &least) || least < rate->reserve * BUCKET_UNIT)
-        return SHARED_LACKS;
+    if (!run(rate, taken, shared->span, shared->count, &least) || least < rate->reserve * SM_BUCKET_UNIT)
+        return SM_BUCKET_LACKS;
     shared->bucket = taken;
-    return SHARED_HAS;
+    return SM_BUCKET_HAS;
 }
 
-enum shared_verdict shared_depart(struct shared_bucket *shared, const struct bucket_rate *rate, uint64_t low,
-                                  uint64_t now, uint32_t cost, uint64_t queue, bool patient, struct shared_debit *debit,
-                                  uint64_t *departure)
+enum sm_bucket_verdict sm_shared_bucket_depart(struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate,
+                                               uint64_t low, uint64_t now, uint32_t cost, uint64_t queue, bool patient,
+                                               struct sm_bucket_debit *debit, uint64_t *departure)
 {
     if (cost > rate->burst)
-        return SHARED_LACKS;
+        return SM_BUCKET_LACKS;
     if (low < now && patient)
-        return SHARED_UNCERTAIN;
-    *departure = bucket_departure(&shared->bucket, rate, now, cost);
+        return SM_BUCKET_UNCERTAIN;
+    *departure = sm_bucket_departure(&shared->bucket, rate, now, cost);
     if (*departure > now && *departure - now > queue)
-        return SHARED_LACKS;
-    *debit = (struct shared_debit){.time = now, .amount = cost * BUCKET_UNIT, .departs = true};
-    bucket_take(&shared->bucket, rate, *departure, cost);
-    return SHARED_HAS;
+        return SM_BUCKET_LACKS;
+    *debit = (struct sm_bucket_debit){.time = now, .amount = cost * SM_BUCKET_UNIT, .departs = true};
+    sm_bucket_take(&shared->bucket, rate, *departure, cost);
+    return SM_BUCKET_HAS;
 }
 
 /*
@@ -285,7 +296,8 @@ enum shared_verdict shared_depart(struct shared_bucket *shared, const struct buc
  * packet's. When all debits from one on have been given back, in any order, the bucket is as it was before it,
  * but for less than a nanosecond of each that had filled it to the brim.
  */
-static void undo_departure(struct bucket *bucket, const struct bucket_rate *rate, const struct shared_debit *debit)
+static void undo_departure(struct sm_bucket *bucket, const struct sm_bucket_rate *rate,
+                           const struct sm_bucket_debit *debit)
 {
     uint64_t most = bucket->time > debit->time ? bucket->time - debit->time : 0, back;
 
@@ -297,9 +309,10 @@ static void undo_departure(struct bucket *bucket, const struct bucket_rate *rate
         bucket->level = full_level(rate);
 }
 
-void shared_undo(struct shared_bucket *shared, const struct bucket_rate *rate, const struct shared_debit *debit)
+void sm_shared_bucket_undo(struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate,
+                           const struct sm_bucket_debit *debit)
 {
-    struct bucket *bucket = &shared->bucket;
+    struct sm_bucket *bucket = &shared->bucket;
 
     if (debit->departs) {
         undo_departure(bucket, rate, debit);
@@ -308,7 +321,7 @@ void shared_undo(struct shared_bucket *shared, const struct bucket_rate *rate, c
     if (bucket->time > debit->time)
         return; /* does not happen while `low` keeps its promise; what was taken stays taken */
     for (uint32_t i = 0; debit->ahead && i < shared->count; i++) {
-        struct bucket_span *span = &shared->span[i];
+        struct sm_bucket_span *span = &shared->span[i];
 
         if (span->first > debit->time || span->last < debit->time)
             continue;
@@ -319,4 +332,46 @@ void shared_undo(struct shared_bucket *shared, const struct bucket_rate *rate, c
         return;
     }
     bucket->level = full_level(rate) - bucket->level < debit->amount ? full_level(rate) : bucket->level + debit->amount;
+}
+
+/* The least that the bucket comes to from `now`, or the span that it is in, on: what a debit there must not exceed. */
+uint64_t sm_shared_bucket_level(const struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate, uint64_t now)
+{
+    struct sm_bucket bucket = shared->bucket;
+    const struct sm_bucket_span *span = shared->span, *end = span + shared->count;
+    uint64_t least;
+
+    for (; span < end && span->last < now; span++) {
+        advance(&bucket, rate, span->last);
+        bucket.level -= span->sum;
+    }
+    advance(&bucket, rate, span < end && span->first < now ? span->first : now);
+    run(rate, bucket, span, (uint32_t)(end - span), &least);
+    return least / SM_BUCKET_UNIT;
+}
+
+unsigned sm_bucket_fields(struct sm_field *field, uint16_t offset, const char *const *names, const char *unit,
+                          uint32_t capacity)
+{
+    const struct sm_field fields[SM_BUCKET_FIELDS] = {
+        {.type = SM_FIELD_UINT,
+         .offset = offsetof(struct sm_bucket, level),
+         .size = 8,
+         .unit = unit,
+         .scale = (double)SM_BUCKET_UNIT},
+        {.type = SM_FIELD_TIME, .offset = offsetof(struct sm_bucket, time), .size = 8},
+        {.type = SM_FIELD_UINT, .offset = offsetof(struct sm_shared_bucket, count), .size = 4},
+        {.type = SM_FIELD_OPAQUE, .offset = offsetof(struct sm_shared_bucket, capacity), .size = 4},
+        {.type = SM_FIELD_OPAQUE,
+         .offset = offsetof(struct sm_shared_bucket, span),
+         .size = (uint16_t)(capacity * sizeof(struct sm_bucket_span))},
+    };
+    unsigned count = capacity > 0 ? SM_BUCKET_FIELDS : 2;
+
+    for (unsigned i = 0; i < count; i++) {
+        field[i] = fields[i];
+        field[i].name = names[i];
+        field[i].offset = (uint16_t)(field[i].offset + offset);
+    }
+    return count;
 }

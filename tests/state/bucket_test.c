@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-#include "bucket.h"
+#include <splitmerge/bucket.h>
 
 typedef unsigned __int128 wide;
 
@@ -41,12 +41,12 @@ struct schedule {
     wide ahead;
 };
 
-static bool schedule_packet(struct schedule *schedule, const struct bucket_rate *rate, uint64_t now, uint32_t cost)
+static bool schedule_packet(struct schedule *schedule, const struct sm_bucket_rate *rate, uint64_t now, uint32_t cost)
 {
     wide at = (wide)now * rate->rate, start = schedule->ahead > at ? schedule->ahead : at;
-    wide next = start + (wide)cost * BUCKET_UNIT;
+    wide next = start + (wide)cost * SM_BUCKET_UNIT;
 
-    if (next - at > (wide)rate->burst * BUCKET_UNIT)
+    if (next - at > (wide)rate->burst * SM_BUCKET_UNIT)
         return false;
     schedule->ahead = next;
     return true;
@@ -54,21 +54,21 @@ static bool schedule_packet(struct schedule *schedule, const struct bucket_rate 
 
 static void random_case(void)
 {
-    struct bucket_rate rate = {.rate = spread(BUCKET_MAX_RATE), .burst = spread(BUCKET_MAX_BURST)};
+    struct sm_bucket_rate rate = {.rate = spread(SM_BUCKET_MAX_RATE), .burst = spread(SM_BUCKET_MAX_BURST)};
     uint64_t now = rnd() % 2 ? 0 : 1700000000000000000ull;
     uint64_t scale = spread(1ull << 40);
     struct schedule schedule = {0};
-    struct bucket bucket;
+    struct sm_bucket bucket;
 
-    bucket_init(&bucket, &rate, now);
+    sm_bucket_init(&bucket, &rate, now);
     for (int i = 0; i < 200; i++) {
         uint64_t step = rnd() % 4 == 0 ? 0 : spread(scale);
         uint32_t cost = (uint32_t)(rnd() % 16 ? spread(2 * rate.burst) : rnd());
         bool has;
 
         /* Now and then step to just before, at, or just after the moment when the packet would conform. */
-        if (rnd() % 3 == 0 && cost <= rate.burst && !bucket_has(&bucket, &rate, now, cost)) {
-            uint64_t missing = cost * BUCKET_UNIT - bucket.level;
+        if (rnd() % 3 == 0 && cost <= rate.burst && !sm_bucket_has(&bucket, &rate, now, cost)) {
+            uint64_t missing = cost * SM_BUCKET_UNIT - bucket.level;
 
             step = missing / rate.rate + rnd() % 3 + bucket.time - now;
             step -= step > 0;
@@ -76,11 +76,11 @@ static void random_case(void)
         if (now + step < now || now + step >= 1ull << 63)
             step = 0;
         now += step;
-        has = bucket_has(&bucket, &rate, now, cost);
+        has = sm_bucket_has(&bucket, &rate, now, cost);
         cr_assert_eq(has, schedule_packet(&schedule, &rate, now, cost), "rate %lu burst %lu at %lu cost %u",
                      (unsigned long)rate.rate, (unsigned long)rate.burst, (unsigned long)now, cost);
         if (has)
-            bucket_take(&bucket, &rate, now, cost);
+            sm_bucket_take(&bucket, &rate, now, cost);
     }
 }
 
@@ -91,10 +91,10 @@ Test(bucket, equals_a_virtual_schedule)
 }
 
 /* The same by the schedule: the first nanosecond at which it would pass, not before the last departure. */
-static uint64_t schedule_departure(struct schedule *schedule, const struct bucket_rate *rate, uint64_t now,
+static uint64_t schedule_departure(struct schedule *schedule, const struct sm_bucket_rate *rate, uint64_t now,
                                    uint32_t cost)
 {
-    wide needed = schedule->ahead + (wide)cost * BUCKET_UNIT, burst = (wide)rate->burst * BUCKET_UNIT;
+    wide needed = schedule->ahead + (wide)cost * SM_BUCKET_UNIT, burst = (wide)rate->burst * SM_BUCKET_UNIT;
     wide at = needed > burst ? (needed - burst + rate->rate - 1) / rate->rate : 0;
 
     return at > now ? (uint64_t)at : now;
@@ -102,18 +102,18 @@ static uint64_t schedule_departure(struct schedule *schedule, const struct bucke
 
 static void random_departures(void)
 {
-    struct bucket_rate rate = {.rate = spread(BUCKET_MAX_RATE), .burst = spread(1u << 16)};
+    struct sm_bucket_rate rate = {.rate = spread(SM_BUCKET_MAX_RATE), .burst = spread(1u << 16)};
     uint64_t now = rnd() % 2 ? 0 : 1700000000000000000ull, last = 0, scale = spread(1ull << 24);
     struct schedule schedule = {0};
-    struct bucket bucket;
+    struct sm_bucket bucket;
 
-    bucket_init(&bucket, &rate, now);
+    sm_bucket_init(&bucket, &rate, now);
     for (int i = 0; i < 200; i++) {
         uint32_t cost = (uint32_t)spread(2 * rate.burst);
         uint64_t at, expected;
 
         now += rnd() % 4 == 0 ? 0 : spread(scale);
-        at = bucket_departure(&bucket, &rate, now, cost);
+        at = sm_bucket_departure(&bucket, &rate, now, cost);
         cr_assert_eq(at == UINT64_MAX, cost > rate.burst);
         if (at == UINT64_MAX)
             continue;
@@ -122,7 +122,7 @@ static void random_departures(void)
                      (unsigned long)rate.rate, (unsigned long)rate.burst, (unsigned long)now, cost, (unsigned long)at,
                      (unsigned long)expected);
         cr_assert(schedule_packet(&schedule, &rate, at, cost), "and conforms then");
-        bucket_take(&bucket, &rate, at, cost);
+        sm_bucket_take(&bucket, &rate, at, cost);
         last = at;
     }
 }
@@ -135,76 +135,78 @@ Test(bucket, departures_equal_a_virtual_schedule)
 
 Test(bucket, starts_full_and_counts_to_the_nanosecond)
 {
-    struct bucket_rate rate = {.rate = 3, .burst = 10}; /* 3 bit/s: a byte takes 2,666,666,666.66 ns */
-    struct bucket bucket;
+    struct sm_bucket_rate rate = {.rate = 3, .burst = 10}; /* 3 bit/s: a byte takes 2,666,666,666.66 ns */
+    struct sm_bucket bucket;
 
-    bucket_init(&bucket, &rate, 100);
-    cr_assert(bucket_has(&bucket, &rate, 100, 10));
-    cr_assert_not(bucket_has(&bucket, &rate, 100, 11));
-    bucket_take(&bucket, &rate, 100, 10);
-    cr_assert_not(bucket_has(&bucket, &rate, 100, 1));
-    cr_assert(bucket_has(&bucket, &rate, 100, 0));
-    cr_assert_not(bucket_has(&bucket, &rate, 100 + 2666666666, 1));
-    cr_assert(bucket_has(&bucket, &rate, 100 + 2666666667, 1));
-    cr_assert_eq(bucket_full_at(&bucket, &rate), 100 + 26666666667);
+    sm_bucket_init(&bucket, &rate, 100);
+    cr_assert(sm_bucket_has(&bucket, &rate, 100, 10));
+    cr_assert_not(sm_bucket_has(&bucket, &rate, 100, 11));
+    sm_bucket_take(&bucket, &rate, 100, 10);
+    cr_assert_not(sm_bucket_has(&bucket, &rate, 100, 1));
+    cr_assert(sm_bucket_has(&bucket, &rate, 100, 0));
+    cr_assert_not(sm_bucket_has(&bucket, &rate, 100 + 2666666666, 1));
+    cr_assert(sm_bucket_has(&bucket, &rate, 100 + 2666666667, 1));
+    cr_assert_eq(sm_bucket_full_at(&bucket, &rate), 100 + 26666666667);
 }
 
 Test(bucket, is_full_at_the_time_it_says_and_not_before)
 {
     for (int i = 0; i < 20000; i++) {
-        struct bucket_rate rate = {.rate = spread(BUCKET_MAX_RATE), .burst = spread(BUCKET_MAX_BURST)};
+        struct sm_bucket_rate rate = {.rate = spread(SM_BUCKET_MAX_RATE), .burst = spread(SM_BUCKET_MAX_BURST)};
         uint64_t now = rnd() >> 1, full;
         uint32_t cost = (uint32_t)spread(rate.burst);
-        struct bucket bucket;
+        struct sm_bucket bucket;
 
-        bucket_init(&bucket, &rate, now);
-        bucket_take(&bucket, &rate, now, cost);
-        full = bucket_full_at(&bucket, &rate);
+        sm_bucket_init(&bucket, &rate, now);
+        sm_bucket_take(&bucket, &rate, now, cost);
+        full = sm_bucket_full_at(&bucket, &rate);
         cr_assert(full > now);
-        cr_assert(bucket_has(&bucket, &rate, full, (uint32_t)rate.burst));
-        cr_assert_not(bucket_has(&bucket, &rate, full - 1, (uint32_t)rate.burst));
+        cr_assert(sm_bucket_has(&bucket, &rate, full, (uint32_t)rate.burst));
+        cr_assert_not(sm_bucket_has(&bucket, &rate, full - 1, (uint32_t)rate.burst));
     }
 }
 
 Test(bucket, a_length_beyond_the_burst_never_conforms)
 {
-    struct bucket_rate rate = {.rate = BUCKET_MAX_RATE, .burst = BUCKET_MAX_BURST};
-    struct shared_bucket *shared = malloc(SHARED_SIZE(1));
-    struct shared_debit debit;
-    struct bucket bucket;
+    struct sm_bucket_rate rate = {.rate = SM_BUCKET_MAX_RATE, .burst = SM_BUCKET_MAX_BURST};
+    struct sm_shared_bucket *shared = malloc(SM_SHARED_BUCKET_SIZE(1));
+    struct sm_bucket_debit debit;
+    struct sm_bucket bucket;
 
-    bucket_init(&bucket, &rate, 0);
-    shared_init(shared, &rate, 0, 1);
-    cr_assert(bucket_has(&bucket, &rate, UINT64_MAX, 1u << 30));
-    cr_assert_not(bucket_has(&bucket, &rate, UINT64_MAX, (1u << 30) + 1));
-    cr_assert_not(bucket_has(&bucket, &rate, UINT64_MAX, UINT32_MAX));
-    cr_assert_eq(shared_take(shared, &rate, UINT64_MAX, UINT64_MAX, UINT32_MAX, true, &debit), SHARED_LACKS);
-    cr_assert_eq(shared_take(shared, &rate, 0, UINT64_MAX, 1u << 30, true, &debit), SHARED_HAS);
+    sm_bucket_init(&bucket, &rate, 0);
+    sm_shared_bucket_init(shared, &rate, 0, 1);
+    cr_assert(sm_bucket_has(&bucket, &rate, UINT64_MAX, 1u << 30));
+    cr_assert_not(sm_bucket_has(&bucket, &rate, UINT64_MAX, (1u << 30) + 1));
+    cr_assert_not(sm_bucket_has(&bucket, &rate, UINT64_MAX, UINT32_MAX));
+    cr_assert_eq(sm_shared_bucket_take(shared, &rate, UINT64_MAX, UINT64_MAX, UINT32_MAX, true, &debit),
+                 SM_BUCKET_LACKS);
+    cr_assert_eq(sm_shared_bucket_take(shared, &rate, 0, UINT64_MAX, 1u << 30, true, &debit), SM_BUCKET_HAS);
     free(shared);
 }
 
 /* With nobody else about, `low` is the packet's own time and a shared bucket is as exact as a private one. */
 Test(bucket, shared_alone_equals_private)
 {
-    struct shared_bucket *shared = malloc(SHARED_SIZE(1));
+    struct sm_shared_bucket *shared = malloc(SM_SHARED_BUCKET_SIZE(1));
 
     for (int i = 0; i < 2000; i++) {
-        struct bucket_rate rate = {.rate = spread(BUCKET_MAX_RATE), .burst = spread(BUCKET_MAX_BURST)};
+        struct sm_bucket_rate rate = {.rate = spread(SM_BUCKET_MAX_RATE), .burst = spread(SM_BUCKET_MAX_BURST)};
         uint64_t now = rnd() >> 2, scale = spread(1ull << 40);
-        struct bucket own;
+        struct sm_bucket own;
 
-        bucket_init(&own, &rate, now);
-        shared_init(shared, &rate, now, 1);
+        sm_bucket_init(&own, &rate, now);
+        sm_shared_bucket_init(shared, &rate, now, 1);
         for (int j = 0; j < 100; j++) {
             uint32_t cost = (uint32_t)spread(2 * rate.burst);
-            bool has = bucket_has(&own, &rate, now, cost);
-            struct shared_debit debit;
+            bool has = sm_bucket_has(&own, &rate, now, cost);
+            struct sm_bucket_debit debit;
 
-            cr_assert_eq(shared_take(shared, &rate, now, now, cost, true, &debit), has ? SHARED_HAS : SHARED_LACKS);
+            cr_assert_eq(sm_shared_bucket_take(shared, &rate, now, now, cost, true, &debit),
+                         has ? SM_BUCKET_HAS : SM_BUCKET_LACKS);
             if (has && rnd() % 4 == 0)
-                shared_undo(shared, &rate, &debit);
+                sm_shared_bucket_undo(shared, &rate, &debit);
             else if (has)
-                bucket_take(&own, &rate, now, cost);
+                sm_bucket_take(&own, &rate, now, cost);
             now += rnd() % 2 * spread(scale);
         }
     }
