@@ -79,11 +79,11 @@ struct sm_bucket_span {
 
 #define SM_BUCKET_MAX_SPANS 64
 
+/* Behind it lie its spans, `capacity` of struct sm_bucket_span: by time; they do not overlap. */
 struct sm_shared_bucket {
     struct sm_bucket bucket; /* packets of times up to bucket.time have been debited here */
     uint32_t capacity;       /* most spans, 1..SM_BUCKET_MAX_SPANS */
     uint32_t count;
-    struct sm_bucket_span span[]; /* by time; they do not overlap */
 };
 
 /* Bytes of a shared bucket with room for `capacity` spans. */

@@ -144,23 +144,28 @@ static void remove_spans(struct sm_bucket_span *span, uint32_t *count, uint32_t 
     *count -= removed;
 }
 
+/* The spans, in the memory behind their bucket. */
+static struct sm_bucket_span *spans_of(struct sm_shared_bucket *shared)
+{
+    return (struct sm_bucket_span *)(shared + 1);
+}
+
 /* Move L to `to`, if that is forward: subtract the spans that end by then, at their ends. */
 static void bring_forward(struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate, uint64_t to)
 {
+    struct sm_bucket_span *span = spans_of(shared);
     uint32_t settled = 0;
 
-    while (settled < shared->count && shared->span[settled].last <= to) {
-        const struct sm_bucket_span *span = &shared->span[settled++];
-
-        advance(&shared->bucket, rate, span->last);
-        assert(shared->bucket.level >= span->sum);
-        shared->bucket.level -= span->sum;
+    for (; settled < shared->count && span[settled].last <= to; settled++) {
+        advance(&shared->bucket, rate, span[settled].last);
+        assert(shared->bucket.level >= span[settled].sum);
+        shared->bucket.level -= span[settled].sum;
     }
     if (settled > 0)
-        remove_spans(shared->span, &shared->count, 0, settled);
+        remove_spans(span, &shared->count, 0, settled);
     advance(&shared->bucket, rate, to);
-    if (shared->count > 0 && shared->span[0].first < shared->bucket.time)
-        shared->span[0].first = shared->bucket.time;
+    if (shared->count > 0 && span[0].first < shared->bucket.time)
+        span[0].first = shared->bucket.time;
 }
 
 /* Whether a span so long says nearly what its debits would: it is short against the time that fills the bucket. */
@@ -222,7 +227,7 @@ static enum sm_bucket_verdict take_ahead(struct sm_shared_bucket *shared, const 
     uint64_t least;
     bool coarse;
 
-    memcpy(span, shared->span, count * sizeof(*span));
+    memcpy(span, spans_of(shared), count * sizeof(*span));
     coarse = add_debit(rate, span, &count, now, amount);
     if (!run(rate, shared->bucket, span, count, &least) || least < rate->reserve * SM_BUCKET_UNIT)
         return coarse && patient ? SM_BUCKET_UNCERTAIN : SM_BUCKET_LACKS;
@@ -234,7 +239,7 @@ static enum sm_bucket_verdict take_ahead(struct sm_shared_bucket *shared, const 
         if (patient && !merge_is_cheap(rate, length, least))
             return SM_BUCKET_UNCERTAIN;
     }
-    memcpy(shared->span, span, count * sizeof(*span));
+    memcpy(spans_of(shared), span, count * sizeof(*span));
     shared->count = count;
     return SM_BUCKET_HAS;
 }
@@ -269,7 +274,7 @@ enum sm_bucket_verdict sm_shared_bucket_take(struct sm_shared_bucket *shared, co
         return SM_BUCKET_LACKS;
     taken = shared->bucket;
     taken.level -= amount;
-    if (!run(rate, taken, shared->span, shared->count, &least) || least < rate->reserve * SM_BUCKET_UNIT)
+    if (!run(rate, taken, spans_of(shared), shared->count, &least) || least < rate->reserve * SM_BUCKET_UNIT)
         return SM_BUCKET_LACKS;
     shared->bucket = taken;
     return SM_BUCKET_HAS;
@@ -321,14 +326,14 @@ void sm_shared_bucket_undo(struct sm_shared_bucket *shared, const struct sm_buck
     if (bucket->time > debit->time)
         return; /* does not happen while `low` keeps its promise; what was taken stays taken */
     for (uint32_t i = 0; debit->ahead && i < shared->count; i++) {
-        struct sm_bucket_span *span = &shared->span[i];
+        struct sm_bucket_span *span = &spans_of(shared)[i];
 
         if (span->first > debit->time || span->last < debit->time)
             continue;
         assert(span->sum >= debit->amount);
         span->sum -= debit->amount;
         if (span->sum == 0)
-            remove_spans(shared->span, &shared->count, i, 1);
+            remove_spans(spans_of(shared), &shared->count, i, 1);
         return;
     }
     bucket->level = full_level(rate) - bucket->level < debit->amount ? full_level(rate) : bucket->level + debit->amount;
@@ -338,7 +343,7 @@ void sm_shared_bucket_undo(struct sm_shared_bucket *shared, const struct sm_buck
 uint64_t sm_shared_bucket_level(const struct sm_shared_bucket *shared, const struct sm_bucket_rate *rate, uint64_t now)
 {
     struct sm_bucket bucket = shared->bucket;
-    const struct sm_bucket_span *span = shared->span, *end = span + shared->count;
+    const struct sm_bucket_span *span = (const void *)(shared + 1), *end = span + shared->count;
     uint64_t least;
 
     for (; span < end && span->last < now; span++) {
@@ -363,7 +368,7 @@ unsigned sm_bucket_fields(struct sm_field *field, uint16_t offset, const char *c
         {.type = SM_FIELD_UINT, .offset = offsetof(struct sm_shared_bucket, count), .size = 4},
         {.type = SM_FIELD_OPAQUE, .offset = offsetof(struct sm_shared_bucket, capacity), .size = 4},
         {.type = SM_FIELD_OPAQUE,
-         .offset = offsetof(struct sm_shared_bucket, span),
+         .offset = sizeof(struct sm_shared_bucket),
          .size = (uint16_t)(capacity * sizeof(struct sm_bucket_span))},
     };
     unsigned count = capacity > 0 ? SM_BUCKET_FIELDS : 2;
