@@ -50,7 +50,7 @@ struct figure {
     struct samples reference; /* none: the figure stands alone */
     struct target target;     /* of ours; */
     struct target ratio;      /* of ours / reference */
-    const char *missing;      /* why there is no reference, in words: its target counts as missed */
+    char missing[96];         /* why there is no reference, in words: its target counts as missed */
 };
 
 struct bench_options {
@@ -97,6 +97,9 @@ uint64_t bench_thread_cpu(void);
 
 /* Pin the calling thread to the first or the second (core 0, 1) of the cores the program may use. */
 void bench_pin(unsigned core);
+
+/* Let it use all of them again. */
+void bench_unpin(void);
 
 /* Zeroed memory in huge pages, if there are any, as the arena's; the caller frees. NULL: out of memory. */
 void *bench_memory(size_t bytes);

@@ -11,7 +11,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "replica/export.h"
 #include "service.h"
@@ -128,13 +127,6 @@ static struct service_options wanted(const struct bench_options *options, sm_cla
     };
 }
 
-/* Memory that is there already, as in a service that has run for a while. Where it cannot be had the figures are lower.
- */
-static void populate(const struct service *service)
-{
-    (void)madvise(service->arena, service->arena->bytes, MADV_POPULATE_WRITE);
-}
-
 /* All flows of a service to an arena that has none. */
 static int pass_all(const struct bench_options *options, struct service *from, struct samples *rates,
                     struct sm_errbuf *error)
@@ -148,7 +140,7 @@ static int pass_all(const struct bench_options *options, struct service *from, s
     int result = passage.areas ? service_open(&to, &other, error) : SM_E_NO_MEMORY;
 
     if (result == 0) {
-        populate(&to);
+        service_populate(&to);
         passage.to = to.replicas[0].replica;
         result = pass(&passage, &ms);
         replica_progress(passage.to);
@@ -208,7 +200,7 @@ int bench_copying(const struct bench_options *options, struct report *report, st
 
     found.arenas->target = (struct target){TARGET_AT_LEAST, 5};
     if (result == 0) {
-        populate(&service);
+        service_populate(&service);
         result = service_warm(&service, options->flows, error);
     }
     for (unsigned i = 0; result == 0 && i < options->repeat; i++)

@@ -48,6 +48,11 @@ void bench_pin(unsigned core)
     }
 }
 
+void bench_unpin(void)
+{
+    sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
 void *bench_memory(size_t bytes)
 {
     const size_t huge = 2u << 20, whole = (bytes + huge - 1) / huge * huge;

@@ -27,7 +27,7 @@ static const char usage[] =
     "  failover  a replica is killed while packets flow: until a survivor serves its flows\n"
     "  library   CPU time of a packet in the rate limiter, against the same limiter over a plain table\n"
     "  limits    packets a second with 10,000 limits against 10, and with one that replicas share\n"
-    "  state     packets a second with the undo journal, against without\n"
+    "  state     packets a second with the undo journal, against without; our table beside others\n"
     "  coherent  updates of eventual and strong counters, against plain and atomic increments\n"
     "  checkpoint  writing all flows to a file, against msgpack-c, and what packets notice of it\n"
     "  all       all of these\n"

@@ -37,7 +37,7 @@ static void write_figure(FILE *page, const struct figure *figure)
         fprintf(page, "<td>%.4g<td>%.0f %%<td>%.3g", samples_median(&figure->reference),
                 100 * samples_spread(&figure->reference), ratio);
         write_target(page, &figure->ratio, ratio, false);
-    } else if (figure->missing) {
+    } else if (figure->missing[0]) {
         fputs("<td colspan=3>", page);
         html_text(page, figure->missing);
         write_target(page, &figure->ratio, 0, true);

@@ -160,7 +160,7 @@ void report_print(const struct report *report, const struct bench_options *optio
             say_target(&figure->ratio, ratio, target, sizeof target);
             printf("  %9.4g %5.0f%%  %6.3g %s", samples_median(&figure->reference),
                    100 * samples_spread(&figure->reference), ratio, target);
-        } else if (figure->missing) {
+        } else if (figure->missing[0]) {
             printf("  %s%s", figure->missing, figure->ratio.kind == TARGET_NONE ? "" : ": MISSED");
         }
         putchar('\n');
@@ -193,7 +193,7 @@ static json_t *figure_json(const struct figure *figure)
     json_t *json = json_pack("{s:s, s:s, s:o, s:o}", "name", figure->name, "unit", figure->unit, "ours",
                              samples_json(&figure->ours), "target", target_json(&figure->target, ours));
 
-    if (figure->missing)
+    if (figure->missing[0])
         json_object_set_new(json, "missing", json_string(figure->missing));
     if (figure->reference.count == 0)
         return json;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "arena/huge.h"
@@ -141,6 +142,11 @@ void service_input(struct service *service, struct sm_port *port)
     service->sw->ports[0] = service->sw->options.in = port;
     service->sw->has_pending = false;
     old->ops->close(old, false, &error);
+}
+
+void service_populate(const struct service *service)
+{
+    (void)madvise(service->arena, service->arena->bytes, MADV_POPULATE_WRITE);
 }
 
 void service_turn(struct service *service)

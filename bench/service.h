@@ -57,6 +57,9 @@ int service_close(struct service *service, struct sm_errbuf *error);
 /* Pass `count` packets from the port that service_open() made. */
 int service_warm(struct service *service, uint64_t count, struct sm_errbuf *error);
 
+/* Memory that is there already, as in a service that has run for a while. Where it cannot be had figures are worse. */
+void service_populate(const struct service *service);
+
 /* What a replica does until it is told to retire, on the second core. */
 void service_work(const struct service_replica *self);
 

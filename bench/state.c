@@ -8,6 +8,7 @@
 
 #include "bench.h"
 #include "service.h"
+#include "tables.h"
 
 #define BUFFERS 4096u
 #define SLICE_PACKETS 65536u /* by turns so often, so that both meet the same machine */
@@ -88,5 +89,7 @@ int bench_state(const struct bench_options *options, struct report *report, stru
     json_object_set_new(report->parameters, "state",
                         json_pack("{s:i, s:i, s:s, s:i}", "packet_bytes", 64, "record_bytes", 64, "order", "flow",
                                   "buffers", (int)BUFFERS));
+    if (result == 0)
+        result = bench_tables(options, report, error);
     return result;
 }

@@ -52,6 +52,10 @@ else()
   set_target_properties(sm-ratelimiter sm-nat PROPERTIES INSTALL_RPATH "$ORIGIN/${up}")
 endif()
 install(TARGETS sm-switch sm-orchestrator smctl sm-ratelimiter sm-nat sm-bench RUNTIME COMPONENT tools)
+get_property(SM_REFERENCES GLOBAL PROPERTY SM_REFERENCES)
+if(SM_REFERENCES)
+  install(TARGETS ${SM_REFERENCES} RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/splitmerge COMPONENT tools)
+endif()
 install(FILES tools/completion/smctl DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT tools)
 
 # A page is in the section that its name ends with.

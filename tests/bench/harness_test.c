@@ -68,7 +68,7 @@ Test(harness, targets_are_counted_and_a_missing_reference_meets_none)
     both->reference = samples_of(1, (double[]){2});
     missing->ours = samples_of(1, (double[]){4});
     missing->ratio = (struct target){TARGET_AT_MOST, 100};
-    missing->missing = "not installed";
+    strcpy(missing->missing, "not installed");
     cr_assert(report_met(&report, &targets) == 3 && targets == 4);
     both->reference.value[0] = 4;
     cr_assert(report_met(&report, &targets) == 2 && targets == 4);

@@ -101,7 +101,7 @@ def layout(folder):
         with open(path(name), "rb") as file:
             text = file.read()
         # Programs may: their debug information does.
-        if not name.startswith(("bin/", options.libdir + "/lib")):
+        if not name.startswith(("bin/", "libexec/", options.libdir + "/lib")):
             places = [place for place in (options.source, options.build) if place.encode() in text]
             check(name + " does not name where it was built", not places, places)
 
