@@ -37,6 +37,8 @@ struct plain {
     void *timer_user;
     uint64_t sweep; /* cursor */
     uint64_t clock, passed, dropped;
+    uint64_t counters[3 * SM_MAX_COUNTERS];
+    uint32_t counter_count;
 };
 
 static struct plain *plain_of(struct sm_replica *replica)
@@ -83,6 +85,29 @@ int sm_drop_reasons(struct sm_replica *replica, const char *const *names, unsign
     for (unsigned i = 0; i < count; i++)
         reasons[i] = (uint16_t)i;
     return 0;
+}
+
+int sm_counters_register(struct sm_replica *replica, const char *name, uint32_t count, sm_counter *counters)
+{
+    struct plain *plain = plain_of(replica);
+
+    (void)name;
+    if (plain->counter_count + count > sizeof plain->counters / sizeof *plain->counters)
+        return SM_E_LIMIT;
+    for (uint32_t i = 0; i < count; i++)
+        counters[i].place = plain->counter_count++;
+    return 0;
+}
+
+void sm_counter_add(struct sm_replica *replica, sm_counter counter, int64_t amount)
+{
+    plain_of(replica)->counters[counter.place] += (uint64_t)amount;
+}
+
+int64_t sm_counter_read(const struct sm_replica *replica, sm_counter counter, uint64_t *age_ns)
+{
+    (void)age_ns;
+    return (int64_t)((const struct plain *)(const void *)replica)->counters[counter.place];
 }
 
 int sm_drop_reason(struct sm_replica *replica, const char *name, uint16_t *reason)
@@ -139,11 +164,6 @@ void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow)
 {
     (void)cls;
     table_remove(&plain_of(replica)->table, value_of(flow));
-}
-
-const struct sm_key *sm_flow_key(sm_flow flow)
-{
-    return table_key(value_of(flow));
 }
 
 void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time deadline)

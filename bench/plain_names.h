@@ -10,6 +10,7 @@
 #define limiter_detach plain_limiter_detach
 #define limiter_register plain_limiter_register
 #define limiter_started plain_limiter_started
+#define limiter_counts plain_limiter_counts
 #define limiter_packet plain_limiter_packet
 #define policy_load plain_policy_load
 #define policy_parse plain_policy_parse
@@ -26,13 +27,15 @@
 #define sm_class_known plain_class_known
 #define sm_class_partitioned plain_class_partitioned
 #define sm_class_register plain_class_register
+#define sm_counter_add plain_counter_add
+#define sm_counter_read plain_counter_read
+#define sm_counters_register plain_counters_register
 #define sm_drop_reason plain_drop_reason
 #define sm_drop_reasons plain_drop_reasons
 #define sm_flow_close plain_flow_close
 #define sm_flow_create plain_flow_create
 #define sm_flow_escrow plain_flow_escrow
 #define sm_flow_get plain_flow_get
-#define sm_flow_key plain_flow_key
 #define sm_flow_put plain_flow_put
 #define sm_flow_timer_set plain_flow_timer_set
 #define sm_flow_unescrow plain_flow_unescrow

@@ -62,6 +62,10 @@ SM_EXPORT int sm_counter_register(struct sm_replica *replica, const char *name, 
 SM_EXPORT void sm_counter_add(struct sm_replica *replica, sm_counter counter, int64_t amount);
 SM_EXPORT int64_t sm_counter_read(const struct sm_replica *replica, sm_counter counter, uint64_t *age_ns);
 
+/* `count` counters, 1..SM_MAX_COUNTERS, as one object: counters[i] is set. Each takes 64 bytes of a replica's share. */
+#define SM_MAX_COUNTERS 1024
+SM_EXPORT int sm_counters_register(struct sm_replica *replica, const char *name, uint32_t count, sm_counter *counters);
+
 /* The combiners (the paper's `cb` of create_shared). What an update gives, and what a read gives: */
 enum sm_combiner {
     SM_MIN,      /* int64_t; the least given. Nothing given: INT64_MAX */

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "distributed.h"
+#include "record.h"
+#include "tags.h"
 
 /*
  * Overview.  A limit keeps one bucket for each key: a flow of the class of its granularity, under the limit's number as
@@ -24,14 +26,25 @@
  * Shaping.  The bucket of a limit that shapes says when the packet departs, and whether that is too late. It leaves at
  * the last of these times; each limit has counted it at its own.
  *
+ * Counting.  What is decided is counted where it is at hand: in the bucket's record, and for the limit in counters of
+ * this replica, by the number of its drop reason. Both are part of the burst. What a shared bucket has counted is
+ * undone with its debit; the one bucket of `all` says no more than the limit's counters, and counts nothing.
+ *
  * Limits.  Where no bucket can be made the packet is dropped as `flow_limit`.
  */
 
 #define KEYED_SPANS 8 /* debits that a keyed shared bucket keeps apart; `all` has SM_BUCKET_MAX_SPANS */
 #define TIMER_FULL 0
-#define TAGS 65536u
-#define NO_NUMBER UINT16_MAX
 #define LOW_PACKETS 16 /* an old bound is as right as a new one, if less tight; to ask costs a look at all replicas */
+
+/* What was done to the record of a shared bucket; a note, as a replica may die before its packet is committed. */
+struct debit {
+    struct pair_debit taken;
+    uint64_t of;
+    uint32_t cost; /* passed as so much */
+    uint32_t exceeded;
+};
+_Static_assert(sizeof(struct debit) <= SM_MAX_NOTE, "it is a note");
 
 /* What a packet takes from one limit. */
 struct taking {
@@ -40,21 +53,30 @@ struct taking {
     struct allowance borrowing; /* what `allowed` is for a borrower, who must leave a reserve */
     sm_class cls;
     uint16_t tag;
+    uint64_t of; /* whose its bucket's record is */
+    uint16_t reason;
+    bool has; /* else it exceeds the limit, and was not dropped for it */
     bool shared;
+    bool counts;      /* in the bucket's record */
     bool distributed; /* taken already, of this host's share */
     bool within;      /* within the limit's guarantee, else it borrows */
     uint32_t cost;
-    uint64_t when;           /* packet time at which it is taken: the packet's, or its departure */
-    struct sm_flow flow;     /* partitioned; null: no bucket yet */
-    struct pair_debit debit; /* shared; taken already */
+    uint64_t when;       /* packet time at which it is taken: the packet's, or its departure */
+    struct sm_flow flow; /* partitioned; null: no bucket yet, or it has another's record */
+    struct debit debit;  /* shared; taken already */
 };
+
+/* What a limit counts, for all that replicas have made of it. */
+struct counters {
+    sm_counter packets[SM_MAX_REASONS], bytes[SM_MAX_REASONS], exceeded[SM_MAX_REASONS];
+};
+_Static_assert(SM_MAX_REASONS <= SM_MAX_COUNTERS, "each reason may be a limit");
 
 struct limiter {
     const struct policy *policy;
     struct {
         sm_class cls;
         bool shared;
-        bool apart;     /* some of its limits have a guarantee apart, a second bucket */
         uint32_t spans; /* 0: has no room to be shared */
     } classes[POLICY_MAX_KEYS];
     bool any_shared;
@@ -64,8 +86,8 @@ struct limiter {
     unsigned low_counts;             /* for so many packets, until it is asked for again */
     uint16_t reasons[POLICY_MAX_LIMITS];
     uint16_t reason_flow_limit;
-    uint16_t *tags;                           /* by number of an allowance: the tag of its buckets' keys */
-    uint16_t *numbers;                        /* the other way round; NO_NUMBER: a limit that is no more */
+    struct tags tags;
+    struct counters counters;
     struct taking takings[POLICY_MAX_LIMITS]; /* of the packet in hand */
     unsigned taking_count;
 };
@@ -96,43 +118,17 @@ void limiter_destroy(struct limiter *limiter)
 {
     if (limiter) {
         limiter_detach(limiter);
-        free(limiter->tags);
-        free(limiter->numbers);
+        tags_free(&limiter->tags);
     }
     free(limiter);
 }
 
-/*
- * Buckets outlive a policy. A limit's have the number of its drop reason for a tag, which the name has in a service for
- * good; those of prefixes their places among all prefixes. SM_E_LIMIT: there are too many.
- */
-static int number_tags(struct limiter *limiter)
-{
-    const struct policy *policy = limiter->policy;
-
-    if (policy->allowed_count - policy->count > TAGS - SM_MAX_REASONS)
-        return SM_E_LIMIT;
-    limiter->tags = calloc(policy->allowed_count, sizeof(*limiter->tags));
-    limiter->numbers = malloc(TAGS * sizeof(*limiter->numbers));
-    if (!limiter->tags || !limiter->numbers)
-        return SM_E_NO_MEMORY;
-    memset(limiter->numbers, 0xff, TAGS * sizeof(*limiter->numbers));
-    for (unsigned i = policy->count; i < policy->allowed_count; i++)
-        limiter->tags[i] = (uint16_t)(SM_MAX_REASONS + i - policy->count);
-    for (unsigned i = 0; i < policy->count; i++)
-        if (!policy->limits[i].prefixes)
-            limiter->tags[policy->limits[i].tag] = limiter->reasons[i];
-    for (unsigned i = 0; i < policy->allowed_count; i++)
-        limiter->numbers[limiter->tags[i]] = (uint16_t)i;
-    return 0;
-}
-
 /* What a bucket is allowed; NULL: its limit is no more. */
-static const struct allowance *allowance_of(const struct limiter *limiter, sm_flow flow)
+static const struct allowance *allowance_of(const struct limiter *limiter, const struct record *record)
 {
-    uint16_t number = limiter->numbers[sm_flow_key(flow)->tag];
+    int64_t number = tags_number(&limiter->tags, record->of);
 
-    return number == NO_NUMBER ? NULL : &limiter->policy->allowed[number];
+    return number < 0 ? NULL : &limiter->policy->allowed[number];
 }
 
 /* Keys of one kind are partitioned together: two-way ones by the host pair, addresses by the shortest prefix. */
@@ -166,8 +162,8 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
                            void *user)
 {
     const struct limiter *limiter = user;
-    const struct allowance *allowed = allowance_of(limiter, flow);
-    uint64_t full = allowed ? pair_full_at(flow.state, allowed) : 0;
+    const struct allowance *allowed = allowance_of(limiter, flow.state);
+    uint64_t full = allowed ? pair_full_at(record_buckets(flow.state), allowed) : 0;
 
     if (full <= now.ns)
         sm_flow_close(replica, cls, flow);
@@ -175,10 +171,19 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
         sm_flow_timer_set(replica, cls, flow, slot, (sm_time){full});
 }
 
-/* The second of two shared buckets is behind the first, which has room for as many spans. */
-static struct sm_shared_bucket *second_of(struct sm_shared_bucket *first)
+/* Undo what was done to a shared bucket. Where it has become another's meanwhile it is as good as undone. */
+static void undo_debit(struct record *record, const struct allowance *allowed, uint64_t now, const struct debit *debit)
 {
-    return (struct sm_shared_bucket *)(void *)((uint8_t *)first + SM_SHARED_BUCKET_SIZE(first->capacity));
+    struct sm_shared_bucket *first = record_buckets(record);
+
+    if (record->of != debit->of)
+        return;
+    record->exceeded -= debit->exceeded;
+    if (debit->exceeded)
+        return;
+    if (debit->cost)
+        record_unpass(record, now, debit->cost);
+    shared_pair_undo(first, record_second(first), allowed, &debit->taken);
 }
 
 /* A replica took this and died: its packet will ask again. */
@@ -186,14 +191,13 @@ static void give_back_debit(struct sm_replica *replica, sm_class cls, sm_flow fl
                             void *user)
 {
     const struct limiter *limiter = user;
-    const struct allowance *allowed = allowance_of(limiter, flow);
-    struct pair_debit debit;
+    const struct allowance *allowed = allowance_of(limiter, flow.state);
+    struct debit debit;
 
-    _Static_assert(sizeof(debit) <= SM_MAX_NOTE, "it is a note");
     (void)replica, (void)cls, (void)bytes;
     memcpy(&debit, note, sizeof(debit));
     if (allowed)
-        shared_pair_undo(flow.state, second_of(flow.state), allowed, &debit);
+        undo_debit(flow.state, allowed, debit.taken.of[0].time, &debit);
 }
 
 /* The unit of a class's tokens: limits in bytes and in packets may share it. */
@@ -220,25 +224,19 @@ static bool has_apart(const struct policy *policy, unsigned key)
 
 static int register_class(struct limiter *limiter, struct sm_replica *replica, unsigned number, bool join)
 {
-    static const char *const first[] = {"tokens", "as_of", "debits_ahead", "capacity", "debits"};
-    static const char *const second[] = {"own_tokens", "own_as_of", "own_debits_ahead", "own_capacity", "own_debits"};
     const struct limit_key *key = &limiter->policy->keys[number];
     bool never = sm_granularity_is_shared(key->by);
     uint32_t spans = key->by == SM_BY_ALL ? SM_BUCKET_MAX_SPANS : never || !join ? KEYED_SPANS : 0;
-    uint32_t bytes = (uint32_t)(spans ? SM_SHARED_BUCKET_SIZE(spans) : sizeof(struct sm_bucket));
-    const char *unit = token_unit(limiter->policy, number);
-    struct sm_field fields[2 * SM_BUCKET_FIELDS];
-    unsigned count = sm_bucket_fields(fields, 0, first, unit, spans);
+    bool apart = has_apart(limiter->policy, number);
+    struct sm_field fields[RECORD_FIELDS];
+    unsigned count = record_fields(fields, token_unit(limiter->policy, number), spans, apart);
 
     limiter->classes[number].spans = spans;
-    limiter->classes[number].apart = has_apart(limiter->policy, number);
-    if (limiter->classes[number].apart)
-        count += sm_bucket_fields(fields + count, (uint16_t)bytes, second, unit, spans);
     const struct sm_class_options options = {
         .size = sizeof(options),
         .name = key->name,
-        .version = 1,
-        .record_size = limiter->classes[number].apart ? 2 * bytes : bytes,
+        .version = RECORD_VERSION,
+        .record_size = record_size(spans, apart),
         .granularity = key->by,
         .prefix4 = key->prefix4,
         .prefix6 = key->prefix6,
@@ -274,6 +272,17 @@ static int register_classes(struct limiter *limiter, struct sm_replica *replica)
     return status;
 }
 
+static int register_counters(struct counters *counters, struct sm_replica *replica)
+{
+    int status = sm_counters_register(replica, "limits.packets", SM_MAX_REASONS, counters->packets);
+
+    if (status == 0)
+        status = sm_counters_register(replica, "limits.bytes", SM_MAX_REASONS, counters->bytes);
+    if (status == 0)
+        status = sm_counters_register(replica, "limits.exceeded", SM_MAX_REASONS, counters->exceeded);
+    return status;
+}
+
 int limiter_register(struct limiter *limiter, struct sm_replica *replica)
 {
     const struct policy *policy = limiter->policy;
@@ -288,9 +297,11 @@ int limiter_register(struct limiter *limiter, struct sm_replica *replica)
     if (status == 0)
         status = sm_drop_reasons(replica, names, policy->count, limiter->reasons);
     if (status == 0)
-        status = number_tags(limiter);
+        status = tags_make(&limiter->tags, policy, limiter->reasons);
     if (status == 0)
         status = register_classes(limiter, replica);
+    if (status == 0)
+        status = register_counters(&limiter->counters, replica);
     if (status == 0 && limiter->distributed)
         status = distributed_register(limiter->distributed, replica);
     return status;
@@ -313,6 +324,28 @@ int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct 
 
 enum answer { HAS, LACKS, UNCERTAIN, NO_ROOM };
 
+/*
+ * Whose the bucket is: `since` on this limit's. One that was another's is empty: a replica that goes by a policy before
+ * may still take it for that one's, and make it so again.
+ */
+static void begin_shared(struct record *record, const struct taking *taking, uint64_t since, uint32_t spans)
+{
+    const struct allowance *allowed = taking->allowed;
+    struct sm_shared_bucket *first = record_buckets(record);
+    bool fresh = first->capacity == 0; /* zeroed: nobody has been here before */
+
+    if (record->of == taking->of)
+        return;
+    record_begin(record, taking->of, taking->reason, taking->limit->packets);
+    sm_shared_bucket_init(first, &allowed->rate, since, spans);
+    if (!fresh)
+        first->bucket.level = 0;
+    if (taking->limit->borrows)
+        sm_shared_bucket_init(record_second(first), &allowed->own, since, spans);
+    if (taking->limit->borrows && !fresh)
+        record_second(first)->bucket.level = 0;
+}
+
 /* Ask a shared bucket, and take at once what it has. */
 static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet,
                               sm_time low, bool patient, struct taking *taking)
@@ -323,26 +356,30 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
     uint32_t spans = limiter->classes[taking->limit->key].spans;
     enum sm_bucket_verdict verdict;
     struct sm_shared_bucket *shared;
+    struct record *record;
     sm_flow flow;
 
+    taking->debit = (struct debit){.of = taking->of};
     if (!pair_full_has(allowed, taking->cost, &taking->within))
         return LACKS;
     flow = sm_flow_get(replica, cls, packet, taking->tag);
     if (!flow.state && sm_flow_create(replica, cls, packet, taking->tag, &flow, NULL) < 0)
         return NO_ROOM;
-    shared = flow.state;
-    if (shared->capacity == 0) { /* zeroed: nobody has been here before */
-        sm_shared_bucket_init(shared, &allowed->rate, since, spans);
-        if (taking->limit->borrows)
-            sm_shared_bucket_init(second_of(shared), &allowed->own, since, spans);
-    }
+    record = flow.state;
+    shared = record_buckets(record);
+    begin_shared(record, taking, since, spans);
     if (taking->limit->queue > 0)
         verdict = sm_shared_bucket_depart(shared, &allowed->rate, low.ns, now, taking->cost, taking->limit->queue,
-                                          patient, &taking->debit.of[0], &taking->when);
+                                          patient, &taking->debit.taken.of[0], &taking->when);
     else
-        verdict = shared_pair_take(shared, second_of(shared), allowed, low.ns, now, taking->cost, patient,
-                                   &taking->debit, &taking->within);
-    if (verdict == SM_BUCKET_HAS) /* comes back if this replica dies before the packet is committed */
+        verdict = shared_pair_take(shared, record_second(shared), allowed, low.ns, now, taking->cost, patient,
+                                   &taking->debit.taken, &taking->within);
+    if (taking->counts && verdict == SM_BUCKET_HAS)
+        record_pass(record, now, taking->debit.cost = taking->cost);
+    if (taking->counts && verdict == SM_BUCKET_LACKS)
+        record->exceeded += taking->debit.exceeded = 1;
+    /* Undone if this replica dies before the packet is committed. */
+    if (verdict == SM_BUCKET_HAS || taking->debit.exceeded)
         sm_flow_escrow(replica, cls, flow, &taking->debit, sizeof(taking->debit));
     sm_flow_put(replica, cls, flow);
     return verdict == SM_BUCKET_HAS ? HAS : verdict == SM_BUCKET_LACKS ? LACKS : UNCERTAIN;
@@ -356,12 +393,14 @@ static enum answer ask_own(struct sm_replica *replica, const struct sm_packet *p
     bool has;
 
     taking->flow = sm_flow_get(replica, taking->cls, packet, taking->tag);
+    if (taking->flow.state && ((struct record *)taking->flow.state)->of != taking->of)
+        taking->flow.state = NULL;
     if (!taking->flow.state) {
         has = pair_full_has(allowed, taking->cost, &taking->within);
     } else if (taking->limit->queue == 0) {
-        has = pair_has(taking->flow.state, allowed, now, taking->cost, &taking->within);
+        has = pair_has(record_buckets(taking->flow.state), allowed, now, taking->cost, &taking->within);
     } else {
-        taking->when = sm_bucket_departure(taking->flow.state, &allowed->rate, now, taking->cost);
+        taking->when = sm_bucket_departure(record_buckets(taking->flow.state), &allowed->rate, now, taking->cost);
         has = taking->when - now <= taking->limit->queue;
     }
     return has ? HAS : LACKS;
@@ -375,13 +414,13 @@ static void give_back(struct limiter *limiter, struct sm_replica *replica, const
         sm_class cls = taking->cls;
         sm_flow flow;
 
-        if (taking->distributed)
+        if (taking->distributed && taking->has)
             distributed_give_back(limiter->distributed, (unsigned)taking->limit->distributed, taking->cost);
-        if (!taking->shared)
+        if (!taking->shared || !(taking->has || taking->debit.exceeded))
             continue;
         flow = sm_flow_get(replica, cls, packet, taking->tag);
         assert(flow.state);
-        shared_pair_undo(flow.state, second_of(flow.state), taking->allowed, &taking->debit);
+        undo_debit(flow.state, taking->allowed, sm_packet_time(packet).ns, &taking->debit);
         sm_flow_unescrow(replica, cls, flow);
         sm_flow_put(replica, cls, flow);
     }
@@ -431,6 +470,11 @@ static enum answer ask_distributed(struct limiter *limiter, const struct sm_pack
                                                                                                               : LACKS;
 }
 
+static bool takes_own(const struct taking *taking)
+{
+    return taking->has && !taking->shared && !taking->distributed && taking->cost > 0;
+}
+
 /* Make the partitioned buckets that the packet takes from and that are not there. All, or none: false. */
 static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet)
 {
@@ -438,15 +482,17 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
         struct taking *taking = &limiter->takings[i];
         sm_class cls = taking->cls;
 
-        if (taking->shared || taking->distributed || taking->flow.state || taking->cost == 0)
+        if (!takes_own(taking) || taking->flow.state)
             continue;
         if (sm_flow_create(replica, cls, packet, taking->tag, &taking->flow, NULL) == 0) {
-            pair_init(taking->flow.state, taking->allowed, sm_packet_time(packet).ns);
+            record_begin(taking->flow.state, taking->of, taking->reason, taking->limit->packets);
+            pair_init(record_buckets(taking->flow.state), taking->allowed, sm_packet_time(packet).ns);
             continue;
         }
         while (i-- > 0) { /* those just made are full, and none is as good */
             taking = &limiter->takings[i];
-            if (taking->flow.state && pair_full_at(taking->flow.state, taking->allowed) <= sm_packet_time(packet).ns)
+            if (takes_own(taking) &&
+                pair_full_at(record_buckets(taking->flow.state), taking->allowed) <= sm_packet_time(packet).ns)
                 sm_flow_close(replica, taking->cls, taking->flow);
         }
         return false;
@@ -454,16 +500,42 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
     return true;
 }
 
-static void take_own(struct limiter *limiter, struct sm_replica *replica)
+static void take_own(struct limiter *limiter, struct sm_replica *replica, uint64_t now)
+{
+    for (unsigned i = 0; i < limiter->taking_count; i++) {
+        const struct taking *taking = &limiter->takings[i];
+        struct sm_bucket *bucket;
+
+        if (!takes_own(taking))
+            continue;
+        bucket = record_buckets(taking->flow.state);
+        pair_take(bucket, taking->allowed, taking->when, taking->cost, taking->within);
+        record_pass(taking->flow.state, now, taking->cost);
+        sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
+                          (sm_time){pair_full_at(bucket, taking->allowed)});
+    }
+}
+
+/* A packet exceeded a limit, and was dropped or went on for it. A shared bucket's record has it already. */
+static void count_exceeded(struct limiter *limiter, struct sm_replica *replica, const struct taking *taking)
+{
+    if (!taking->shared && !taking->distributed && taking->flow.state)
+        ((struct record *)taking->flow.state)->exceeded++;
+    sm_counter_add(replica, limiter->counters.exceeded[taking->reason], 1);
+}
+
+/* What a packet that goes on has come to, limit by limit. */
+static void count_all(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet)
 {
     for (unsigned i = 0; i < limiter->taking_count; i++) {
         const struct taking *taking = &limiter->takings[i];
 
-        if (taking->shared || taking->distributed || taking->cost == 0)
+        if (!taking->has) {
+            count_exceeded(limiter, replica, taking);
             continue;
-        pair_take(taking->flow.state, taking->allowed, taking->when, taking->cost, taking->within);
-        sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
-                          (sm_time){pair_full_at(taking->flow.state, taking->allowed)});
+        }
+        sm_counter_add(replica, limiter->counters.packets[taking->reason], 1);
+        sm_counter_add(replica, limiter->counters.bytes[taking->reason], sm_packet_len(packet));
     }
 }
 
@@ -482,13 +554,16 @@ static void make_taking(const struct limiter *limiter, const struct sm_packet *p
     taking->limit = limit;
     taking->allowed = &limiter->policy->allowed[tag];
     taking->cls = limiter->classes[limit->key].cls;
-    taking->tag = limiter->tags[tag];
+    taking->tag = limiter->tags.tag[tag];
+    taking->of = limiter->tags.of[tag];
+    taking->reason = limiter->reasons[number];
     taking->distributed = limit->distributed >= 0;
     taking->shared = !taking->distributed && limiter->classes[limit->key].shared;
+    taking->counts = limit->prefixes || limiter->policy->keys[limit->key].by != SM_BY_ALL;
     taking->cost = limit->packets ? 1 : sm_packet_len(packet);
     taking->when = sm_packet_time(packet).ns;
     taking->within = true;
-    taking->debit.of[1].amount = 0;
+    taking->flow.state = NULL;
     if (!borrower || limit->reserve == 0 || limit->queue > 0)
         return;
     taking->borrowing = *taking->allowed;
@@ -516,29 +591,49 @@ static bool decide(struct limiter *limiter, struct sm_replica *replica, struct s
                                      : ask_own(replica, packet, taking);
         if (limit->parent >= 0 && (answer != HAS || !taking->within))
             limit_set_put(&borrowed, (unsigned)limit->parent);
-        if (answer == HAS) {
-            limiter->taking_count++;
-            departure = taking->when > departure ? taking->when : departure;
-        } else if (answer == UNCERTAIN) {
+        taking->has = answer == HAS;
+        if (answer == UNCERTAIN) {
             give_back(limiter, replica, packet);
             return false;
-        } else if (answer == NO_ROOM || drops(limit, packet)) {
-            drop(limiter, replica, packet, answer == NO_ROOM ? limiter->reason_flow_limit : limiter->reasons[i]);
-            return true;
-        } else if (!marker) {
-            marker = limit;
         }
+        if (answer == NO_ROOM) {
+            drop(limiter, replica, packet, limiter->reason_flow_limit);
+            return true;
+        }
+        if (answer == LACKS && drops(limit, packet)) {
+            count_exceeded(limiter, replica, taking);
+            drop(limiter, replica, packet, taking->reason);
+            return true;
+        }
+        limiter->taking_count++;
+        if (answer == LACKS)
+            marker = marker ? marker : limit;
+        else
+            departure = taking->when > departure ? taking->when : departure;
     }
     if (!make_buckets(limiter, replica, packet)) {
         drop(limiter, replica, packet, limiter->reason_flow_limit);
         return true;
     }
-    take_own(limiter, replica);
+    take_own(limiter, replica, sm_packet_time(packet).ns);
+    count_all(limiter, replica, packet);
     if (marker)
         mark(packet, &marker->mark);
     sm_packet_delay(packet, (sm_time){departure}); /* policies ask for nothing later than can be */
     sm_packet_pass(packet);
     return true;
+}
+
+struct limiter_counts limiter_counts(const struct limiter *limiter, const struct sm_replica *replica, unsigned limit)
+{
+    const struct counters *counters = &limiter->counters;
+    uint16_t reason = limiter->reasons[limit];
+
+    return (struct limiter_counts){
+        .packets = (uint64_t)sm_counter_read(replica, counters->packets[reason], NULL),
+        .bytes = (uint64_t)sm_counter_read(replica, counters->bytes[reason], NULL),
+        .exceeded = (uint64_t)sm_counter_read(replica, counters->exceeded[reason], NULL),
+    };
 }
 
 static void learn_low(struct limiter *limiter, struct sm_replica *replica)

@@ -23,6 +23,13 @@ int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct 
 /* Before sm_close(): nothing uses the service's memory any more. */
 void limiter_detach(struct limiter *limiter);
 
+/* What a limit has come to on all replicas, by its number in the policy; as sm_counter_read(). */
+struct limiter_counts {
+    uint64_t packets, bytes; /* that it let through, and that were sent on */
+    uint64_t exceeded;       /* packets that it dropped, or that were sent on though it lacked tokens: marked */
+};
+struct limiter_counts limiter_counts(const struct limiter *limiter, const struct sm_replica *replica, unsigned limit);
+
 /* The packet handler; `user` is the limiter. */
 sm_packet_fn limiter_packet;
 

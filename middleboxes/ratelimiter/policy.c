@@ -385,6 +385,7 @@ void policy_free(struct policy *policy)
     for (unsigned i = 0; i < policy->count; i++)
         prefixes_destroy(policy->limits[i].prefixes);
     free(policy->allowed);
+    free(policy->prefix);
     free(policy->exchange);
     conf_free(policy->conf);
     free(policy);

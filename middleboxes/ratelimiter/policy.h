@@ -33,10 +33,10 @@ struct limit_set {
 
 struct limit {
     const char *name;
-    struct conf_node node; /* where it stands in the file */
-    int filter;            /* number in policy.filters; -1: every IP packet */
-    unsigned key;          /* number in policy.keys */
-    uint16_t tag;          /* number in policy.allowed, and the tag of its buckets' keys; with prefixes, the first's */
+    struct conf_node node;     /* where it stands in the file */
+    int filter;                /* number in policy.filters; -1: every IP packet */
+    unsigned key;              /* number in policy.keys */
+    uint16_t tag;              /* number in policy.allowed; with prefixes, the first's */
     struct prefixes *prefixes; /* they lead to tags; NULL: it has one tag, and matches whatever the address */
     uint32_t prefix_count;
     enum sm_granularity prefixes_of; /* SM_BY_SOURCE or SM_BY_DESTINATION */
@@ -68,6 +68,7 @@ struct policy {
     struct limit_key keys[POLICY_MAX_KEYS];
     struct limit_set by_key[POLICY_MAX_KEYS]; /* the limits of each key */
     struct allowance *allowed;
+    struct prefix *prefix;            /* of those from `count` on */
     struct exchange_config *exchange; /* NULL: no peers */
 };
 
@@ -83,6 +84,12 @@ void policy_free(struct policy *policy);
 
 /* Compile the limits' filters for a link type (DLT_*). False: *error as above. */
 bool policy_compile(struct policy *policy, int linktype, struct sm_errbuf *error);
+
+/* The prefix that an allowance is of, by its number. */
+static inline const struct prefix *policy_prefix(const struct policy *policy, uint32_t number)
+{
+    return &policy->prefix[number - policy->count];
+}
 
 /* The limits that apply to a packet, and the tag of each. */
 struct match {

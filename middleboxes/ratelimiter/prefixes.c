@@ -37,7 +37,7 @@ static uint64_t keep(uint64_t word, unsigned bits)
     return bits == 0 ? 0 : bits >= 64 ? word : word & ~0ull << (64 - bits);
 }
 
-static void cut(uint64_t to[2], const uint64_t from[2], unsigned bits)
+void prefix_cut(uint64_t to[2], const uint64_t from[2], unsigned bits)
 {
     to[0] = keep(from[0], bits);
     to[1] = keep(from[1], bits > 64 ? bits - 64 : 0);
@@ -84,7 +84,7 @@ bool prefix_parse(const char *text, struct prefix *prefix)
     }
     prefix->bits = (uint8_t)bits;
     load(whole, prefix->family, bytes);
-    cut(prefix->word, whole, prefix->bits);
+    prefix_cut(prefix->word, whole, prefix->bits);
     return memcmp(whole, prefix->word, sizeof(whole)) == 0;
 }
 
@@ -133,7 +133,7 @@ static void leave_markers(struct family *family, const struct prefix *prefix)
             high = middle;
             continue;
         }
-        cut(word, prefix->word, bits);
+        prefix_cut(word, prefix->word, bits);
         insert(family, word, bits);
         low = middle + 1;
     }
@@ -148,7 +148,7 @@ static int32_t best_of(const struct family *family, const struct slot *slot)
 
         if (family->lengths[i - 1] > slot->bits)
             continue;
-        cut(word, slot->word, family->lengths[i - 1]);
+        prefix_cut(word, slot->word, family->lengths[i - 1]);
         found = probe(family, word, family->lengths[i - 1]);
         if (found->used && found->number >= 0)
             return found->number;
@@ -237,7 +237,7 @@ int64_t prefixes_find(const struct prefixes *prefixes, uint8_t family, const uin
         const struct slot *slot;
         uint64_t word[2];
 
-        cut(word, whole, in->lengths[middle]);
+        prefix_cut(word, whole, in->lengths[middle]);
         slot = probe(in, word, in->lengths[middle]);
         if (slot->used) {
             best = slot->best;

@@ -17,6 +17,9 @@ struct prefix {
     uint8_t bits;     /* 0..32, 0..128 */
 };
 
+/* The first `bits` of an address. */
+void prefix_cut(uint64_t to[2], const uint64_t from[2], unsigned bits);
+
 struct prefixes;
 
 /* "10.0.0.0/8", "2001:db8::/32", or an address. False: it is none, or bits behind the prefix are set. */

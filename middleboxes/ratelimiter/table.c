@@ -185,10 +185,14 @@ static bool keep(struct policy *policy, struct limit *limit, const struct table 
 {
     struct allowance *allowed =
         realloc(policy->allowed, (policy->allowed_count + table->count) * sizeof(*policy->allowed));
+    uint32_t before = policy->allowed_count - policy->count;
+    struct prefix *prefix = realloc(policy->prefix, (before + table->count) * sizeof(*policy->prefix));
 
-    if (!allowed)
+    policy->allowed = allowed ? allowed : policy->allowed;
+    policy->prefix = prefix ? prefix : policy->prefix;
+    if (!allowed || !prefix)
         return false;
-    policy->allowed = allowed;
+    memcpy(prefix + before, table->prefix, table->count * sizeof(*prefix));
     memcpy(allowed + policy->allowed_count, table->allowed, table->count * sizeof(*allowed));
     limit->tag = (uint16_t)policy->allowed_count;
     limit->prefix_count = table->count;

@@ -23,6 +23,17 @@ int sm_counter_register(struct sm_replica *replica, const char *name, sm_counter
     return result < 0 ? result : 0;
 }
 
+int sm_counters_register(struct sm_replica *replica, const char *name, uint32_t count, sm_counter *counters)
+{
+    const struct shared_object wanted = {.kind = SHARED_COUNTER, .capacity = count};
+    struct shared_object *object;
+    int result = count > 0 ? replica_register_shared(replica, name, wanted, &object) : SM_E_INVALID;
+
+    for (uint32_t i = 0; result >= 0 && i < count; i++)
+        counters[i].place = object->at + i * (uint32_t)sizeof(struct coherent_cell);
+    return result < 0 ? result : 0;
+}
+
 void sm_counter_add(struct sm_replica *replica, sm_counter counter, int64_t amount)
 {
     coherent_add(&replica->journal, (struct coherent_cell *)(void *)(replica->row + counter.place), (uint64_t)amount);

@@ -58,7 +58,7 @@ uint32_t coherent_place_bytes(const struct shared_object *object)
     case SHARED_STRONG:
         return 0;
     case SHARED_COUNTER:
-        return sizeof(struct coherent_cell);
+        return coherent_cells(object) * (uint32_t)sizeof(struct coherent_cell);
     case SHARED_STRONG_COUNTER:
         return sizeof(struct coherent_account);
     default:
@@ -81,6 +81,9 @@ static bool sizes_sound(const struct shared_object *object)
         coherent_value_bytes(object) == sizeof(uint64_t) && object->kind != SHARED_OWN && object->kind != SHARED_STRONG;
     if (!number && object->kind != SHARED_STRONG && object->value_bytes == 0) {
         return false;
+    }
+    if (object->kind == SHARED_COUNTER) {
+        return object->capacity <= SM_MAX_COUNTERS;
     }
     return coherent_value_bytes(object) <= SM_MAX_SHARED_SIZE &&
            (object->kind == SHARED_UNION) == (object->capacity > 0);
@@ -352,7 +355,10 @@ void coherent_settle(const struct coherent_writer *writer, const struct shared_o
     for (unsigned i = 0; i < count; i++) {
         void *place = coherent_place(writer->row, &objects[i]);
         if (objects[i].kind == SHARED_COUNTER) {
-            settle_cell(writer, place);
+            struct coherent_cell *cell = place;
+            for (uint32_t k = 0; k < coherent_cells(&objects[i]); k++) {
+                settle_cell(writer, &cell[k]);
+            }
         } else if (objects[i].kind == SHARED_STRONG_COUNTER) {
             struct coherent_account *account = place;
             settle_cell(writer, &account->added);

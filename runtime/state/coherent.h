@@ -8,7 +8,8 @@
  *
  * Overview.  Each replica slot has a *row*; in it each object, but for the locked ones, has a place, the same in all
  * rows. A place has one writer, the replica in the slot; everybody reads, and combines the rows. A counter's place is
- * a *cell* (two for a strong counter: what was added, what was taken); that of another eventual object is a *part*.
+ * a *cell* (one each for many, two for a strong counter: what was added, what was taken); that of another eventual
+ * object is a *part*.
  *
  * Life-cycle.  Zero-filled memory is a row to which nothing has been contributed. Rows outlive replicas, and the slot's
  * next replica goes on with the row: so what a replica has contributed is there once, whoever has gone. When a slot is
@@ -52,7 +53,7 @@ struct shared_object {
     char name[32];
     uint32_t kind;        /* enum shared_kind */
     uint32_t value_bytes; /* what an update gives; the bytes of a strong object */
-    uint32_t capacity;    /* elements of a union */
+    uint32_t capacity;    /* elements of a union; how many counters it is, 0: a single one */
     uint32_t at;          /* its place in the row */
     uint64_t initial;     /* of a strong counter */
 };
@@ -102,6 +103,12 @@ const char *coherent_kind_name(enum shared_kind kind);
 /* Bytes of an object's contribution without its header; of its place in a row. */
 uint32_t coherent_value_bytes(const struct shared_object *object);
 uint32_t coherent_place_bytes(const struct shared_object *object);
+
+/* How many cells a counter is. */
+static inline uint32_t coherent_cells(const struct shared_object *counter)
+{
+    return counter->capacity ? counter->capacity : 1;
+}
 
 /* Whether sizes are possible, and places follow one another within a row. */
 bool coherent_sound(const struct shared_object *objects, unsigned count);

@@ -35,20 +35,41 @@ static struct coherent_account *account_at(struct arena *arena, unsigned row, co
     return coherent_place(arena->rows[row], object);
 }
 
-/* What a counter of either kind comes to. */
-static uint64_t total(struct arena *arena, const struct shared_object *object)
+static struct coherent_cell *cell_at(struct arena *arena, unsigned row, const struct shared_object *object,
+                                     uint32_t number)
 {
-    uint64_t sum = object->initial;
+    return (struct coherent_cell *)coherent_place(arena->rows[row], object) + number;
+}
+
+/* What a cell comes to. */
+static uint64_t cells(struct arena *arena, const struct shared_object *object, uint32_t number)
+{
     unsigned rows = arena_rows(arena);
+    uint64_t sum = 0;
 
     for (unsigned i = 0; i < rows; i++) {
         const struct coherent_writer writer = arena_writer(arena, i);
-        const struct coherent_account *account = account_at(arena, i, object);
-        sum += coherent_committed(&writer, &account->added);
-        if (object->kind == SHARED_STRONG_COUNTER)
-            sum -= coherent_committed(&writer, &account->taken);
+        sum += coherent_committed(&writer, cell_at(arena, i, object, number));
     }
     return sum;
+}
+
+/* What a strong counter comes to: its cells are what was added, and what was taken. */
+static uint64_t total(struct arena *arena, const struct shared_object *object)
+{
+    return object->initial + cells(arena, object, 0) - cells(arena, object, 1);
+}
+
+static void put_counters(struct arena *arena, const struct shared_object *object, struct sm_writer *writer)
+{
+    if (object->capacity == 0) {
+        sm_write_int(writer, "value", (int64_t)cells(arena, object, 0));
+        return;
+    }
+    sm_write_list(writer, "values");
+    for (uint32_t i = 0; i < object->capacity; i++)
+        sm_write_int(writer, NULL, (int64_t)cells(arena, object, i));
+    sm_write_end(writer);
 }
 
 bool shared_share_fits(const struct arena *arena, const struct snapshot_block *block)
@@ -98,7 +119,7 @@ static void put_object(struct arena *arena, const struct codec_buffer *shares, u
     sm_write_uint(writer, "capacity", object->capacity);
     switch ((enum shared_kind)object->kind) {
     case SHARED_COUNTER:
-        sm_write_int(writer, "value", (int64_t)total(arena, object));
+        put_counters(arena, object, writer);
         break;
     case SHARED_STRONG_COUNTER:
         sm_write_uint(writer, "value", total(arena, object));
@@ -171,6 +192,19 @@ static bool parts_fit(const struct shared_object *object, sm_value item)
     return parts.at != NULL;
 }
 
+static bool counters_fit(const struct shared_object *object, sm_value item)
+{
+    sm_value values = sm_value_get(item, "values"), value = sm_value_get(item, "value");
+    uint32_t count = 0;
+
+    if (object->capacity == 0)
+        return sm_value_int(value, 0) == sm_value_int(value, 1);
+    for (value = (sm_value){NULL, NULL}; sm_value_next(values, &value); count++)
+        if (sm_value_int(value, 0) != sm_value_int(value, 1))
+            return false;
+    return count == object->capacity;
+}
+
 static bool value_fits(const struct shared_object *object, sm_value item)
 {
     sm_value value = sm_value_get(item, "value");
@@ -181,7 +215,7 @@ static bool value_fits(const struct shared_object *object, sm_value item)
         return false;
     switch ((enum shared_kind)object->kind) {
     case SHARED_COUNTER:
-        return sm_value_int(value, 0) == sm_value_int(value, 1);
+        return counters_fit(object, item);
     case SHARED_STRONG_COUNTER:
         return sm_value_uint(value, 0) == sm_value_uint(value, 1);
     case SHARED_STRONG:
@@ -215,10 +249,29 @@ static void set_total(struct arena *arena, const struct shared_object *object, u
     struct coherent_account *account = account_at(arena, 0, object);
     uint64_t more = value - total(arena, object);
 
-    if (object->kind == SHARED_STRONG_COUNTER && (int64_t)more < 0)
+    if ((int64_t)more < 0)
         cell_store(&account->taken.value, cell_load(&account->taken.value) - more);
     else
         cell_store(&account->added.value, cell_load(&account->added.value) + more);
+}
+
+static void set_cell(struct arena *arena, const struct shared_object *object, uint32_t number, sm_value value)
+{
+    struct coherent_cell *cell = cell_at(arena, 0, object, number);
+    uint64_t more = (uint64_t)sm_value_int(value, 0) - cells(arena, object, number);
+
+    cell_store(&cell->value, cell_load(&cell->value) + more);
+}
+
+static void set_counters(struct arena *arena, const struct shared_object *object, sm_value item)
+{
+    sm_value values = sm_value_get(item, "values");
+    uint32_t number = 0;
+
+    if (object->capacity == 0)
+        set_cell(arena, object, 0, sm_value_get(item, "value"));
+    for (sm_value value = {NULL, NULL}; object->capacity > 0 && sm_value_next(values, &value);)
+        set_cell(arena, object, number++, value);
 }
 
 static void set_parts(struct arena *arena, const struct shared_object *object, sm_value item)
@@ -250,7 +303,7 @@ void shared_restore(struct arena *arena, sm_value shared)
         size_t length;
         switch ((enum shared_kind)object->kind) {
         case SHARED_COUNTER:
-            set_total(arena, object, (uint64_t)sm_value_int(value, 0));
+            set_counters(arena, object, item);
             break;
         case SHARED_STRONG_COUNTER:
             set_total(arena, object, sm_value_uint(value, 0));

@@ -58,21 +58,41 @@ static json_t *contribution(const struct sm_switch *sw, unsigned row)
     return object;
 }
 
+/* A number; of many counters a list, up to the last that is not 0. */
+static json_t *numbers(const struct shared_object *object, const uint64_t *value)
+{
+    uint32_t count = object->capacity;
+    json_t *list;
+
+    if (count == 0)
+        return integer(*value);
+    list = json_array();
+    while (count > 0 && value[count - 1] == 0)
+        count--;
+    for (uint32_t i = 0; i < count; i++)
+        json_array_append_new(list, integer(value[i]));
+    return list;
+}
+
 static void put_counter(const struct sm_switch *sw, const struct shared_object *object, json_t *to, json_t *list)
 {
-    uint64_t sum = 0;
+    uint64_t sum[SM_MAX_COUNTERS] = {0}, value[SM_MAX_COUNTERS];
 
     for (unsigned i = 0; i < arena_rows(sw->arena); i++) {
         const struct coherent_cell *cell = coherent_place(sw->arena->rows[i], object);
-        uint64_t value = cell_load(&cell->value);
-        if (value == 0)
+        bool any = false;
+        for (uint32_t k = 0; k < coherent_cells(object); k++) {
+            value[k] = cell_load(&cell[k].value);
+            sum[k] += value[k];
+            any |= value[k] != 0;
+        }
+        if (!any)
             continue;
         json_t *item = contribution(sw, i);
-        json_object_set_new(item, "value", integer(value));
+        json_object_set_new(item, "value", numbers(object, value));
         json_array_append_new(list, item);
-        sum += value;
     }
-    json_object_set_new(to, "value", integer(sum));
+    json_object_set_new(to, "value", numbers(object, sum));
 }
 
 static void put_account(const struct sm_switch *sw, const struct shared_object *object, json_t *to, json_t *list)

@@ -26,7 +26,7 @@ _Static_assert(sizeof(struct payload) == PAYLOAD_BYTES, "the end of each packet"
 int64_t counted;
 uint64_t saved_flows;
 
-static sm_counter packets;
+static sm_counter packets, thirds[3]; /* all; every third of them */
 static sm_strong_counter tokens;
 static sm_strong last;
 static sm_eventual pairs_seen, highest;
@@ -109,6 +109,7 @@ static void shared_objects(struct sm_replica *replica, uint32_t pair, int64_t nu
     uint64_t *value = sm_shared_get(replica, last, SM_PULL | SM_SYNCH, NULL);
 
     sm_counter_add(replica, packets, 1);
+    sm_counter_add(replica, thirds[number % 3], 1);
     *value += 3;
     sm_shared_put(replica, last, SM_PUSH | SM_SYNCH);
     sm_eventual_update(replica, pairs_seen, &pair);
@@ -210,6 +211,7 @@ static int register_shared(struct sm_replica *replica)
     const struct sm_eventual_options high = {.size = sizeof high, .name = "highest", .combiner = SM_MAX};
     int result = sm_counter_register(replica, "packets", &packets);
 
+    result = result ? result : sm_counters_register(replica, "thirds", 3, thirds);
     result = result ? result : sm_strong_counter_register(replica, "tokens", PACKETS, &tokens);
     result = result ? result : sm_strong_register(replica, "last", sizeof(uint64_t), &last);
     result = result ? result : sm_eventual_register(replica, &pairs, &pairs_seen);
@@ -262,6 +264,9 @@ static void ended(struct sm_replica *replica, void *user)
 {
     (void)user;
     counted = sm_counter_read(replica, packets, NULL);
+    for (int64_t i = 0, all = counted; i < 3; i++)
+        if (sm_counter_read(replica, thirds[i], NULL) != (all + 2 - i) / 3)
+            counted = -1;
 }
 
 struct sm_test_options middlebox(uint64_t seed, const struct sm_trace *input, unsigned replicas)

@@ -18,6 +18,11 @@ PPS = 700
 ANSWERS = "  - {name: u, match: udp src port 53, per: flow, rate: 8kbit, burst: 600B}\n"
 QUESTIONS = "  - {name: t, match: udp dst port 53, per: flow, rate: 1pps, burst: 1, exceed: {shape: {queue: 2s}}}\n"
 PAIR = "  - {name: p, match: udp dst port 53, per: host-pair, rate: 20pps, burst: 2}\n"
+# Of a table of prefixes, in any order, with some of the others in between: those that matter keep what they have.
+MATTER = ["10.77.1.1 4kbit 300B", "10.77.1.2", "10.77.1.5", "10.77.1.10 5kbit", "10.77.1.13", "10.77.1.17", "10.77.1.0/28 20kbit",
+          "fd77::1"]
+OTHERS = [f"10.{80 + i}.{i}.0/24" for i in range(40)]
+
 NEW = "  - {name: new, match: udp dst port 53, per: flow, rate: 1kbit, burst: 10B}\n"
 OPEN = "  - {name: u, match: udp src port 53, per: flow, rate: 100Mbit, burst: 1MiB}\n"
 
@@ -99,11 +104,30 @@ def changed(build):
     expect(report["shape"]["packets"] > 0, "the one that is gone had delayed packets", report["shape"])
 
 
+def table(*lines):
+    return ("  - {name: q, match: udp dst port 53, prefixes: {source: [" + ", ".join(f"'{line}'" for line in lines) +
+            "]}, rate: 8kbit, burst: 600B}\n")
+
+
+def prefixes(build):
+    print("-- a table of prefixes, turned round, with others added in front and taken away")
+    run = Run(build, table(*MATTER, *OTHERS[:20]))
+    run.policy(table(*OTHERS, *reversed(MATTER)))
+    run.reload()
+    run.policy(table(*OTHERS[10:30], *MATTER[3:], *OTHERS[30:], *MATTER[:3]))
+    run.reload()
+    report = run.end()
+    expect(filecmp.cmp(run.service.path("out.pcap"), run.service.path("alone.pcap"), shallow=False),
+           "the output is the standalone one: each prefix has kept its bucket")
+    expect(report["packets"]["dropped"].get("limit:q", 0) > 0, f"dropped: {report['packets']['dropped']}")
+
+
 def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
     kept(given.build)
     changed(given.build)
+    prefixes(given.build)
     live.expect_alone()
     live.finish()
 
