@@ -122,6 +122,23 @@ static bool take_copy(char *rest)
     return false;
 }
 
+/* "--strategy NAME", which may stand anywhere too. */
+static void take_strategy(struct parser *p, struct event *event, char *rest)
+{
+    static const char option[] = "--strategy";
+    char *at = strstr(rest, option);
+    if (!at)
+        return;
+    char *behind = at + sizeof(option) - 1, *name = behind + strspn(behind, " \t=");
+    char text[32];
+    size_t length = strcspn(name, " \t\r");
+    snprintf(text, sizeof(text), "%.*s", (int)(length < sizeof(text) ? length : sizeof(text) - 1), name);
+    event->request.strategy = service_strategy(text);
+    if (event->request.strategy == SERVICE_STRATEGY_NONE)
+        expected(p, "--strategy move, drain, new-flows-only or restart", text);
+    memset(at, ' ', (size_t)(name - at) + length);
+}
+
 static void parse_trial(struct parser *p, struct event *event, const char *trial)
 {
     uint64_t ns = 0;
@@ -181,6 +198,10 @@ static void parse_verb(struct parser *p, struct event *event, char *verb, char *
     event->request.verb = (enum ops_verb)place;
     event->kill = place == KILL;
     event->request.copy = !event->kill && take_copy(rest);
+    if (place < OPS_UPGRADE)
+        take_strategy(p, event, rest);
+    if (p->failed)
+        return;
     if (place == OPS_MOVE || place == OPS_UPGRADE) {
         (place == OPS_MOVE ? parse_move : parse_upgrade)(p, event, rest);
         return;

@@ -57,6 +57,8 @@ static void put_operation(struct wire_out *out, const struct orchestrator *o)
     wire_put_uint(out, "replica", ops->request.replica);
     wire_put_uint(out, "to", ops->request.into);
     wire_put_bool(out, "copy", ops->request.copy);
+    wire_put_uint(out, "strategy", ops->request.strategy);
+    wire_put_uint(out, "drain_ms", ops->request.drain_ms);
     wire_put_bool(out, "no_rollback", ops->request.no_rollback);
     wire_put_uint(out, "trial_ms", ops->request.trial_ms);
     wire_put_bool(out, "began", ops->began);
@@ -217,6 +219,8 @@ static void get_operation(struct orchestrator *o, const struct wire_value *text)
         .replica = (uint32_t)wire_get_uint(text, "replica", 0),
         .into = (uint32_t)wire_get_uint(text, "to", 0),
         .copy = wire_get_bool(text, "copy", false),
+        .strategy = (enum service_strategy)wire_get_uint(text, "strategy", SERVICE_MOVE),
+        .drain_ms = (uint32_t)wire_get_uint(text, "drain_ms", 0),
         .no_rollback = wire_get_bool(text, "no_rollback", false),
         .trial_ms = (uint32_t)wire_get_uint(text, "trial_ms", 0),
     };

@@ -98,6 +98,8 @@ static void do_move(struct orchestrator *o)
     wire_put_uint(params, "deadline_ms", MOVE_DEADLINE_MS);
     wire_put_bool(params, "open_gate", opens);
     wire_put_bool(params, "copy", o->ops.request.copy);
+    wire_put_bool(params, "drain", ops_drains(&o->ops));
+    wire_put_uint(params, "drain_ms", o->ops.request.drain_ms);
     wire_put_bool(params, "settle", o->ops.request.verb == OPS_UPGRADE);
     if (opens) {
         /* The next gate first: reading goes on as soon as the move's markers are queued. */
@@ -116,6 +118,7 @@ void operate_moved(struct orchestrator *o, const struct wire_value *params)
         .completed = wire_get_uint(params, "completed", 0),
         .abandoned = wire_get_uint(params, "abandoned", 0),
         .flows = wire_get_uint(params, "flows", 0),
+        .flows_left = wire_get_uint(params, "flows_left", 0),
         .held_packets = wire_get_uint(params, "held_packets", 0),
         .seconds = wire_get_double(params, "seconds", 0),
     };
@@ -321,13 +324,29 @@ void operate(struct orchestrator *o)
         uv_timer_stop(&o->patience);
 }
 
+/* What an operation's strategy may be goes by the service's: the switch knows flows from the first packet on, or never.
+ */
+static bool strategy_fits(const struct orchestrator *o, struct ops_request *request, struct ops_result *refusal)
+{
+    const enum service_strategy ours = o->service.strategy;
+    if (request->strategy == SERVICE_STRATEGY_NONE)
+        request->strategy = ours;
+    if (request->strategy == ours || (service_stays(request->strategy) && service_stays(ours)))
+        return true;
+    *refusal = (struct ops_result){.code = OPS_USAGE};
+    snprintf(refusal->message, sizeof(refusal->message), "strategy: expected %s, as the service file says, got '%s'",
+             service_stays(ours) ? "drain or new-flows-only" : service_strategies[ours - SERVICE_MOVE],
+             service_strategies[request->strategy - SERVICE_MOVE]);
+    return false;
+}
+
 enum ops_code operate_begin(struct orchestrator *o, const struct ops_request *request, struct selector *selector,
                             enum operation_for whom, struct rpc_call *call, struct ops_result *refusal)
 {
     struct ops_request wanted = *request;
     if (wanted.verb == OPS_UPGRADE) /* as many as there ought to be, whoever of the old ones has died or dies yet */
         wanted.count = there(o) + o->missing > o->surplus ? there(o) + o->missing - o->surplus : 0;
-    enum ops_code code = ops_begin(&o->ops, &wanted, refusal);
+    enum ops_code code = strategy_fits(o, &wanted, refusal) ? ops_begin(&o->ops, &wanted, refusal) : refusal->code;
     if (code != OPS_OK) {
         selector_free(selector);
         return code;

@@ -116,6 +116,9 @@ static enum ops_code check(const struct ops *ops, const struct ops_request *r, s
         return refuse(refusal, OPS_FAILED, "split: the service may have %u replicas and has them", ops->max);
     if (r->verb == OPS_MERGE && ops->count <= ops->min)
         return refuse(refusal, OPS_FAILED, "merge: the service needs %u replicas and has no more", ops->min);
+    if (r->strategy == SERVICE_NEW_FLOWS && (r->verb == OPS_MERGE || (r->verb == OPS_SCALE && r->count < ops->count)))
+        return refuse(refusal, OPS_FAILED, "%s: a replica would end that flows stay in: expected strategy drain",
+                      verbs[r->verb]);
     if (r->verb == OPS_DRAIN && in_state(ops, OPS_REPLICA_READY) < 2)
         return refuse(refusal, OPS_FAILED, "drain: there is no other replica");
     if (r->verb == OPS_UPGRADE && in_state(ops, OPS_REPLICA_READY) == 0)
@@ -288,6 +291,21 @@ static void plan(const struct ops *ops, placement_table owners)
     }
 }
 
+static bool somebody_leaves(const struct ops *ops)
+{
+    for (unsigned i = 0; i < ops->count; i++)
+        if (ops->replicas[i].leaving)
+            return true;
+    return false;
+}
+
+bool ops_drains(const struct ops *ops)
+{
+    if (ops->request.verb == OPS_UPGRADE) /* the old replicas are to end, whatever is said of new flows */
+        return service_stays(ops->request.strategy);
+    return ops->request.strategy == SERVICE_DRAIN && (ops->request.verb == OPS_DRAIN || somebody_leaves(ops));
+}
+
 /* ---- upgrades ---- */
 
 /* A new replica that is left, or is started for that, gives back what the old ones cannot read. */
@@ -430,7 +448,7 @@ void ops_owners(struct ops *ops, const placement_table owners, bool by_new)
             ops->stage = OPS_TRIAL;
         else
             close_upgrade(ops);
-    } else if (ops->range_count == 0) {
+    } else if (ops->range_count == 0 && !ops_drains(ops)) {
         retire(ops);
     } else {
         ops->began = true;
@@ -505,9 +523,14 @@ void ops_moved(struct ops *ops, const struct ops_moved *moved)
         snprintf(ops->result.message, sizeof(ops->result.message), "%llu of %llu moves were abandoned: %s",
                  (unsigned long long)moved->abandoned, (unsigned long long)(moved->completed + moved->abandoned),
                  moved->cause[0] ? moved->cause : "no cause was given");
-        for (unsigned i = 0; i < ops->count; i++)
-            ops->replicas[i].leaving = false;
+    } else if (moved->flows_left > 0) {
+        ops->result.code = OPS_TIMED_OUT;
+        snprintf(ops->result.message, sizeof(ops->result.message),
+                 "%llu flows are left in replicas without shards, which stay; new flows do not come there",
+                 (unsigned long long)moved->flows_left);
     }
+    for (unsigned i = 0; ops->result.code != OPS_OK && i < ops->count; i++)
+        ops->replicas[i].leaving = false;
     retire(ops);
 }
 

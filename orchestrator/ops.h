@@ -27,6 +27,7 @@
  * others are started. Either is tried OPS_UPGRADE_TRIES times.
  */
 
+#include "conf/service.h"
 #include "placement.h"
 
 #define OPS_MAX_REPLICAS PLACEMENT_MAX_IDS
@@ -42,11 +43,13 @@ enum ops_verb { OPS_SCALE, OPS_SPLIT, OPS_MERGE, OPS_MOVE, OPS_DRAIN, OPS_REBALA
 
 struct ops_request {
     enum ops_verb verb;
-    uint32_t count;    /* scale: replicas; upgrade: new ones, 0: as many as there are */
-    uint32_t replica;  /* split, merge, drain */
-    uint32_t into;     /* split (0: a new one), merge, move */
-    bool copy;         /* shards move by copying; no stage depends on it */
-    bool no_rollback;  /* upgrade: it is not taken back once something has moved */
+    uint32_t count;                 /* scale: replicas; upgrade: new ones, 0: as many as there are */
+    uint32_t replica;               /* split, merge, drain */
+    uint32_t into;                  /* split (0: a new one), merge, move */
+    bool copy;                      /* shards move by copying; no stage depends on it */
+    enum service_strategy strategy; /* what becomes of the flows of the shards that move */
+    uint32_t drain_ms;              /* how long flows that stay are waited for; 0: until the last has ended */
+    bool no_rollback;               /* upgrade: it is not taken back once something has moved */
     uint32_t trial_ms; /* upgrade: how long the new version has to live with all shards before the old one goes */
 };
 
@@ -56,6 +59,7 @@ enum ops_code { OPS_OK = 0, OPS_FAILED = 1, OPS_USAGE = 2, OPS_NOT_FOUND = 3, OP
 /* What the switch says when moves are through. */
 struct ops_moved {
     uint64_t completed, abandoned, flows, held_packets;
+    uint64_t flows_left; /* of replicas that were to have none any more, when they were not waited for any longer */
     double seconds;
     char cause[128]; /* empty: none */
 };
@@ -180,6 +184,9 @@ const char *ops_stage_name(const struct ops *ops);
 
 /* How long the present stage may last, in ms; 0: for ever. */
 unsigned ops_patience(const struct ops *ops);
+
+/* Whether the operation under way is over only when flows have left those who give their last shard away. */
+bool ops_drains(const struct ops *ops);
 
 /* A replica by id; NULL: there is none. */
 const struct ops_replica *ops_replica(const struct ops *ops, uint32_t id);

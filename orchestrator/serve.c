@@ -237,6 +237,14 @@ static void operation(struct orchestrator *o, struct rpc_call *call, enum ops_ve
     struct sm_errbuf error;
     bool takes_replica = verb == OPS_SPLIT || verb == OPS_MERGE || verb == OPS_DRAIN;
     uint64_t count = wire_get_uint(params, "replicas", 0);
+    const char *strategy = wire_get_str(params, "strategy", NULL);
+    request.strategy = strategy ? service_strategy(strategy) : SERVICE_STRATEGY_NONE;
+    if (strategy && request.strategy == SERVICE_STRATEGY_NONE) {
+        rpc_refuse(call, RPC_USAGE, "strategy: expected move, drain, new-flows-only or restart, got '%.32s'", strategy);
+        return;
+    }
+    uint64_t drain_ms = wire_get_uint(params, "drain_ms", 0);
+    request.drain_ms = drain_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)drain_ms;
     request.count = count > UINT32_MAX ? UINT32_MAX : (uint32_t)count;
     if ((takes_replica && !replica_param(call, params, "replica", true, &request.replica)) ||
         ((verb == OPS_SPLIT || verb == OPS_MERGE) &&

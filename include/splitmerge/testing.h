@@ -141,6 +141,11 @@ struct sm_test_options {
     bool copies;
     uint32_t copy_bytes; /* of encoded flows that go at a time, at most SM_TEST_COPY_BYTES; 0: so many */
 
+    /* The strategy drain: flows stay in their replica until no packet came for so long, in packet time, or TCP has
+     * closed, and operations wait for those of a replica that gave its last shard away. 0: they go with their shards.
+     * For middleboxes without flow classes. */
+    uint64_t drain_idle_ns;
+
     bool delays;           /* on_packet may call sm_packet_delay() */
     uint64_t shape_memory; /* bytes of packets that are delayed; 0: 1 MiB */
     /* In one of so many steps the switch dies, at any place of its turns from then on; 0: never. Not with threads, nor

@@ -7,7 +7,7 @@ int cmd_drain(struct options *options)
 {
     char what[64];
     if (options->argc != 2)
-        return usage(options, "drain R [--copy]");
+        return usage(options, "drain R [--copy | --strategy S]");
     struct wire_out *params = wire_new();
     wire_put_str(params, "replica", options->argv[1]);
     snprintf(what, sizeof(what), "drain %.32s", options->argv[1]);

@@ -18,7 +18,7 @@ static const struct command {
     int (*run)(struct options *options);
     const char *arguments;
     const char *does;
-    bool moves; /* it takes --copy */
+    bool moves; /* it takes --copy and --strategy */
 } commands[] = {
     {"run", cmd_run, "SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N]",
      "run a service in the foreground", false},
@@ -29,12 +29,13 @@ static const struct command {
     {"flows", cmd_flows, "[SELECTOR] [--limit N]", "its flows", false},
     {"flow", cmd_flow, "show KEY", "one flow, with all its fields", false},
     {"top", cmd_top, "", "its replicas, once a second", false},
-    {"scale", cmd_scale, "N [--copy]", "have N replicas, evenly loaded", true},
-    {"split", cmd_split, "R [--into R2] [--copy]", "half of R's shards to a new replica, or to R2", true},
-    {"merge", cmd_merge, "R --into R2 [--copy]", "all of R's shards to R2; R ends", true},
-    {"move", cmd_move, "SELECTOR --to R [--copy]", "the shards of some flows to R", true},
-    {"drain", cmd_drain, "R [--copy]", "all of R's shards to the others; R stays", true},
-    {"rebalance", cmd_rebalance, "[--copy]", "the same number of shards for all", true},
+    {"scale", cmd_scale, "N [--copy | --strategy S]", "have N replicas, evenly loaded", true},
+    {"split", cmd_split, "R [--into R2] [--copy | --strategy S]", "half of R's shards to a new replica, or to R2",
+     true},
+    {"merge", cmd_merge, "R --into R2 [--copy | --strategy S]", "all of R's shards to R2; R ends", true},
+    {"move", cmd_move, "SELECTOR --to R [--copy | --strategy S]", "the shards of some flows to R", true},
+    {"drain", cmd_drain, "R [--copy | --strategy S]", "all of R's shards to the others; R stays", true},
+    {"rebalance", cmd_rebalance, "[--copy | --strategy S]", "the same number of shards for all", true},
     {"upgrade", cmd_upgrade, "--exec PROGRAM [--trial TIME | --no-rollback] [--args ARG...]",
      "to another version of the middlebox", false},
     {"reload", cmd_reload, "", "to its configuration as it is now", false},
@@ -60,7 +61,9 @@ static void help(FILE *stream)
           "  --wait            wait for an operation that is under way\n"
           "  --help, --version\n\n"
           "SELECTOR: an expression as of tcpdump, or shards:0-99,200. With --copy flows are encoded and decoded, as\n"
-          "between hosts, rather than handed over. Exit status: 0 done, 1 failed, 2 usage,\n"
+          "between hosts, rather than handed over. S, where the program keeps its flows itself: drain or\n"
+          "new-flows-only: flows stay until they end, and are waited for, or are not. Exit status: 0 done, 1 failed, 2 "
+          "usage,\n"
           "3 no such service or replica, 4 another operation is under way, 5 timed out. See smctl(1).\n",
           stream);
 }
@@ -188,7 +191,11 @@ int main(int argc, char **argv)
     options.argv++;
     for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
         if (strcmp(commands[i].name, options.argv[0]) == 0) {
+            bool wrong = false;
             options.copy = commands[i].moves && take_flag(&options, "--copy");
+            options.strategy = commands[i].moves ? take_option(&options, "--strategy", &wrong) : NULL;
+            if (wrong)
+                return fail(&options, RPC_USAGE, "--strategy: expected move, drain, new-flows-only or restart");
             return commands[i].run(&options);
         }
     return unknown(&options, options.argv[0]);

@@ -11,7 +11,7 @@ int cmd_move(struct options *options)
     size_t at = 0;
     const char *to = take_option(options, "--to", &wrong);
     if (wrong || !to || options->argc < 2)
-        return usage(options, "move SELECTOR --to R [--copy]");
+        return usage(options, "move SELECTOR --to R [--copy | --strategy S]");
     for (int i = 1; i < options->argc && at < sizeof(selector); i++)
         at += (size_t)snprintf(selector + at, sizeof(selector) - at, "%s%s", i > 1 ? " " : "", options->argv[i]);
     if (at >= sizeof(selector))

@@ -7,21 +7,44 @@
 #include "smctl.h"
 
 #define OPERATION_MS 60000
+#define HEAR_MS 1000 /* in which an operation that ends at its time is heard */
 
 /* ---- progress, on a terminal only ---- */
 
 struct progress {
     const char *what;
+    const struct options *options;
     uint64_t started;
 };
+
+/* Where flows are waited for, how many; -1: nobody is asked now, or nothing is waited for. */
+static json_int_t flows_left(const struct options *options)
+{
+    struct client *client;
+    json_t *status;
+    if (client_open(&client, options) != 0)
+        return -1;
+    int code = client_ask(client, "status", NULL, 5000, NULL, NULL, &status);
+    client_close(client);
+    if (code != 0)
+        return -1;
+    const json_t *left = json_object_get(json_object_get(status, "affinity"), "left");
+    json_int_t count = left ? json_integer_value(left) : -1;
+    json_decref(status);
+    return count;
+}
 
 static void tick(void *user)
 {
     struct progress *progress = user;
-    if (!progress)
+    if (!progress) {
         fputs("\r\033[K", stderr);
-    else
+    } else {
+        json_int_t left = flows_left(progress->options);
         fprintf(stderr, "\r%s ... %.0f s", progress->what, (double)(uv_hrtime() - progress->started) / 1e9);
+        if (left >= 0)
+            fprintf(stderr, ", %" JSON_INTEGER_FORMAT " flows left  ", left);
+    }
     fflush(stderr);
 }
 
@@ -57,7 +80,7 @@ int operation(struct options *options, const char *method, struct wire_out *para
 {
     struct client *client;
     json_t *result;
-    struct progress progress = {what, uv_hrtime()};
+    struct progress progress = {what, options, uv_hrtime()};
     uint64_t timeout = options->timeout_ms ? options->timeout_ms : OPERATION_MS;
     bool terminal = !options->json && isatty(STDERR_FILENO);
     int status = client_open(&client, options);
@@ -68,10 +91,12 @@ int operation(struct options *options, const char *method, struct wire_out *para
     if (!params)
         params = wire_new();
     wire_put_bool(params, "copy", options->copy);
+    wire_put_str(params, "strategy", options->strategy);
+    wire_put_uint(params, "drain_ms", timeout);
     if (options->wait)
         status = wait_idle(client, progress.started + timeout * 1000000);
     if (status == 0)
-        status = client_ask(client, method, params, timeout, terminal ? tick : NULL, &progress, &result);
+        status = client_ask(client, method, params, timeout + HEAR_MS, terminal ? tick : NULL, &progress, &result);
     else
         wire_free(params);
     client_close(client);

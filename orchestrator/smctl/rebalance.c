@@ -4,6 +4,6 @@
 int cmd_rebalance(struct options *options)
 {
     if (options->argc != 1)
-        return usage(options, "rebalance [--copy]");
+        return usage(options, "rebalance [--copy | --strategy S]");
     return operation(options, "rebalance", NULL, "rebalance");
 }

@@ -13,9 +13,10 @@
 /* Options every verb takes, wherever they stand; the verb's own words are what is left. */
 struct options {
     bool json;
-    bool copy;           /* of the verbs that move */
-    bool wait;           /* for an operation that is under way, rather than exit 4 */
-    uint64_t timeout_ms; /* 0: the verb's default */
+    bool copy;            /* of the verbs that move */
+    const char *strategy; /* of the verbs that move; NULL: as the service's */
+    bool wait;            /* for an operation that is under way, rather than exit 4 */
+    uint64_t timeout_ms;  /* 0: the verb's default */
     const char *socket;
     const char *service;
     int argc;

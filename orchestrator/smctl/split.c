@@ -9,7 +9,7 @@ int cmd_split(struct options *options)
     char what[64];
     const char *into = take_option(options, "--into", &wrong);
     if (wrong || options->argc != 2)
-        return usage(options, "split R [--into R2] [--copy]");
+        return usage(options, "split R [--into R2] [--copy | --strategy S]");
     struct wire_out *params = wire_new();
     wire_put_str(params, "replica", options->argv[1]);
     if (into)

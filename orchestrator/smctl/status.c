@@ -19,7 +19,7 @@ static void print_status(const json_t *status)
     const json_t *packets = json_object_get(status, "packets"), *flows = json_object_get(status, "flows"),
                  *moves = json_object_get(status, "moves"), *pause = json_object_get(moves, "pause_us"),
                  *memory = json_object_get(status, "memory"), *held = json_object_get(status, "invariants"),
-                 *limits = json_object_get(status, "limits");
+                 *limits = json_object_get(status, "limits"), *affinity = json_object_get(status, "affinity");
     const char *reason;
     json_t *count;
     printf("service     %s, %s for %.1f s\n", text(status, "service", "?"), text(status, "state", "?"),
@@ -37,6 +37,10 @@ static void print_status(const json_t *status)
     printf("moves       %lld completed, %lld abandoned; pause p50 %.0f us, p99 %.0f us, max %.0f us\n",
            number(moves, "completed"), number(moves, "abandoned"), json_number_value(json_object_get(pause, "p50")),
            json_number_value(json_object_get(pause, "p99")), json_number_value(json_object_get(pause, "max")));
+    if (json_is_object(affinity))
+        printf("staying     %lld flows of at most %lld, %lld left in replicas without shards, %lld not known\n",
+               number(affinity, "live"), number(affinity, "limit"), number(affinity, "left"),
+               number(affinity, "refused"));
     printf("memory      %.1f of %.1f MiB\n", (double)number(memory, "used") / 1048576,
            (double)number(memory, "limit") / 1048576);
     printf("invariants  one owner: %s, loss free: %s, ordered: %s\n", text(held, "one_owner", "?"),

@@ -105,6 +105,7 @@ static void lay_out(struct arena *arena, const struct arena_options *options, ui
     arena->header_bytes = sizeof *arena;
     arena->linktype = options->linktype;
     arena->mode = options->mode;
+    arena->own_flows = options->own_flows;
     arena->seed = options->seed;
     snprintf(arena->service, sizeof arena->service, "%s", options->service);
     if (gethostname(arena->host, sizeof arena->host - 1) != 0)
@@ -219,10 +220,11 @@ int arena_take_over(struct arena **out, int fd, const struct arena_options *opti
     if (result)
         return result;
     if (strncmp(arena->service, options->service, sizeof arena->service) != 0 || arena->linktype != options->linktype ||
-        arena->mode != (uint32_t)options->mode) {
+        arena->mode != (uint32_t)options->mode || arena->own_flows != options->own_flows) {
         snprintf(error->text, sizeof error->text,
-                 "the arena left behind is that of service %.63s with link type %d, expected %.63s with %d",
-                 arena->service, arena->linktype, options->service, options->linktype);
+                 "the arena left behind is that of service %.63s with link type %d%s, expected %.63s with %d%s",
+                 arena->service, arena->linktype, arena->own_flows ? " whose flows stay" : "", options->service,
+                 options->linktype, options->own_flows ? " whose flows stay" : "");
         arena_unmap(arena);
         return SM_E_CONFLICT;
     }
@@ -335,6 +337,13 @@ int arena_register(struct arena *arena, unsigned slot, const struct registration
 {
     if (!sound(registration))
         return SM_E_PROTOCOL;
+    if (arena->own_flows && registration->class_count > 0) {
+        snprintf(error->text, sizeof error->text,
+                 "flow class '%s' goes where its shard goes: middlebox.strategy: expected move for a program that "
+                 "registers flow classes",
+                 registration->classes[0].name);
+        return SM_E_CONFLICT;
+    }
     int build =
         arena->registered ? builds_take(arena, registration, error) : register_first(arena, registration, error);
     if (build >= 0)

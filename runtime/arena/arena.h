@@ -31,7 +31,7 @@
 #include "state/state.h"
 
 #define ARENA_MAGIC 0x31656772654d5053ull /* "SPMerge1" */
-#define ARENA_VERSION 3u
+#define ARENA_VERSION 4u
 #define ARENA_SLOTS 64u  /* replicas at a time; STATE_ACTORS has one more for the host */
 #define ARENA_WORKERS 1u /* switch threads; every structure is laid out per worker */
 #define ARENA_NAME 64
@@ -108,6 +108,8 @@ struct arena {
     char host[ARENA_NAME];
     int32_t linktype; /* DLT_* of the ports */
     uint32_t mode;    /* enum arena_mode */
+    bool own_flows;   /* the program keeps its flows itself, and a shard's may be in several replicas: it has no flow
+                       * classes, and its packets need not come from the shard's owner */
     uint64_t seed;
 
     struct state *state;
@@ -169,6 +171,7 @@ struct arena_options {
     const char *service;
     int linktype;
     enum arena_mode mode;
+    bool own_flows;  /* as in struct arena */
     uint64_t seed;   /* 0: a random secret */
     uint64_t memory; /* bytes of flow state */
     uint32_t flows;

@@ -13,6 +13,28 @@ bool service_name_valid(const char *name)
     return length >= 1 && length <= SERVICE_MAX_NAME && name[length] == '\0';
 }
 
+const char *const service_strategies[] = {"move", "drain", "new-flows-only", "restart", NULL};
+
+enum service_strategy service_strategy(const char *name)
+{
+    for (unsigned i = 0; service_strategies[i]; i++)
+        if (strcmp(name, service_strategies[i]) == 0)
+            return (enum service_strategy)(SERVICE_MOVE + i);
+    return SERVICE_STRATEGY_NONE;
+}
+
+static void read_strategy(struct service *service, struct conf_node node)
+{
+    unsigned place = 0;
+    conf_enum(conf_get(node, "strategy"), service_strategies, &place);
+    service->strategy = (enum service_strategy)(SERVICE_MOVE + place);
+    struct conf_node idle = conf_get(node, "idle");
+    if (conf_present(idle) && !service_stays(service->strategy))
+        conf_fail(idle, "expected only with strategy drain or new-flows-only");
+    else
+        conf_duration(idle, 1000000, 86400000000000, &service->idle_ns);
+}
+
 static void read_name(struct service *service, struct conf_node node)
 {
     if (conf_string(node, &service->name) && !service_name_valid(service->name))
@@ -21,9 +43,10 @@ static void read_name(struct service *service, struct conf_node node)
 
 static void read_middlebox(struct service *service, struct conf_node node)
 {
-    static const char *const keys[] = {"exec", "args", NULL};
+    static const char *const keys[] = {"exec", "args", "strategy", "idle", NULL};
     if (!conf_map(node, keys))
         return;
+    read_strategy(service, node);
     conf_string(conf_need(node, "exec", "a program"), &service->exec);
     struct conf_node args = conf_get(node, "args");
     unsigned count = conf_present(args) && conf_list(args) ? conf_count(args) : 0;
@@ -205,6 +228,7 @@ int service_read(struct service *service, struct conf *conf, const char *file, s
     struct service s = {
         .file = file,
         .conf = conf,
+        .idle_ns = 60000000000,
         .replicas = {.start = 1, .min = 1, .max = 8},
         .limits = {.flows = 4000000,
                    .bindings = 65536,

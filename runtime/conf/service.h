@@ -40,11 +40,34 @@ struct service_out {
     enum service_order order;
 };
 
+/* What becomes of flows when their shard gets another owner; sm-service(5). */
+enum service_strategy {
+    SERVICE_STRATEGY_NONE, /* of an operation: as the service's */
+    SERVICE_MOVE,          /* they go along, with their state */
+    SERVICE_DRAIN,         /* they stay until they end, and whoever gave the last shard away has them waited for */
+    SERVICE_NEW_FLOWS,     /* they stay, and nothing waits for that */
+    SERVICE_RESTART,       /* they go along, and begin anew: the program keeps their state itself */
+};
+
+/* The names, from SERVICE_MOVE on, ended by NULL. */
+extern const char *const service_strategies[];
+
+/* By its name; SERVICE_STRATEGY_NONE: there is no such. */
+enum service_strategy service_strategy(const char *name);
+
+/* Whether flows stay: the switch has to know them, from the first packet on. */
+static inline bool service_stays(enum service_strategy strategy)
+{
+    return strategy == SERVICE_DRAIN || strategy == SERVICE_NEW_FLOWS;
+}
+
 struct service {
     const char *file;
     const char *name;
     const char *exec;
     const char **args; /* after the program's name, ended by NULL */
+    enum service_strategy strategy;
+    uint64_t idle_ns; /* a flow that stays has ended when no packet came for so long */
     struct {
         uint32_t start, min, max;
     } replicas;

@@ -7,7 +7,8 @@
  * This code shares nothing with the code that steers, holds and moves; it sees only bytes, buffers and shards.
  *
  * Loss-free: every ticket comes back once (a sum over mixed tickets, and a count). Ordered: tickets of a shard come
- * back ascending, dropped packets' too (a flow's packets have one shard, so this is stricter than order by flow). Where
+ * back ascending, dropped packets' too (a flow's packets have one shard, so this is stricter than order by flow;
+ * by flow where the flows of a shard may be in several replicas, of those that were seen last). Where
  * the middlebox delays packets, one may be overtaken by those that depart before it does, and by no other.
  * Untouched: a packet that the middlebox did not ask to write leaves with the bytes it came with (the first AUDIT_BYTES
  * are kept and compared, and both lengths).
@@ -20,6 +21,7 @@
 #include "state/state.h"
 
 #define AUDIT_BYTES 64u
+#define AUDIT_FLOWS 65536u
 
 typedef uint64_t audit_words __attribute__((vector_size(16)));
 
@@ -28,6 +30,7 @@ struct audit_ticket {
     uint64_t number;                                                   /* 0: the buffer holds no packet that entered */
     uint32_t shard;
     uint32_t caplen, len;
+    uint64_t flow; /* once order is by flow */
 };
 
 struct audit {
@@ -41,12 +44,18 @@ struct audit {
     bool delays;                  /* from now on that, and the departure, are kept here: */
     struct audit_departure {
         uint64_t number, departure;
-    } latest[SM_SHARDS + 1];      /* the highest ticket that left */
+    } latest[SM_SHARDS + 1]; /* the highest ticket that left */
+    struct audit_flow {
+        uint64_t flow, number, departure;
+    } * flows;                    /* NULL: order is by shard; else AUDIT_FLOWS, the one met last in each place */
     struct audit_ticket *tickets; /* by buffer */
     uint32_t buffers;
 };
 
 int audit_init(struct audit *audit, uint32_t buffers);
+
+/* Before the first packet: order is by flow. SM_E_NO_MEMORY. */
+int audit_by_flow(struct audit *audit);
 void audit_free(struct audit *audit);
 
 /* Count what broke, and keep the first ticket that did. */
@@ -101,8 +110,14 @@ static inline void audit_enter(struct audit *audit, uint32_t buffer, uint32_t sh
     audit->entered_sum += audit_mix(ticket->number);
 }
 
-/* The same as audit_hand_in()'s own question about order, once packets are delayed. */
+/* The same as audit_hand_in()'s own question about order, once packets are delayed, or by flow. */
 bool audit_overtaken(struct audit *audit, const struct audit_ticket *ticket, uint64_t departure);
+
+/* The flow of a packet that has entered. */
+static inline void audit_flow(struct audit *audit, uint32_t buffer, uint64_t flow)
+{
+    audit->tickets[buffer].flow = flow;
+}
 
 /* A packet leaves its buffer and is delayed: its ticket goes along. */
 void audit_carry(struct audit *audit, uint32_t buffer, struct audit_ticket *to);
@@ -117,7 +132,7 @@ static inline void audit_hand_in(struct audit *audit, struct audit_ticket *ticke
         audit_broken(audit, &audit->twice, audit->left);
         return;
     }
-    if (audit->delays) {
+    if (audit->delays || audit->flows) {
         if (audit_overtaken(audit, ticket, departure))
             audit_broken(audit, &audit->reordered, number);
     } else if (number <= audit->last[ticket->shard])

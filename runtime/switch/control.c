@@ -174,7 +174,8 @@ static struct range range_of(const struct wire_value *list, unsigned i)
 struct ranges_job {
     const struct wire_value *list;
     uint64_t deadline_ms;
-    bool open_gate, copy, settle;
+    bool open_gate, copy, settle, drain;
+    uint64_t drain_ms;
     uint32_t shards, id;
     enum rpc_code code;
     char message[256];
@@ -225,6 +226,8 @@ static void move_job(struct sm_switch *sw, void *arg)
         }
     }
     sw->operation.settle = job->settle;
+    if (job->drain)
+        switch_move_drain(sw, job->drain_ms ? sw->now + job->drain_ms * 1000000ull : UINT64_MAX);
     job->shards = switch_move_go(sw);
     job->id = sw->operation.id;
     /* The answer says that the first markers are queued. */
@@ -254,6 +257,8 @@ static void move(struct control *control, struct rpc_call *call, const struct wi
         .open_gate = wire_get_bool(params, "open_gate", false),
         .copy = wire_get_bool(params, "copy", false),
         .settle = wire_get_bool(params, "settle", false),
+        .drain = wire_get_bool(params, "drain", false),
+        .drain_ms = wire_get_uint(params, "drain_ms", 0),
     };
 
     worker_call(&control->worker, move_job, &job);
@@ -338,7 +343,7 @@ static void retire(struct control *control, struct rpc_call *call, const struct 
     if (job.result == SM_E_NOT_FOUND)
         rpc_refuse(call, RPC_NOT_FOUND, "there is no replica r%u", job.id);
     else if (job.result)
-        rpc_refuse(call, RPC_FAILED, "replica r%u still owns shards or is on its way out", job.id);
+        rpc_refuse(call, RPC_FAILED, "replica r%u still owns shards or flows, or is on its way out", job.id);
     else
         rpc_reply(call, NULL);
 }
@@ -745,6 +750,7 @@ static void broadcast_moved(struct control *control, const struct notice_job *jo
     wire_put_uint(params, "completed", job->operation.completed);
     wire_put_uint(params, "abandoned", job->operation.abandoned);
     wire_put_uint(params, "flows", job->operation.flows);
+    wire_put_uint(params, "flows_left", job->operation.flows_left);
     wire_put_uint(params, "held_packets", job->operation.held_packets);
     wire_put_double(params, "seconds", (double)(job->now - job->operation.started) / 1e9);
     wire_put_str(params, "cause", job->operation.abandoned ? job->operation.cause : NULL);

@@ -205,6 +205,8 @@ static void hand_over(struct sm_switch *sw, unsigned slot, uint32_t buffer, bool
     struct switch_packet *packet = &sw->packets[buffer];
 
     sw->slots[slot].in_flight--;
+    if (sw->affinity && packet->flow != AFFINITY_NONE)
+        affinity_back(sw->affinity, packet->flow);
     if (packet->late)
         switch_late_back(sw, slot, buffer);
     packet->late = false;
@@ -287,6 +289,8 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     if (s->distrusted && sw->bindings)
         switch_bind_learn(sw); /* what it committed last was not taken back */
     switch_lanes_forsaken(sw, slot);
+    if (sw->affinity)
+        affinity_forsake(sw->affinity, slot);
     STEP();
     unsigned flushes = pass_on(sw, slot, flush);
     STEP();

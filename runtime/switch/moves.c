@@ -272,6 +272,25 @@ static bool settled(struct sm_switch *sw)
     return true;
 }
 
+uint32_t switch_flows_left(const struct sm_switch *sw)
+{
+    uint32_t left = 0;
+
+    for (unsigned slot = 0; sw->affinity && slot < sw->slot_count; slot++)
+        if (sw->slots[slot].state == SLOT_READY && sw->slots[slot].shards == 0)
+            left += sw->affinity->known[slot];
+    return left;
+}
+
+/* Whether those who have no shards any more have no flows either, or it is too late. */
+static bool drained(struct sm_switch *sw)
+{
+    struct switch_operation *operation = &sw->operation;
+
+    operation->flows_left = switch_flows_left(sw);
+    return operation->flows_left == 0 || sw->now > operation->drain_deadline;
+}
+
 void switch_moves_poll(struct sm_switch *sw)
 {
     struct switch_operation *operation = &sw->operation;
@@ -285,7 +304,8 @@ void switch_moves_poll(struct sm_switch *sw)
         switch_open_gate(sw);
     }
     check_deadlines(sw);
-    if (operation->next == operation->count && operation->in_flight == 0 && (!operation->settle || settled(sw))) {
+    if (operation->next == operation->count && operation->in_flight == 0 && (!operation->settle || settled(sw)) &&
+        (!operation->drain || drained(sw))) {
         STEP();
         operation->active = false;
         switch_notify(sw, NOTICE_MOVED);
@@ -304,6 +324,12 @@ int switch_move_begin(struct sm_switch *sw, uint64_t deadline_ns, bool open_gate
     operation->deadline = deadline_ns;
     operation->open_gate = open_gate;
     return 0;
+}
+
+void switch_move_drain(struct sm_switch *sw, uint64_t deadline_ns)
+{
+    sw->operation.drain = sw->affinity != NULL;
+    sw->operation.drain_deadline = deadline_ns;
 }
 
 int switch_can_copy(const struct sm_switch *sw, struct sm_errbuf *error)

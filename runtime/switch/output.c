@@ -166,6 +166,8 @@ static inline __attribute__((always_inline)) bool take_packet(struct sm_switch *
         return false;
     slot->in_flight--;
     slot->packets++;
+    if (sw->affinity && packet->flow != AFFINITY_NONE)
+        affinity_back(sw->affinity, packet->flow);
     if (!is_tap(sw))
         packet->departure = packet->time + later;
     if (sw->sends > 0) {

@@ -109,7 +109,7 @@ static json_t *replicas(const struct sm_switch *sw)
         json_object_set_new(object, "build", integer(builds_number(sw->arena, i)));
         json_object_set_new(object, "packets", integer(slot->packets));
         json_object_set_new(object, "shards", integer(slot->shards));
-        json_object_set_new(object, "flows", integer(slot_flows(sw, i)));
+        json_object_set_new(object, "flows", integer(sw->affinity ? sw->affinity->known[i] : slot_flows(sw, i)));
         json_object_set_new(object, "queue", integer(slot->in_flight));
         json_array_append_new(list, object);
     }
@@ -227,6 +227,24 @@ static json_t *bindings(const struct sm_switch *sw)
     return object;
 }
 
+/* Flows that stay where they are, for programs that keep them themselves. */
+static json_t *affinity(const struct sm_switch *sw)
+{
+    json_t *object = json_object();
+    uint64_t live = 0;
+
+    if (!sw->affinity)
+        return json_null();
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        live += sw->affinity->known[i];
+    json_object_set_new(object, "live", integer(live));
+    json_object_set_new(object, "limit", integer(sw->affinity->limit));
+    json_object_set_new(object, "entered", integer(sw->affinity->entered));
+    json_object_set_new(object, "refused", integer(sw->affinity->refused));
+    json_object_set_new(object, "left", integer(switch_flows_left(sw)));
+    return object;
+}
+
 json_t *switch_report(struct sm_switch *sw)
 {
     static const char *const states[] = {"waiting", "running", "gated", "ended", "finished"};
@@ -256,6 +274,7 @@ json_t *switch_report(struct sm_switch *sw)
     json_object_set_new(report, "bindings", bindings(sw));
     json_object_set_new(report, "shared", report_shared(sw));
     json_object_set_new(report, "shape", shape(sw));
+    json_object_set_new(report, "affinity", affinity(sw));
     json_object_set_new(report, "time", integer(sw->clock));
     json_object_set_new(report, "first_time", integer(sw->first_time));
     json_object_set_new(report, "error", sw->error[0] ? json_string(sw->error) : json_null());

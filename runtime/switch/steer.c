@@ -8,6 +8,7 @@
  */
 
 #include <assert.h>
+#include <netinet/in.h>
 #include <string.h>
 
 #include "arena/prefetch.h"
@@ -118,24 +119,67 @@ static inline void push(struct switch_slot *slot, enum in_kind kind, uint32_t bu
     };
 }
 
+/* The slot that a shard's packets go to now. */
+static inline unsigned slot_of(const struct switch_shard *shard)
+{
+    return shard->move.state >= MOVE_RELEASING ? SWITCH_NONE : shard->owner;
+}
+
+/* What a packet says of its TCP connection: of AFFINITY_CLOSED; *opens: it is the first of one. */
+static unsigned tcp_says(const struct sm_switch *sw, const struct packet_meta *meta, const uint8_t *data, bool *opens)
+{
+    enum { FLAGS = 13, FIN = 1, SYN = 2, RST = 4, ACK = 16 };
+    const struct sm_headers headers = meta->headers;
+
+    *opens = false;
+    if (sw->steering.granularity != SM_BY_FLOW || headers.protocol != IPPROTO_TCP || headers.l4 == 0 ||
+        (headers.flags & SM_HDR_ICMP_ERROR) || (uint32_t)headers.l4 + FLAGS >= meta->caplen)
+        return 0;
+    const uint8_t flags = data[headers.l4 + FLAGS];
+    *opens = (flags & (SYN | ACK)) == SYN;
+    if (flags & RST)
+        return AFFINITY_CLOSED;
+    return !(flags & FIN) ? 0 : headers.flags & SM_HDR_REVERSE ? AFFINITY_FIN_B : AFFINITY_FIN_A;
+}
+
+/* With affinity: where the packet's flow is, or from now on will be. */
+static __attribute__((noinline)) unsigned slot_of_flow(struct sm_switch *sw, const struct switch_shard *shard,
+                                                       uint32_t buffer)
+{
+    struct switch_packet *packet = &sw->packets[buffer];
+    const struct packet_meta *meta = pool_meta(&sw->pool, buffer);
+    bool opens;
+    unsigned closed = tcp_says(sw, meta, pool_data(&sw->pool, buffer), &opens), slot = slot_of(shard);
+
+    packet->flow = affinity_find(sw->affinity, meta->hash, packet->time, opens);
+    if (packet->flow == AFFINITY_NONE && slot != SWITCH_NONE)
+        packet->flow = affinity_enter(sw->affinity, meta->hash, slot);
+    if (packet->flow == AFFINITY_NONE)
+        return slot;
+    affinity_sent(sw->affinity, packet->flow, packet->time, closed);
+    return sw->affinity->flows[packet->flow].slot;
+}
+
 /* Put a packet in its owner's ring, or in its shard's hold. */
 static inline void steer(struct sm_switch *sw, struct switch_shard *shard, struct switch_packet *packet,
                          uint32_t buffer)
 {
-    if (shard->move.state >= MOVE_RELEASING) {
+    const unsigned slot = sw->affinity ? slot_of_flow(sw, shard, buffer) : slot_of(shard);
+
+    if (slot == SWITCH_NONE && shard->move.state >= MOVE_RELEASING) {
         hold(sw, shard, buffer);
         return;
     }
-    if (shard->owner == SWITCH_NONE) {
+    if (slot == SWITCH_NONE) {
         switch_reserve_free(sw, buffer, 0);
         switch_drop(sw, buffer, DROP_NO_REPLICA);
         return;
     }
     packet->place = PLACE_RING;
-    packet->slot = shard->owner;
-    sw->slots[shard->owner].in_flight++;
+    packet->slot = (uint8_t)slot;
+    sw->slots[slot].in_flight++;
     STEP();
-    push(&sw->slots[shard->owner], IN_PACKET, buffer, packet->shard, packet->time);
+    push(&sw->slots[slot], IN_PACKET, buffer, packet->shard, packet->time);
     STEP();
 }
 
@@ -222,6 +266,8 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     STEP();
     __builtin_prefetch(&sw->shards[packet->shard]); /* it is looked at when the whole burst has been admitted */
     audit_enter(&sw->audit, buffer, packet->shard, frame->data, frame->caplen, frame->len);
+    if (sw->affinity)
+        audit_flow(&sw->audit, buffer, meta->hash);
     return true;
 }
 

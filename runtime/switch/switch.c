@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #define FRAGMENTS 65536u        /* entries of the fragment table */
+#define SWEEP 16u               /* known flows that are looked at in a turn */
+#define SWEEP_WAITED_FOR 4096u  /* while an operation may wait for their end */
 #define SWITCH_SLEEP_NS 1000000 /* while something is to be looked at again */
 
 static uint64_t clock_ns(const struct sm_switch *sw, clockid_t clock)
@@ -87,6 +89,15 @@ static void *allocate_huge(size_t bytes)
     return memory;
 }
 
+/* Where flows do not go with their shards. */
+static int know_flows(struct sm_switch *sw)
+{
+    if (sw->options.affinity_ns == 0)
+        return 0;
+    sw->affinity = affinity_create(sw->options.affinity_flows, sw->options.affinity_ns);
+    return sw->affinity ? audit_by_flow(&sw->audit) : SM_E_NO_MEMORY;
+}
+
 int switch_create(struct sm_switch **out, const struct switch_options *options, struct sm_errbuf *error)
 {
     struct sm_switch *sw = allocate_huge(sizeof *sw);
@@ -109,7 +120,8 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
             }
     }
     if (!sw || allocate(sw) != 0 || switch_frame_keep(sw) != 0 ||
-        switch_shape_open(sw, options->shape_bytes ? options->shape_bytes : SHAPE_DEFAULT_BYTES) != 0) {
+        switch_shape_open(sw, options->shape_bytes ? options->shape_bytes : SHAPE_DEFAULT_BYTES) != 0 ||
+        know_flows(sw) != 0) {
         snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
         if (sw) {
             sw->ports[0] = sw->ports[1] = NULL; /* they stay the caller's */
@@ -159,6 +171,7 @@ int switch_destroy(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
     switch_frame_free(sw);
     sm_parser_destroy(sw->parser);
     audit_free(&sw->audit);
+    affinity_destroy(sw->affinity);
     switch_shape_close(sw);
     switch_bind_close(sw);
     free(sw->window);
@@ -241,7 +254,8 @@ void switch_slot_ready(struct sm_switch *sw, unsigned slot)
 
 int switch_slot_retire(struct sm_switch *sw, unsigned slot)
 {
-    if (sw->slots[slot].state != SLOT_READY || sw->slots[slot].shards != 0)
+    if (sw->slots[slot].state != SLOT_READY || sw->slots[slot].shards != 0 ||
+        (sw->affinity && sw->affinity->known[slot] != 0))
         return SM_E_STATE;
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
         if (move_under_way(&sw->shards[shard].move) && sw->shards[shard].move.to == slot)
@@ -429,6 +443,12 @@ static void note_in_flight(struct sm_switch *sw)
         sw->in_flight_max = sw->in_flight;
 }
 
+static void forget_flows(struct sm_switch *sw)
+{
+    sw->affinity->over = sw->input_ended;
+    affinity_sweep(sw->affinity, sw->clock, sw->operation.active ? SWEEP_WAITED_FOR : SWEEP);
+}
+
 unsigned switch_poll(struct sm_switch *sw)
 {
     unsigned done = 0;
@@ -453,6 +473,8 @@ unsigned switch_poll(struct sm_switch *sw)
     done += switch_input(sw);
     if (sw->snapshot.active)
         done += switch_snapshot_poll(sw);
+    if (sw->affinity)
+        forget_flows(sw);
     note_in_flight(sw);
     STEP();
     keep_time(sw, done);

@@ -28,6 +28,7 @@
 #include "packet/packet.h"
 #include "ports/port.h"
 #include "replica/snapshot.h"
+#include "switch/affinity.h"
 #include "switch/audit.h"
 #include "switch/check.h"
 #include "switch/histogram.h"
@@ -78,6 +79,7 @@ struct switch_packet {
     uint8_t from;       /* port it came in by */
     uint8_t deaths;     /* replicas that died while they processed it */
     bool late;          /* held once: in its slot's list of late packets */
+    uint32_t flow;      /* with affinity, in a ring: AFFINITY_NONE: it is not known */
     uint64_t departure; /* packet time; later than `time` where the middlebox delays it */
 };
 
@@ -179,6 +181,9 @@ struct switch_operation {
     bool copy;                  /* by copying */
     bool settle;                /* it is over when the new owners have taken up all that was given to them */
     bool settling;
+    bool drain;              /* nor before flows have left those who have no shards any more, */
+    uint64_t drain_deadline; /* wall clock, ns: or this has come, with so many left: */
+    uint32_t flows_left;
     uint64_t given;                  /* slots that got a shard */
     uint32_t settle_at[ARENA_SLOTS]; /* what they have to have consumed */
     char cause[96];                  /* why moves were abandoned */
@@ -245,6 +250,9 @@ struct switch_options {
     uint64_t hold_ns;
     uint64_t shape_bytes;     /* of packets that are delayed; 0: SHAPE_DEFAULT_BYTES */
     bool supervised;          /* NOTICE_CONDEMNED gets replicas killed; else a misbehaving one is the end of the run */
+    uint64_t affinity_ns;     /* the program keeps flows itself: they stay for as long as they are not idle for so
+                               * long; 0: they go with their shards */
+    uint32_t affinity_flows;  /* most that are known */
     uint64_t unresponsive_ns; /* how long a replica may leave its input unanswered; 0: for ever */
     const char *poison_file;  /* capture of the packets dropped as poison; NULL: none */
     void (*notify)(void *arg, enum switch_notice notice); /* on the switch's thread; may be NULL */
@@ -302,6 +310,7 @@ struct sm_switch {
     struct sm_errbuf poison_error;
     uint32_t epoch; /* of the assignment; counts every change of owner */
 
+    struct affinity *affinity;        /* NULL: flows go with their shards */
     struct switch_bindings *bindings; /* NULL: no class binds keys */
 
     struct window_place *window;
@@ -379,7 +388,7 @@ int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct s
 
 /* Slots. take: reset the channel of a free slot for a new replica, returns its number or SM_E_LIMIT. ready: it has
  * registered. died: the kernel has reported its exit; what it had is undone or taken over. retire: tell it to end;
- * SM_E_STATE if it owns shards or is about to. */
+ * SM_E_STATE if it owns shards or is about to, or flows have stayed. */
 int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t pid, int wake_fd);
 void switch_slot_ready(struct sm_switch *sw, unsigned slot);
 void switch_slot_died(struct sm_switch *sw, unsigned slot);
@@ -407,6 +416,11 @@ uint32_t switch_move_go(struct sm_switch *sw);
  * copied; *error names it. */
 int switch_can_copy(const struct sm_switch *sw, struct sm_errbuf *error);
 int switch_move_copy(struct sm_switch *sw, struct sm_errbuf *error);
+
+/* With affinity, after begin: it is over when replicas without shards have no flows any more, or at the deadline. */
+void switch_move_drain(struct sm_switch *sw, uint64_t deadline_ns);
+/* How many flows replicas without shards still have. */
+uint32_t switch_flows_left(const struct sm_switch *sw);
 
 /* Ask a slot for its flows from (shard, cursor) on; NOTICE_QUERIED when its query area holds them. SM_E_STATE: a query
  * is under way. */

@@ -56,6 +56,8 @@ static int begin(struct sm_test *test)
     int result = sm_test_moving(test) ? SM_E_STATE : switch_move_begin(test->sw, test->sw->now + PATIENCE_NS, false);
     struct sm_errbuf ignored;
 
+    if (result == 0)
+        switch_move_drain(test->sw, UINT64_MAX);
     return result == 0 && test->copying ? switch_move_copy(test->sw, &ignored) : result;
 }
 
@@ -174,6 +176,8 @@ void test_operate(struct sm_test *test)
     /* Sometimes so short a deadline that moves are abandoned in every state. */
     uint64_t patience = test_below(test, 4) == 0 ? test_below(test, 200000) : PATIENCE_NS;
     switch_move_begin(sw, sw->now + patience, false);
+    if (sw->affinity && test_below(test, 2))
+        switch_move_drain(sw, sw->now + test_below(test, 2) * patience);
     if (test->options.copies && test_below(test, 2) && switch_move_copy(sw, &ignored) != 0)
         switch_fail(sw, "%s", ignored.text);
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {

@@ -200,6 +200,7 @@ static int open_arena(struct sm_test *test, int linktype, struct sm_errbuf *erro
         .small_buffers = options->buffers ? options->buffers : 512,
         .jumbo_buffers = 8,
         .export_bytes = options->copy_bytes,
+        .own_flows = options->drain_idle_ns > 0,
     };
 
     return arena_create(&test->arena, &test->arena_fd, &arena, error);
@@ -213,6 +214,8 @@ int test_make_switch(struct sm_test *test, struct sm_errbuf *error)
         .hold_bytes = options->hold_bytes ? options->hold_bytes : UINT64_MAX,
         .hold_ns = options->hold_ns ? options->hold_ns : UINT64_MAX,
         .shape_bytes = options->shape_memory ? options->shape_memory : 1u << 20,
+        .affinity_ns = options->drain_idle_ns,
+        .affinity_flows = options->max_flows ? options->max_flows : 65536,
         .clock = options->threads ? NULL : virtual_clock,
         .clock_arg = test,
     };
