@@ -44,6 +44,13 @@ static const struct {
     {"service: e\nmiddlebox: {exec: m, args: -x}\n" PORTS, "2: middlebox.args: expected a list, got '-x'"},
     {"service: e\nmiddlebox: {exec: m, args: [a, {b: c}]}\n" PORTS,
      "2: middlebox.args[1]: expected text, got a mapping"},
+    {"service: e\nmiddlebox: {exec: m, strategy: drain, idle: 2s}\n" PORTS, NULL},
+    {"service: e\nmiddlebox: {exec: m, strategy: new-flows-only}\n" PORTS, NULL},
+    {"service: e\nmiddlebox: {exec: m, strategy: restart}\n" PORTS, NULL},
+    {"service: e\nmiddlebox: {exec: m, strategy: drained}\n" PORTS,
+     "2: middlebox.strategy: expected move, drain, new-flows-only or restart, got 'drained'"},
+    {"service: e\nmiddlebox: {exec: m, idle: 2s}\n" PORTS,
+     "2: middlebox.idle: expected only with strategy drain or new-flows-only"},
     {HEAD PORTS "mode: inlin\n", "4: mode: expected inline or tap, got 'inlin'"},
     {HEAD PORTS "mode: tap\n", "3: ports.out: expected no out port in tap mode"},
     {HEAD PORTS "replicas: {start: two}\n", "4: replicas.start: expected a whole number such as 8 or 4M, got 'two'"},
@@ -111,6 +118,7 @@ Test(conf, defaults)
     cr_expect(s.limits.flows == 4000000 && s.limits.memory == 1u << 30);
     cr_expect(s.limits.bindings == 65536 && s.limits.shape_bytes == 64u << 20);
     cr_expect(s.limits.hold_bytes == 64u << 20 && s.limits.hold_ns == 100000000);
+    cr_expect(s.strategy == SERVICE_MOVE && s.idle_ns == 60000000000);
     cr_expect(s.limits.unresponsive_ns == 5000000000);
     cr_expect(s.args[0] == NULL && strcmp(s.exec, "mb") == 0 && service_ends(&s));
     service_free(&s);

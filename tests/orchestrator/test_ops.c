@@ -200,6 +200,41 @@ Test(ops, abandoned_moves_retire_nobody)
     cr_expect_eq(ops_replica(&ops, 2)->state, OPS_REPLICA_READY);
 }
 
+Test(ops, who_is_drained_is_waited_for)
+{
+    service(3);
+    cr_assert_eq(begin((struct ops_request){.verb = OPS_SCALE, .count = 2, .strategy = SERVICE_DRAIN}), OPS_OK);
+    DOES("look");
+    ops_owners(&ops, owners, by_new);
+    DOES("move");
+    cr_expect(ops_drains(&ops));
+    apply();
+    ops_moved(&ops, &(struct ops_moved){.completed = 5, .flows_left = 3});
+    DOES("reply"); /* it stays, with its flows */
+    cr_expect_eq(ops.result.code, OPS_TIMED_OUT);
+    cr_expect_eq(ops.count, 3);
+    /* Once more: nothing is left to move, but flows may be. */
+    cr_assert_eq(begin((struct ops_request){.verb = OPS_SCALE, .count = 2, .strategy = SERVICE_DRAIN}), OPS_OK);
+    DOES("look");
+    ops_owners(&ops, owners, by_new);
+    DOES("move");
+    cr_expect_eq(ops.range_count, 0);
+    ops_moved(&ops, &(struct ops_moved){0});
+    DOES("retire3");
+    cr_expect(ops_exited(&ops, 3, "exited with status 0"));
+    DOES("reply");
+    cr_expect_eq(ops.result.code, OPS_OK);
+    /* Who starts is not waited for; and where flows stay for good nobody can go. */
+    cr_assert_eq(begin((struct ops_request){.verb = OPS_SCALE, .count = 2, .strategy = SERVICE_NEW_FLOWS}), OPS_OK);
+    cr_expect_not(ops_drains(&ops));
+    DOES("look");
+    ops_owners(&ops, owners, by_new);
+    DOES("reply");
+    cr_expect_eq(begin((struct ops_request){.verb = OPS_SCALE, .count = 1, .strategy = SERVICE_NEW_FLOWS}), OPS_FAILED);
+    cr_expect_eq(begin((struct ops_request){.verb = OPS_MERGE, .replica = 1, .into = 2, .strategy = SERVICE_NEW_FLOWS}),
+                 OPS_FAILED);
+}
+
 Test(ops, refusals_of_the_switch)
 {
     service(2);
