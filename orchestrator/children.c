@@ -27,19 +27,20 @@ static void on_watched_exit(uv_poll_t *watch, int status, int events)
     orchestrator_child_exited(child->o, child);
 }
 
-void child_adopt(struct orchestrator *o, uint32_t id, pid_t pid)
+bool child_adopt(struct orchestrator *o, uint32_t id, pid_t pid)
 {
     struct child *child = child_note(o, id);
     if (!child || child->alive)
-        return;
-    child->was_ready = true;
+        return true;
     child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (child->pidfd < 0)
-        return; /* it has died meanwhile; the switch will tell, or has told */
+        return pid > 0 && errno != ESRCH;
+    child->was_ready = true;
     child->alive = true;
     child->watch.data = child;
     uv_poll_init(o->loop, &child->watch, child->pidfd);
     uv_poll_start(&child->watch, UV_READABLE, on_watched_exit);
+    return true;
 }
 
 void child_kill(struct child *child, int number)

@@ -423,7 +423,8 @@ static void on_ready(struct orchestrator *o, const struct wire_value *params)
     if (o->phase != PHASE_STARTING && o->phase != PHASE_RUNNING)
         return;                      /* the switch's status will say it again */
     if (!ops_replica(&o->ops, id)) { /* the last orchestrator had just started it */
-        child_adopt(o, id, (pid_t)wire_get_int(params, "pid", 0));
+        if (!child_adopt(o, id, (pid_t)wire_get_int(params, "pid", 0)))
+            return; /* and has ended already */
         ops_take_in(&o->ops, id);
         o->surplus++;
         orchestrator_replace_missing(o);

@@ -160,8 +160,8 @@ int program_find(const char *exec, char *found, size_t size, struct sm_errbuf *e
 
 /* children.c */
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error);
-/* A replica that we have not started; `pid` has just been seen alive. */
-void child_adopt(struct orchestrator *o, uint32_t id, pid_t pid);
+/* A replica that we have not started, and that the switch has. False: its process has ended, and nobody will tell. */
+bool child_adopt(struct orchestrator *o, uint32_t id, pid_t pid);
 /* The child of that id, a new one (that is not alive) where there is none. NULL: out of memory. */
 struct child *child_note(struct orchestrator *o, uint32_t id);
 void child_kill(struct child *child, int signal);

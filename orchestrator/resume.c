@@ -44,8 +44,9 @@ static unsigned take_replicas(struct orchestrator *o, const struct wire_value *l
         for (unsigned k = 0; k < sizeof(states) / sizeof(*states); k++) {
             if (strcmp(wire_get_str(replica, "state", ""), states[k].name) != 0)
                 continue;
-            present[count++] = (struct ops_present){.id = id, .state = states[k].state};
-            child_adopt(o, id, (pid_t)wire_get_int(replica, "pid", 0));
+            /* One whose process has ended, and of which the switch has not heard yet, is not waited for. */
+            if (child_adopt(o, id, (pid_t)wire_get_int(replica, "pid", 0)))
+                present[count++] = (struct ops_present){.id = id, .state = states[k].state};
         }
     }
     return count;

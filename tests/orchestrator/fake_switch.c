@@ -10,13 +10,15 @@
  *
  * The environment's FAKE names misbehaviour: endless (the input does not end), slow (moves take half a second),
  * abandon, busy (moves are refused), die (at start), broken (an invariant), lossy (packets are missing), hasty (a move
- * that a second orchestrator finds under way ends as soon as it has been told so).
+ * that a second orchestrator finds under way ends as soon as it has been told so), vanished (a second orchestrator is
+ * told of a replica that has just attached, and whose process has ended).
  */
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "conf/rundir.h"
@@ -26,6 +28,7 @@
 #define PACKETS 1000
 #define SHARDS 16384
 #define REPLICAS 64
+#define VANISHED 40
 
 static uv_loop_t loop;
 static struct rpc_server *control, *attach;
@@ -41,6 +44,7 @@ static uint64_t entered, gate_at, moved_shards;
 static uint8_t kept[65536]; /* for the next orchestrator */
 static size_t kept_bytes;
 static bool started, gated;
+static bool vanished; /* a replica that nobody will hear of again is in the status */
 static uv_timer_t move_timer, flow_timer;
 
 static bool fake(const char *what)
@@ -69,6 +73,16 @@ static void flow_on(void)
     uv_timer_start(&flow_timer, on_flow, 2, 0);
 }
 
+/* A process that has been, and has been waited for. */
+static int pid_of_nobody(void)
+{
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    waitpid(pid, NULL, 0);
+    return pid;
+}
+
 static void put_status(struct wire_out *out)
 {
     wire_put_str(out, "state", !started ? "waiting" : gated ? "gated" : "running");
@@ -84,6 +98,13 @@ static void put_status(struct wire_out *out)
     wire_put_uint(out, "completed", moved_shards);
     wire_map_end(out);
     wire_array_begin(out, "replicas");
+    if (vanished) {
+        wire_map_begin(out, NULL);
+        wire_put_uint(out, "id", VANISHED);
+        wire_put_str(out, "state", "attached");
+        wire_put_int(out, "pid", pid_of_nobody());
+        wire_map_end(out);
+    }
     for (unsigned i = 0; i < replica_count; i++) {
         char name[16];
         snprintf(name, sizeof(name), "r%u", replicas[i].id);
@@ -193,7 +214,7 @@ static void put_kept(struct wire_out *out)
 {
     if (kept_bytes)
         wire_put_bin(out, "text", kept, kept_bytes);
-    wire_put_uint(out, "last_id", replica_count);
+    wire_put_uint(out, "last_id", vanished ? VANISHED : replica_count);
     wire_put_uint(out, "moving", uv_is_active((uv_handle_t *)&move_timer) ? 1 : 0);
 }
 
@@ -237,6 +258,7 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
     } else if (strcmp(method, "keep") == 0) {
         keep(params);
     } else if (strcmp(method, "kept") == 0) {
+        vanished = kept_bytes > 0 && fake("vanished");
         put_kept(out);
     } else if (strcmp(method, "shards") == 0) {
         put_owners(out);

@@ -165,6 +165,15 @@ until_answered edge
 expect 0 'rebalance' $smctl rebalance --wait --timeout 10s
 expect 0 'scale 1: ' $smctl scale 1 --timeout 10s
 
+kill -INT $(cat run/edge/lock)
+wait $running
+
+# The orchestrator dies, and with it a replica that it had just started: the next one does not wait for that.
+start endless,vanished s.yaml edge
+kill -KILL $(pgrep -P $(cat run/edge/lock) -x sm-orchestrator)
+until_answered edge
+expect 0 'scale 2: ' $smctl scale 2 --wait --timeout 15s
+
 # Two at once.
 start endless other.yaml other
 expect 2 'say which with --service: .*(edge, other|other, edge) are running' $smctl status
