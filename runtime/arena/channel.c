@@ -45,7 +45,7 @@ static void put(uint64_t *offset, uint64_t value)
         *offset = value;
 }
 
-static void lay_out(struct channel *channel, uint32_t buffers, uint32_t bindings)
+void channel_lay_out(struct channel *channel, uint32_t buffers, uint32_t bindings)
 {
     uint64_t ring = pages(16ull * ring_entries(buffers));
 
@@ -62,7 +62,7 @@ static void lay_out(struct channel *channel, uint32_t buffers, uint32_t bindings
 /* Word by word: other replicas may be looking at it (sm_shared_low(), strong counters). */
 void channel_reset(struct channel *channel, uint32_t buffers, uint32_t bindings)
 {
-    lay_out(channel, buffers, bindings);
+    channel_lay_out(channel, buffers, bindings);
     STEP();
     atomic_store_explicit(&channel->in_head, 0, memory_order_relaxed);
     atomic_store_explicit(&channel->commit, 0, memory_order_relaxed);

@@ -198,6 +198,12 @@ static inline uint64_t commit_word(uint32_t consumed, uint32_t produced)
 /* Bytes of a channel whose rings hold `buffers` packets and what happens to `bindings`, rounded to pages. */
 uint64_t channel_bytes(uint32_t buffers, uint32_t bindings);
 
+/*
+ * Say where a channel's parts are, whatever is written there now. The switch, which knows, also once the replica is
+ * dead: it could write anywhere.
+ */
+void channel_lay_out(struct channel *channel, uint32_t buffers, uint32_t bindings);
+
 /* Empty a channel for a new replica. The switch, before the replica attaches. */
 void channel_reset(struct channel *channel, uint32_t buffers, uint32_t bindings);
 

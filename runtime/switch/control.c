@@ -490,7 +490,7 @@ static void copy_page(struct sm_switch *sw, void *arg)
     struct query_job *job = arg;
     const struct switch_slot *slot = &sw->slots[job->from.slot];
 
-    memcpy(job->page, channel_query(slot->channel), CHANNEL_QUERY_BYTES);
+    memcpy(job->page, slot->query, CHANNEL_QUERY_BYTES);
     job->id = slot->id;
 }
 

@@ -74,9 +74,12 @@ static void unlock_all(struct arena *arena, unsigned slot)
  * Undo what was begun, and give back what was held. May be done once more, also after a switch that died in it.
  * SM_E_DAMAGED: the journal is destroyed.
  */
-int switch_put_right(struct arena *arena, unsigned slot)
+int switch_put_right(struct sm_switch *sw, unsigned slot)
 {
+    struct arena *arena = sw->arena;
     struct channel *channel = arena_channel(arena, 0, slot);
+
+    channel_lay_out(channel, sw->buffers, sw->bindings_max); /* whoever died may have written on it before */
     uint64_t commit = atomic_load_explicit(&channel->commit, memory_order_acquire);
     const struct coherent_writer writer = arena_writer(arena, slot);
     const struct registration *registered = &arena->registration;
@@ -284,7 +287,7 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
         return;
     }
     switch_frame_restore(sw); /* whoever died may have written on it before */
-    if (switch_put_right(sw->arena, slot) != 0)
+    if (switch_put_right(sw, slot) != 0)
         switch_fail(sw, "replica %s destroyed its journal before it died: its last burst cannot be undone", s->name);
     if (s->distrusted && sw->bindings)
         switch_bind_learn(sw); /* what it committed last was not taken back */
@@ -299,7 +302,7 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     for (unsigned i = 0; i < flushes; i++)
         switch_flush_hold(sw, &sw->shards[flush[i]], sw->shards[flush[i]].owner);
     if (sw->query.active && sw->query.slot == slot) {
-        *(struct query_header *)(void *)channel_query(s->channel) = (struct query_header){.next_shard = SM_SHARDS};
+        *(struct query_header *)(void *)s->query = (struct query_header){.next_shard = SM_SHARDS};
         sw->query.active = false;
         switch_notify(sw, NOTICE_QUERIED);
     }

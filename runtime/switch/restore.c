@@ -234,7 +234,7 @@ void switch_restore_forsaken(struct sm_switch *sw, unsigned slot)
 
 static struct snapshot_part *part_of(const struct sm_switch *sw, unsigned slot)
 {
-    return (struct snapshot_part *)(void *)channel_snapshot(sw->slots[slot].channel);
+    return (struct snapshot_part *)(void *)sw->slots[slot].snapshot;
 }
 
 static void ask(const struct restore *restore, struct sm_switch *sw, unsigned slot, uint32_t flags)
@@ -326,7 +326,7 @@ static void take_answer(struct restore *restore, struct sm_switch *sw)
 {
     struct switch_restore *r = &sw->restore;
     const struct sm_errbuf *text =
-        (const struct sm_errbuf *)(const void *)(channel_snapshot(sw->slots[r->slot].channel) + SNAPSHOT_PART_BYTES);
+        (const struct sm_errbuf *)(const void *)(sw->slots[r->slot].snapshot + SNAPSHOT_PART_BYTES);
     bool telling = restore->telling;
 
     restore->telling = false;

@@ -83,7 +83,7 @@ static int put_slot_right(struct sm_switch *sw, unsigned slot, struct sm_errbuf 
 
     if (channel->journal_offset == 0)
         return 0; /* nobody ever had it */
-    if (channel->journal_offset <= arena->channel_bytes - CHANNEL_JOURNAL_BYTES && switch_put_right(arena, slot) == 0)
+    if (switch_put_right(sw, slot) == 0)
         return 0;
     snprintf(error->text, sizeof error->text, "the arena of service %.63s is damaged: the journal of slot %u",
              arena->service, slot);
@@ -97,6 +97,10 @@ static int put_slot_right(struct sm_switch *sw, unsigned slot, struct sm_errbuf 
 static int put_replicas_right(struct sm_switch *sw, struct sm_errbuf *error)
 {
     struct arena *arena = sw->arena;
+
+    for (unsigned slot = 0; slot < ARENA_SLOTS; slot++) /* a replica may have written on any of them */
+        if (arena_channel(arena, 0, slot)->journal_offset != 0)
+            channel_lay_out(arena_channel(arena, 0, slot), sw->buffers, sw->bindings_max);
     unsigned first = switch_note_slot(arena);
     int result = first < ARENA_SLOTS ? put_slot_right(sw, first, error) : 0;
 

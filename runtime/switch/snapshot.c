@@ -275,7 +275,7 @@ bool switch_snapshot_answered(struct sm_switch *sw, unsigned slot, uint32_t requ
     sw->slots[slot].snapshots--;
     if (s->active && slot == s->slot && offered != s->asked &&
         (request ^ expected << SNAPSHOT_TICKET_SHIFT) >> SNAPSHOT_TICKET_SHIFT == 0)
-        offer(s, channel_snapshot(sw->slots[slot].channel) + offered % SNAPSHOT_PARTS * SNAPSHOT_PART_BYTES);
+        offer(s, sw->slots[slot].snapshot + offered % SNAPSHOT_PARTS * SNAPSHOT_PART_BYTES);
     return true;
 }
 

@@ -117,6 +117,8 @@ struct switch_slot {
     struct in_entry *in;
     struct out_entry *out;
     struct bind_entry *bind;
+    uint8_t *query, *snapshot;
+    struct journal_region *journal;
     uint32_t bind_mask, bind_tail;
     uint32_t in_head; /* written, published by the next publish() */
     uint32_t published;
@@ -476,9 +478,9 @@ void switch_lane_discard(struct sm_switch *sw, unsigned lane);
 bool switch_lane_answered(struct sm_switch *sw, unsigned slot, const struct out_entry *entry);
 void switch_lanes_forsaken(struct sm_switch *sw, unsigned slot); /* its replica is dead */
 void switch_lanes_poll(struct sm_switch *sw);
-bool switch_lanes_busy(const struct sm_switch *sw);       /* and somebody is there to go on */
-void switch_learn(struct sm_switch *sw);                  /* what was registered */
-int switch_put_right(struct arena *arena, unsigned slot); /* death.c */
+bool switch_lanes_busy(const struct sm_switch *sw);        /* and somebody is there to go on */
+void switch_learn(struct sm_switch *sw);                   /* what was registered */
+int switch_put_right(struct sm_switch *sw, unsigned slot); /* death.c */
 unsigned switch_note_slot(const struct arena *arena); /* whose note was put in the queue last; ARENA_SLOTS: it is out */
 void switch_ledger(struct sm_switch *sw);             /* resume.c */
 void switch_ledger_ahead(struct sm_switch *sw);

@@ -116,6 +116,15 @@ def journal(build):
         expect(not os.path.exists(trial.service.path("out.pcap")), "no output that looks whole")
 
 
+def layout(build):
+    with Trial(build, "layout", "a replica that scribbles on where its journal is, and dies") as trial:
+        trial.start()
+        report = trial.end()
+        if report:
+            died = [replica["exit"] for replica in report["replicas"] if replica["exit"] != 0]
+            expect(died == ["was killed by signal 6"], "it died, and that is all", report["replicas"])
+
+
 def silent(build):
     with Trial(build, "hang", "a replica that does not come back from a packet") as trial:
         trial.start()
@@ -155,6 +164,7 @@ def main():
     live.enter_or_skip()
     scribblers(given.build)
     journal(given.build)
+    layout(given.build)
     silent(given.build)
     poison(given.build)
     live.expect_alone()

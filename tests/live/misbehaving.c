@@ -57,6 +57,11 @@ static void misbehave(struct sm_replica *replica, const char *how)
         memset(region->entries, 0x5a, 4096);
         atomic_store(&region->used, 4096);
         abort();
+    } else if (strcmp(how, "layout") == 0) {
+        struct channel *channel = replica->channel;
+        channel->query_offset = channel->snapshot_offset = channel->journal_offset = 1ull << 60;
+        channel->ring_mask = channel->bind_mask = 3;
+        abort();
     } else if (strcmp(how, "hang") == 0)
         for (;;)
             pause();
