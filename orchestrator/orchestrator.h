@@ -185,6 +185,9 @@ typedef void scan_done_fn(void *user, const struct rpc_error *error);
 /* `flow` says whether to go on; `done` is called once, never from within this call. */
 void scan_flows(struct orchestrator *o, scan_flow_fn *flow, scan_done_fn *done, void *user);
 
+/* limits.c: a request for what the limits of a rate limiter, and their keys, have come to. */
+void limits(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params);
+
 /* runner.c: events. */
 void runner_gate(struct orchestrator *o); /* the next event's gate */
 void runner_gated(struct orchestrator *o);

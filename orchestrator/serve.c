@@ -347,7 +347,7 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
     static const struct {
         const char *name;
         void (*serve)(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params);
-    } methods[] = {{"status", status},         {"upgrade", upgrade}, {"flows", flows},
+    } methods[] = {{"status", status},         {"upgrade", upgrade}, {"flows", flows}, {"limits", limits},
                    {"checkpoint", checkpoint}, {"restore", restore}, {"check", check}};
     struct orchestrator *o = user;
     if (strcmp(method, "hello") == 0 || (strcmp(method, "stop") == 0 && o->phase < PHASE_FINISHING)) {

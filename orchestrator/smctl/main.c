@@ -26,6 +26,7 @@ static const struct command {
     {"replicas", cmd_replicas, "", "its replicas", false},
     {"shared", cmd_shared, "", "its shared objects, and who contributed what", false},
     {"peers", cmd_peers, "[add HOST ADDRESS | remove HOST]", "the hosts that it has limits together with", false},
+    {"limits", cmd_limits, "[--by drops|rate] [--top N]", "what its limits do, and to whom most", false},
     {"flows", cmd_flows, "[SELECTOR] [--limit N]", "its flows", false},
     {"flow", cmd_flow, "show KEY", "one flow, with all its fields", false},
     {"top", cmd_top, "", "its replicas, once a second", false},

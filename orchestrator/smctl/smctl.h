@@ -29,6 +29,7 @@ int cmd_replicas(struct options *options);
 int cmd_shared(struct options *options);
 int cmd_flows(struct options *options);
 int cmd_flow(struct options *options);
+int cmd_limits(struct options *options);
 int cmd_top(struct options *options);
 int cmd_scale(struct options *options);
 int cmd_split(struct options *options);

@@ -33,6 +33,17 @@ static json_t *dropped(const struct sm_switch *sw)
     return reasons;
 }
 
+/* The middlebox's drop reasons, in the order of their numbers. */
+static json_t *reasons(const struct sm_switch *sw)
+{
+    const struct registration *registered = &sw->arena->registration;
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; sw->arena->registered && i < registered->reason_count && i < SM_MAX_REASONS; i++)
+        json_array_append_new(list, json_string(registered->reasons[i]));
+    return list;
+}
+
 static json_t *packets(const struct sm_switch *sw)
 {
     json_t *object = json_object();
@@ -277,6 +288,7 @@ json_t *switch_report(struct sm_switch *sw)
     json_object_set_new(report, "affinity", affinity(sw));
     json_object_set_new(report, "time", integer(sw->clock));
     json_object_set_new(report, "first_time", integer(sw->first_time));
+    json_object_set_new(report, "reasons", reasons(sw));
     json_object_set_new(report, "error", sw->error[0] ? json_string(sw->error) : json_null());
     return report;
 }
