@@ -9,20 +9,20 @@
 #include <splitmerge/bucket.h>
 
 /*
- * Overview.  A distributed limit is one bucket for a host (peers/share.h), which lies in a shared object that all
+ * Overview.  A distributed limit is one bucket for a host (drl/share.h), which lies in shared objects that all
  * replicas map. It is filled by the clock of the host's exchange, not by packet time. Taking is one atomic step.
  *
  * Deaths.  What a replica has taken for packets that it did not commit stays taken, and who processes them again takes
  * again: a burst's worth of tokens is lost, none is made.
  */
 
-_Static_assert(sizeof(struct share) <= SM_MAX_SHARED_SIZE && sizeof(struct members) <= SM_MAX_SHARED_SIZE,
+_Static_assert(sizeof(struct share_page) <= SM_MAX_SHARED_SIZE && sizeof(struct members) <= SM_MAX_SHARED_SIZE,
                "they are shared objects");
 
 struct distributed {
     const struct exchange_config *config;
-    sm_strong objects[SHARE_MOST], members;
-    struct share *shares[SHARE_MOST];
+    sm_strong heads[SHARE_MOST], pages[SHARE_MOST][SHARE_PAGES], members;
+    struct share shares[SHARE_MOST];
     struct peers_loop *loop;
     uint64_t random;
 };
@@ -58,10 +58,15 @@ int distributed_register(struct distributed *distributed, struct sm_replica *rep
     int status = sm_strong_register(replica, "peers", sizeof(struct members), &distributed->members);
 
     for (unsigned i = 0; status == 0 && i < distributed->config->limit_count; i++) {
-        char name[32];
         /* By the limit's name, so that a reloaded policy's are the same ones, or refused. */
-        snprintf(name, sizeof name, "share-%08x", hash_of(distributed->config->limits[i].name));
-        status = sm_strong_register(replica, name, sizeof(struct share), &distributed->objects[i]);
+        uint32_t hash = hash_of(distributed->config->limits[i].name);
+        char name[32];
+        snprintf(name, sizeof name, "share-%08x", hash);
+        status = sm_strong_register(replica, name, sizeof(struct share_head), &distributed->heads[i]);
+        for (unsigned k = 0; status == 0 && k < SHARE_PAGES; k++) {
+            snprintf(name, sizeof name, "share-%08x-%u", hash, k);
+            status = sm_strong_register(replica, name, sizeof(struct share_page), &distributed->pages[i][k]);
+        }
     }
     return status;
 }
@@ -81,8 +86,12 @@ int distributed_start(struct distributed *distributed, struct sm_replica *replic
     char path[108];
 
     /* Every word of these is atomic, and nothing of them is ever undone: they are used without a lock. */
-    for (unsigned i = 0; i < distributed->config->limit_count; i++)
-        distributed->shares[i] = sm_shared_get(replica, distributed->objects[i], SM_LOCAL, NULL);
+    for (unsigned i = 0; i < distributed->config->limit_count; i++) {
+        struct share *share = &distributed->shares[i];
+        share->head = sm_shared_get(replica, distributed->heads[i], SM_LOCAL, NULL);
+        for (unsigned k = 0; k < SHARE_PAGES; k++)
+            share->page[k] = sm_shared_get(replica, distributed->pages[i][k], SM_LOCAL, NULL);
+    }
     distributed->loop =
         peers_loop_begin(distributed->config, distributed->shares,
                          sm_shared_get(replica, distributed->members, SM_LOCAL, NULL), control_path(path), error);
@@ -113,13 +122,13 @@ static uint64_t flow_of(const struct sm_packet *packet)
 
 bool distributed_take(struct distributed *distributed, unsigned limit, const struct sm_packet *packet, uint32_t cost)
 {
-    struct share *share = distributed->shares[limit];
-    uint64_t now = meter_needs_time(&share->meter) ? peers_clock() : 0;
+    const struct share *share = &distributed->shares[limit];
+    uint64_t now = meter_needs_time(&share->head->meter) ? peers_clock() : 0;
 
     return share_take(share, flow_of(packet), cost, cost * SM_BUCKET_UNIT, next_random(distributed), now);
 }
 
 void distributed_give_back(struct distributed *distributed, unsigned limit, uint32_t cost)
 {
-    share_give_back(distributed->shares[limit], cost, cost * SM_BUCKET_UNIT);
+    share_give_back(&distributed->shares[limit], cost, cost * SM_BUCKET_UNIT);
 }

@@ -173,6 +173,7 @@ class Pool(Limiter):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.random, self.flows, self.flow_share = Random(1), {}, math.inf
+        self.places, self.part, self.level = {}, math.inf, None
         self.exchanges = self.MESSAGES / 2 * self.count / (self.count - 1)
         self.period = 1 / (self.PERIODIC * self.exchanges)
         self.demand = self.quick = self.tick = self.all = 0.0
@@ -181,28 +182,49 @@ class Pool(Limiter):
         self.allowance, self.report_at, self.granted_at, self.pressed = 4.0, 0, 0, False
         self.shape()
         self.members = [Member() for _ in range(self.count)] if self.who == 0 else None
-        self.excess, self.level, self.spare = 0.0, 0.0, self.rate / self.count
+        self.excess, self.flow_rate, self.spare = 0.0, 0.0, self.rate / self.count
 
     def shape(self):
         self.depth = min(self.burst, max(22000, self.burst * self.local / self.rate))
         self.early = min(0.8 * self.depth, max(20000, 0.01 * self.local))
 
+    def refilled(self):
+        """Where nobody is, the bucket is filled all the same."""
+        return max(self.local, min(22000, self.rate / self.count)) if self.demand < 2000 else self.local
+
+    def fill(self, now):
+        """What was taken since the last time makes no room yet."""
+        self.level += min(self.filled_at_rate * (now - self.filled_at) / 1e9, self.room)
+        self.room, self.filled_at = max(self.filled_to - self.level, 0), now
+
+    def allow(self, now):
+        self.fill(now)
+        self.filled_at_rate, self.filled_to = math.floor(self.refilled() * 8) / 8, self.depth
+        self.level = min(self.level, self.depth)
+        self.room = self.depth - self.level
+
     def conforms(self, now, key, size, verdict):
-        flow = self.flows.setdefault(key, [0.0, 0, 0.0])
-        flow[0], flow[1] = flow[0] + size, now
-        self.bucket.fill(self.local, self.depth, now)
-        surplus, emptiness = 1 - self.flow_share / flow[0], 1 - self.bucket.level / self.early
-        spared = True
+        if self.level is None:
+            self.level = self.filled_at = self.filled_at_rate = self.filled_to = self.room = 0
+            self.allow(0)
+        self.fill(now)
+        if key not in self.places:
+            mask = (1 << 64) - 1
+            self.places[key] = [0.0, 0, ((key ^ key >> 32) * 0x9E3779B97F4A7C15 & mask) / 2**64]
+        place = self.places[key]  # sent as published; since then; owed
+        place[1] += size
+        surplus, emptiness = 1 - self.part / (place[0] + place[1]), 1 - self.level / self.early
         if surplus > 0 and emptiness > 0:
-            if flow[2] == 0:
-                flow[2] = self.random.draw()
-            flow[2] += min(emptiness * surplus * (1 + 0.07 * surplus**3), 1)
-            loses = flow[2] >= 1
-            if abs(flow[2] - 1) < 1e-4 and self.bucket.level >= size:  # too close to call: as it was
+            place[2] += min(emptiness * surplus * (1 + 0.07 * surplus**3), 1)
+            loses = place[2] >= 1
+            if abs(place[2] - 1) < 1e-4 and self.level >= size:  # too close to call: as it was
                 loses = not verdict
-            flow[2] -= loses
-            spared = not loses
-        return spared and self.bucket.take(size, verdict)
+            place[2] -= loses
+            if loses:
+                return False
+        expected = verdict if abs(self.level - size) < 1e-3 else self.level >= size
+        self.level -= size if expected else 0
+        return expected
 
     def packet(self, now, flow, size, verdict):
         expected = super().packet(now, flow, size, verdict)
@@ -211,6 +233,21 @@ class Pool(Limiter):
         for i, counts in enumerate((True, not expected, expected)):
             self.since[i] += size if counts else 0
         return expected
+
+    def count_flows(self, now):
+        for key, place in list(self.places.items()):
+            if place[1] > 0:
+                self.flows[key] = [self.flows.get(key, [0.0])[0] + place[1], now]
+            elif key not in self.flows:
+                del self.places[key]
+
+    def publish(self, now):
+        if self.level is None:
+            return
+        self.allow(now)
+        self.part = math.floor(self.flow_share) if self.flow_share < math.inf else math.inf
+        for key, place in self.places.items():
+            place[0], place[1] = math.floor(self.flows.get(key, [0.0])[0]), 0
 
     def look(self, now, seconds):
         for key, flow in list(self.flows.items()):
@@ -252,6 +289,12 @@ class Pool(Limiter):
         return (self.who, self.sent, 0, PRESSED if self.pressed else REPORT, self.demand, self.worth(), self.all)
 
     def interval(self, now, seconds):
+        self.count_flows(now)
+        messages = self.decide(now, seconds)
+        self.publish(now)
+        return messages
+
+    def decide(self, now, seconds):
         keep = 0.1**seconds
         self.demand = keep * self.demand + (1 - keep) * self.tick / seconds
         surprised = self.look(now, seconds)
@@ -271,6 +314,8 @@ class Pool(Limiter):
         if message[3] == GRANT:
             self.local, self.granted_at = message[4], now
             self.expected = self.local if self.pressed else min(self.local, self.demand)
+            if self.level is not None:
+                self.allow(now)
             return []
         member = self.members[message[0]]
         self.enter(member, now, message)
@@ -293,7 +338,7 @@ class Pool(Limiter):
         return self.rate / self.count if silent > self.ALONE else member.granted if silent > self.ALONE // 2 else None
 
     def grant(self, member):
-        return min(member.most(), self.level * member.weight) + self.spare
+        return min(member.most(), self.flow_rate * member.weight) + self.spare
 
     def due(self, member, now):
         return (abs(self.grant(member) - member.granted) > 0.02 * (member.granted + 0.01 * self.rate / self.count)
@@ -321,12 +366,12 @@ class Pool(Limiter):
             weights = sum(other.weight for other in heard[i:])
             if weights <= 0 and member.most() > 0:
                 break
-            self.level = max(left, 0.01 * self.rate) / weights if weights > 0 else 0
-            if member.most() > member.weight * self.level:
+            self.flow_rate = max(left, 0.01 * self.rate) / weights if weights > 0 else 0
+            if member.most() > member.weight * self.flow_rate:
                 self.spare = 0.0
                 return
             left -= member.most()
-        self.level, self.spare = self.rate, max(left, 0) / self.count
+        self.flow_rate, self.spare = self.rate, max(left, 0) / self.count
 
     def home(self, now, seconds):
         for member in self.members:

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "peers/loop.h"
@@ -33,8 +34,9 @@ struct net {
     struct exchange_config config[HOSTS];
     struct exchange *exchange[HOSTS];
     struct share share[HOSTS];
+    struct share_head head[HOSTS];
+    struct share_page page[HOSTS][SHARE_PAGES];
     struct members members[HOSTS];
-    struct share *shares[HOSTS];
     struct sender {
         struct net *net;
         unsigned self;
@@ -72,7 +74,7 @@ static void send_letter(void *user, const struct datagram_member *to, const uint
 
 static void begin(struct net *net, unsigned host)
 {
-    net->exchange[host] = exchange_create(&net->config[host], &net->shares[host], &net->members[host], send_letter,
+    net->exchange[host] = exchange_create(&net->config[host], &net->share[host], &net->members[host], send_letter,
                                           &net->sender[host], net->now);
     cr_assert(net->exchange[host]);
 }
@@ -91,7 +93,9 @@ static struct net *build(bool exact, enum drl_mode mode)
             .name = "all", .exact = exact, .mode = mode, .rate = RATE, .burst = 60000, .interval_ns = 50000000};
         if (i > 0)
             config->members[1] = (struct datagram_member){.host = 1, .port = 1, .version = 1};
-        net->shares[i] = &net->share[i];
+        net->share[i].head = &net->head[i];
+        for (unsigned k = 0; k < SHARE_PAGES; k++)
+            net->share[i].page[k] = &net->page[i][k];
         net->sender[i] = (struct sender){net, i};
         begin(net, i);
     }
@@ -221,6 +225,47 @@ Test(exchange, split_gives_each_its_part)
     run(net, 2000, one);
     run(net, 2000, one);
     cr_assert_float_eq(net->passed[0] / RATE, 0.25, 0.05);
+    destroy(net);
+}
+
+/*
+ * The simulator gives packets to drl_packet(), a host to the share that its exchange fills: the same packets at the
+ * same times get the same verdicts. Some flows are too fast, some are not; the bucket is near empty, and full, by
+ * turns.
+ */
+Test(exchange, a_host_and_the_simulator_decide_alike)
+{
+    const char *given = getenv("SM_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    struct net *net = build(false, DRL_POOL);
+    const struct drl_options options = {
+        .mode = DRL_POOL, .rate = RATE / 8.0, .burst = 60000, .interval_ns = 50000000, .limiters = 1, .seed = 1};
+    struct drl *drl = drl_create(&options, net->now);
+    uint64_t next = net->now + options.interval_ns;
+    unsigned passed = 0, early = 0;
+
+    printf("SM_SEED=%lu\n", seed);
+    net->random = seed;
+    for (unsigned i = 0; i < 40000; i++) {
+        double chosen = chance(net), busy = i / 4000 % 2 ? 2 : 0.7;
+        uint64_t flow = 1 + (uint64_t)(20 * chosen * chosen * chosen);
+        uint32_t bytes = 100 + (uint32_t)(1400 * chance(net)), to[DRL_MAX_FANOUT];
+        struct drl_update update[DRL_MAX_FANOUT];
+        exchange_tick(net->exchange[0], net->now);
+        if (net->now >= next) {
+            drl_interval(drl, net->now, to, update);
+            next = net->now + options.interval_ns;
+        }
+        bool there = atomic_load(&net->head[0].meter.level) >= bytes * SM_BUCKET_UNIT;
+        bool has = share_take(&net->share[0], flow, bytes, bytes * SM_BUCKET_UNIT, (uint32_t)i, net->now);
+        cr_assert_eq(has, drl_packet(drl, net->now, flow, bytes), "seed %lu: packet %u", seed, i);
+        passed += has;
+        early += there && !has;
+        net->now += (uint64_t)(800 * 8e9 / RATE / busy * 2 * chance(net));
+    }
+    cr_assert_gt(passed, 10000);
+    cr_assert_gt(early, 500, "only %u of 40000 packets were dropped early", early);
+    drl_destroy(drl);
     destroy(net);
 }
 

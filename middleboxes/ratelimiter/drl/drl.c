@@ -12,7 +12,7 @@ const char *const drl_mode_names[DRL_MODES] = {
     [DRL_SPLIT] = "split", [DRL_GTB] = "gtb", [DRL_GRD] = "grd", [DRL_FPS] = "fps", [DRL_POOL] = "pool"};
 
 static const struct drl_ops *const modes[DRL_MODES] = {
-    [DRL_SPLIT] = &drl_split, [DRL_GTB] = &drl_gtb, [DRL_GRD] = &drl_grd, [DRL_FPS] = &drl_fps, [DRL_POOL] = &drl_pool};
+    [DRL_SPLIT] = &drl_split, [DRL_GTB] = &drl_gtb, [DRL_GRD] = &drl_grd, [DRL_FPS] = &drl_fps};
 
 struct drl *drl_create(const struct drl_options *options, uint64_t now)
 {
@@ -51,6 +51,8 @@ bool drl_packet(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes)
 {
     bool conforms;
 
+    if (drl->options.mode == DRL_POOL)
+        return pool_packet(drl, now, flow, bytes);
     drl->arrived.bytes += bytes;
     conforms = modes[drl->options.mode]->packet(drl, now, flow, bytes);
     drl->passed.bytes += conforms ? bytes : 0;
@@ -75,9 +77,17 @@ void drl_account_passed(struct drl *drl, double arrived, double passed)
 
 void drl_allowance(const struct drl *drl, struct drl_allowance *allowance)
 {
-    *allowance = (struct drl_allowance){.rate = drl->local, .depth = drl->options.burst, .drop = drl->drop};
+    *allowance =
+        (struct drl_allowance){.rate = drl->local, .depth = drl->options.burst, .drop = drl->drop, .part = INFINITY};
     if (drl->options.mode == DRL_POOL)
-        allowance->depth = pool_depth(drl);
+        pool_allowance(drl, allowance);
+    else if (drl->options.mode == DRL_GRD)
+        allowance->depth = INFINITY;
+}
+
+double drl_sent(const struct drl *drl, uint64_t key)
+{
+    return drl->options.mode == DRL_POOL ? pool_sent(drl, key) : 0;
 }
 
 void drl_forget(struct drl *drl, unsigned limiter)
@@ -97,6 +107,8 @@ unsigned drl_interval(struct drl *drl, uint64_t now, uint32_t *to, struct drl_up
     if (seconds <= 0)
         return 0;
     drl->last = now;
+    if (drl->options.mode == DRL_POOL)
+        pool_count(drl, now);
     drl_rate_estimate(&drl->arrived, seconds);
     drl_rate_estimate(&drl->passed, seconds);
     if (drl->options.mode == DRL_POOL)

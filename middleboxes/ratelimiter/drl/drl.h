@@ -86,15 +86,20 @@ struct drl_bound drl_bound(const struct drl_options *options);
 /*
  * Where verdicts are given elsewhere, by many at once, they are told afterwards, before drl_interval(): `bytes` of flow
  * `key` have arrived; and so many in all have arrived and passed, which may be less than nothing when something was
- * taken back. What is to be allowed meanwhile is drl_allowance(): a bucket, and a chance of being dropped before it.
+ * taken back. What is to be allowed meanwhile is drl_allowance(): a bucket (`depth` INFINITY: none), a chance of being
+ * dropped before it, and the level of the bucket below which flows lose packets early that have sent more than their
+ * part, of late (share.h).
  */
 void drl_account(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes);
 void drl_account_passed(struct drl *drl, double arrived, double passed);
 
 struct drl_allowance {
-    double rate, depth, drop;
+    double rate, depth, drop, early, part;
 };
 void drl_allowance(const struct drl *drl, struct drl_allowance *allowance);
+
+/* What a flow has sent of late, where a mode looks; 0: nothing, or it is not known. */
+double drl_sent(const struct drl *drl, uint64_t key);
 
 /* A limiter has begun anew: it counts its updates, and all that it says, from the beginning. */
 void drl_forget(struct drl *drl, unsigned limiter);

@@ -2,6 +2,7 @@
 #include "drl/flows.h"
 
 #include <math.h>
+#include <stddef.h>
 
 #define SETS (DRL_FLOWS / DRL_FLOW_WAYS)
 #define FORGOTTEN 1.0     /* bytes: nobody */
@@ -11,16 +12,31 @@
 #define TYPICAL 1500.0    /* bytes of a packet */
 #define SHARE_PASSES 8u
 
-struct drl_flow *drl_flows_enter(struct drl_flows *flows, uint64_t key, uint64_t now, uint32_t bytes)
+static unsigned set_of(uint64_t key)
 {
-    struct drl_flow *set = &flows->place[(key * 0x9e3779b97f4a7c15ull >> 32) % SETS * DRL_FLOW_WAYS];
+    return (key * 0x9e3779b97f4a7c15ull >> 32) % SETS * DRL_FLOW_WAYS;
+}
+
+const struct drl_flow *drl_flows_find(const struct drl_flows *flows, uint64_t key)
+{
+    const struct drl_flow *set = &flows->place[set_of(key)];
+
+    for (unsigned i = 0; i < DRL_FLOW_WAYS; i++)
+        if (set[i].key == key && set[i].bytes > 0)
+            return &set[i];
+    return NULL;
+}
+
+void drl_flows_enter(struct drl_flows *flows, uint64_t key, uint64_t now, uint32_t bytes)
+{
+    struct drl_flow *set = &flows->place[set_of(key)];
     struct drl_flow *flow = set;
 
     for (unsigned i = 0; i < DRL_FLOW_WAYS; i++) {
         if (set[i].key == key && set[i].bytes > 0) {
             set[i].bytes += bytes;
             set[i].last = now;
-            return &set[i];
+            return;
         }
         if (set[i].bytes < flow->bytes)
             flow = &set[i];
@@ -28,7 +44,6 @@ struct drl_flow *drl_flows_enter(struct drl_flows *flows, uint64_t key, uint64_t
     if (flow->bytes == 0)
         flows->live[flows->count++] = (uint16_t)(flow - flows->place);
     *flow = (struct drl_flow){.key = key, .last = now, .bytes = bytes};
-    return flow;
 }
 
 static bool has_stopped(const struct drl_flow *flow, uint64_t now)

@@ -19,9 +19,8 @@
 
 struct drl_flow {
     uint64_t key;
-    uint64_t last;  /* its last packet */
-    double bytes;   /* of late; 0: a free place */
-    double dropped; /* packets' worth that it is to lose and has not lost yet */
+    uint64_t last; /* its last packet */
+    double bytes;  /* of late; 0: a free place */
 };
 
 struct drl_flows {
@@ -30,8 +29,11 @@ struct drl_flows {
     struct drl_flow place[DRL_FLOWS];
 };
 
-/* A packet of flow `key`, which tells flows apart: entered. */
-struct drl_flow *drl_flows_enter(struct drl_flows *flows, uint64_t key, uint64_t now, uint32_t bytes);
+/* So much of flow `key`, which tells flows apart, has come. */
+void drl_flows_enter(struct drl_flows *flows, uint64_t key, uint64_t now, uint32_t bytes);
+
+/* NULL: nobody. */
+const struct drl_flow *drl_flows_find(const struct drl_flows *flows, uint64_t key);
 
 /* Time passes. */
 void drl_flows_fade(struct drl_flows *flows, uint64_t now, double seconds);

@@ -50,7 +50,7 @@ struct drl_ops {
     double (*interval)(struct drl *drl, double seconds);
 };
 
-extern const struct drl_ops drl_split, drl_gtb, drl_grd, drl_fps, drl_pool;
+extern const struct drl_ops drl_split, drl_gtb, drl_grd, drl_fps;
 
 /* FPS looks for the fastest flow: some of it has arrived. */
 void fps_account(struct drl *drl, uint64_t flow, uint32_t bytes);

@@ -11,8 +11,8 @@
  *
  * Within a limiter.  Flows that are faster than their share of its rate lose packets before the bucket is empty, the
  * more the emptier it is (approximate fair dropping: Pan, Breslau, Prabhakar, Shenker, CCR 2003). An empty bucket hits
- * whoever comes, often many flows at once; this hits few, so that the others' demand is there when tokens are. How many
- * packets a flow is to lose is summed up, not drawn: a draw would add its own noise to few flows' rates.
+ * whoever comes, often many flows at once; this hits few, so that the others' demand is there when tokens are. share.h
+ * carries it out.
  *
  * When to speak.  Both ends know what the limiter is taken to let through until it reports again. It reports every
  * REPORT_NS at the latest, and as soon as what it lets through is off by more than OFF bytes; it is granted again when
@@ -25,8 +25,8 @@
  *
  * Bounds.  Over-use: the buckets' depths, which come to the limit's and DEPTH_LEAST for each limiter, and what demand
  * changes while messages are under way, until it has been made up for; cut off, for ALONE_NS, what the last grants come
- * to beyond the limit, which is taken to be the limit again. Under-use: what demand changes while messages are under
- * way; what nobody wanted is not owed beyond OWED.
+ * to beyond the limit, which is taken to be the limit again, and what idle buckets are filled by. Under-use: what
+ * demand changes while messages are under way; what nobody wanted is not owed beyond OWED.
  */
 
 #include "drl/pool.h"
@@ -35,6 +35,8 @@
 #include <stdlib.h>
 
 #include "drl/internal.h"
+#include "drl/share.h"
+#include <splitmerge/bucket.h>
 
 #define ALONE_NS 1500000000ull
 #define MESSAGES 6.5        /* a second, that a limiter sends on the average, the home's divided among all */
@@ -50,10 +52,11 @@
 #define CATCH_UP 0.8        /* seconds over which a miss is made up for */
 #define CATCH_UP_MOST 0.3   /* of the limit */
 #define DEPTH_LEAST 22000.0 /* bytes: of a bucket, so that a first window gets through where nobody was */
+#define IDLE 2000.0         /* bytes a second: where less arrives, nobody is; there the bucket of least depth */
+#define REFILL 1.0          /* is filled within so many seconds, whatever is granted */
 #define EARLY_LEAST 20000.0 /* bytes in the bucket, below which packets are dropped early; */
 #define EARLY_SECONDS 0.01  /* at a high rate so much of it; */
 #define EARLY_MOST 0.8      /* never more than this part of its depth */
-#define STEEPER 0.07 /* early drops grow a little faster than surplus, lest nothing but an empty bucket be enough */
 #define SHARE_PASSES 10u
 
 struct member {
@@ -68,8 +71,18 @@ struct member {
     bool anew;           /* what it has passed in all begins with its next report */
 };
 
+/* Where packets are given to drl_packet(), and not to a host's share. */
+struct own {
+    bool used;
+    struct share share;
+    struct share_head head;
+    struct share_page page[SHARE_PAGES];
+    struct share_seen seen;
+};
+
 struct pool {
     struct drl_flows flows;
+    struct own own;
     double share;                                      /* of a flow, in bytes of late */
     double depth;                                      /* of the bucket */
     double early;                                      /* bytes in it, below which packets are dropped early */
@@ -81,7 +94,7 @@ struct pool {
     double expected;                                   /* a second */
     double period;                                     /* seconds between reports, when nothing happens */
     double allowance;                                  /* messages */
-    uint64_t report_at, granted_at;
+    uint64_t began, report_at, granted_at;
     bool pressed; /* as reported last */
     uint32_t sent, heard;
 
@@ -89,8 +102,7 @@ struct pool {
     struct member *members; /* NULL elsewhere */
     double level;           /* rate of a flow's worth */
     double spare;           /* rate that nobody asked for, for each */
-    uint64_t began;
-    double excess; /* bytes let through beyond the limit so far; below 0: short of it */
+    double excess;          /* bytes let through beyond the limit so far; below 0: short of it */
 };
 
 /* Reports a second that a limiter may send, and grants that it may be sent. */
@@ -114,11 +126,17 @@ static bool spend(double *allowance)
     return true;
 }
 
+/* The rate at which an idle limiter's bucket is filled at least: all together have no more than the limit. */
+static double refill(const struct drl_options *options)
+{
+    return fmin(DEPTH_LEAST / REFILL, options->rate / options->limiters);
+}
+
 double pool_overuse(const struct drl_options *options)
 {
     double depths = fmin(options->limiters * options->burst, options->burst + options->limiters * DEPTH_LEAST);
 
-    return depths + options->rate * (double)ALONE_NS / 1e9;
+    return depths + (options->rate + options->limiters * refill(options)) * (double)ALONE_NS / 1e9;
 }
 
 /* The bucket's depth follows the limiter's part of the limit. */
@@ -138,8 +156,11 @@ bool pool_create(struct drl *drl, uint64_t now)
     if (!pool)
         return false;
     shape(drl);
+    pool->own.share.head = &pool->own.head;
+    for (unsigned i = 0; i < SHARE_PAGES; i++)
+        pool->own.share.page[i] = &pool->own.page[i];
     pool->share = INFINITY;
-    pool->granted_at = now;
+    pool->began = pool->granted_at = now;
     pool->allowance = SAVED;
     pool->period = 1 / (PERIODIC * exchanges(drl));
     if (drl->options.self != 0)
@@ -152,7 +173,6 @@ bool pool_create(struct drl *drl, uint64_t now)
     for (unsigned i = 0; i < drl->options.limiters; i++)
         pool->members[i] = (struct member){.heard_at = now, .allowance = SAVED};
     pool->spare = drl->options.rate / drl->options.limiters;
-    pool->began = now;
     return true;
 }
 
@@ -161,24 +181,6 @@ void pool_destroy(struct pool *pool)
     if (pool)
         free(pool->members);
     free(pool);
-}
-
-/* Whether a flow that is faster than its share is to lose this packet. */
-static bool dropped_early(struct drl *drl, struct drl_flow *flow)
-{
-    const struct pool *pool = drl->pool;
-    double emptiness = 1 - drl->bucket.level / pool->early, surplus = 1 - pool->share / flow->bytes;
-
-    if (surplus <= 0 || emptiness <= 0)
-        return false;
-    /* Flows that came at the same time do not lose at the same time. */
-    if (flow->dropped == 0)
-        flow->dropped = drl_random(drl);
-    flow->dropped += fmin(emptiness * surplus * (1 + STEEPER * pow(surplus, 3)), 1);
-    if (flow->dropped < 1)
-        return false;
-    flow->dropped -= 1;
-    return true;
 }
 
 void pool_account(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes)
@@ -197,23 +199,42 @@ void pool_account_passed(struct drl *drl, double arrived, double passed)
     pool->passed += passed;
 }
 
-double pool_depth(const struct drl *drl)
+void pool_allowance(const struct drl *drl, struct drl_allowance *allowance)
 {
-    return drl->pool->depth;
+    /* Those who come next will find a first window's tokens, where nothing is granted since nobody is. */
+    if (drl->arrived.rate < IDLE)
+        allowance->rate = fmax(allowance->rate, refill(&drl->options));
+    allowance->depth = drl->pool->depth;
+    allowance->early = drl->pool->early;
+    allowance->part = drl->pool->share;
 }
 
-static bool pool_packet(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes)
+double pool_sent(const struct drl *drl, uint64_t key)
 {
-    struct pool *pool = drl->pool;
-    struct drl_flow *flow = drl_flows_enter(&pool->flows, key, now, bytes);
+    const struct drl_flow *flow = drl_flows_find(&drl->pool->flows, key);
 
-    drl_bucket_take(&drl->bucket, drl->local, pool->depth, now, 0);
-    bool conforms = !dropped_early(drl, flow) && drl_bucket_take(&drl->bucket, drl->local, pool->depth, now, bytes);
-    pool_account_passed(drl, bytes, conforms ? bytes : 0);
-    return conforms;
+    return flow ? flow->bytes : 0;
 }
 
-const struct drl_ops drl_pool = {.packet = pool_packet};
+bool pool_packet(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes)
+{
+    struct own *own = &drl->pool->own;
+
+    if (!own->used) {
+        own->used = true;
+        share_start(&own->share, &own->seen, drl, drl->pool->began);
+    }
+    meter_fill(&own->head.meter, now, false);
+    return share_take(&own->share, flow, bytes, bytes * SM_BUCKET_UNIT, UINT32_MAX, now);
+}
+
+void pool_count(struct drl *drl, uint64_t now)
+{
+    struct own *own = &drl->pool->own;
+
+    if (own->used)
+        share_count(&own->share, &own->seen, drl, now);
+}
 
 /* The most that a member can use before it is granted again. */
 static double most(const struct member *member)
@@ -384,13 +405,10 @@ static bool look(struct drl *drl, uint64_t now, double seconds)
     return surprised;
 }
 
-unsigned pool_interval(struct drl *drl, uint64_t now, double seconds, uint32_t *to, struct drl_update *update)
+static unsigned member_interval(struct drl *drl, uint64_t now, bool surprised, uint32_t *to, struct drl_update *update)
 {
     struct pool *pool = drl->pool;
-    bool surprised = look(drl, now, seconds);
 
-    if (pool->members)
-        return home_interval(drl, now, seconds, to, update);
     if (now - pool->granted_at > ALONE_NS)
         drl->local = drl->options.rate / drl->options.limiters;
     bool begins = !pool->pressed && pool->dropped_since > PRESSED * pool->arrived_since;
@@ -401,6 +419,18 @@ unsigned pool_interval(struct drl *drl, uint64_t now, double seconds, uint32_t *
     /* Not all at once, though they began at once. */
     pool->report_at = now + (uint64_t)(pool->period * 1e9 * (0.9 + 0.2 * drl_random(drl)));
     return 1;
+}
+
+unsigned pool_interval(struct drl *drl, uint64_t now, double seconds, uint32_t *to, struct drl_update *update)
+{
+    struct pool *pool = drl->pool;
+    bool surprised = look(drl, now, seconds);
+    unsigned told =
+        pool->members ? home_interval(drl, now, seconds, to, update) : member_interval(drl, now, surprised, to, update);
+
+    if (pool->own.used)
+        share_publish(&pool->own.share, &pool->own.seen, drl, now);
+    return told;
 }
 
 bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update, struct drl_update *reply,
@@ -419,6 +449,8 @@ bool pool_receive(struct drl *drl, uint64_t now, const struct drl_update *update
         drl->local = update->value[0];
         pool->expected = foreseen(drl->local, drl->arrived.rate, pool->pressed);
         pool->granted_at = now;
+        if (pool->own.used)
+            share_allow(&pool->own.share, drl, now);
         return true;
     }
     struct member *member = &pool->members[update->from];

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct drl;
+struct drl_allowance;
 struct drl_options;
 struct drl_update;
 struct pool;
@@ -26,6 +27,11 @@ double pool_overuse(const struct drl_options *options);
 void pool_account(struct drl *drl, uint64_t now, uint64_t key, uint32_t bytes);
 void pool_account_passed(struct drl *drl, double arrived, double passed);
 void pool_forget(struct drl *drl, unsigned limiter);
-double pool_depth(const struct drl *drl);
+void pool_allowance(const struct drl *drl, struct drl_allowance *allowance);
+double pool_sent(const struct drl *drl, uint64_t key);
+
+/* drl_packet(), by a share of its own, and what that has counted when an interval ends. */
+bool pool_packet(struct drl *drl, uint64_t now, uint64_t flow, uint32_t bytes);
+void pool_count(struct drl *drl, uint64_t now);
 
 #endif

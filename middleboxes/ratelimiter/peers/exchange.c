@@ -24,9 +24,6 @@
 #include "peers/internal.h"
 #include <splitmerge/bucket.h>
 
-#define FREE_RATE SM_BUCKET_MAX_RATE /* where a mode drops by chance and has no bucket */
-#define FREE_DEPTH (1ull << 62)
-
 uint64_t exchange_lease(const struct exchange_limit *config)
 {
     uint64_t ten = 10 * config->interval_ns;
@@ -223,42 +220,18 @@ static void tell(struct exchange *exchange, unsigned host, const struct datagram
 /* Take in what the replicas have counted since the last time. */
 static void count(struct limit_part *part, uint64_t now)
 {
-    double seconds = (double)(now - part->counted_at) / 1e9, all = 0, squares = 0;
-    uint64_t passed = atomic_load_explicit(&part->share->passed, memory_order_relaxed);
-    double let = (double)(int64_t)(passed - part->passed);
+    double seconds = (double)(now - part->counted_at) / 1e9;
+    struct share_count count = share_count(part->share, &part->seen, part->drl, now);
 
-    for (unsigned i = 0; i < SHARE_CELLS; i++) {
-        uint64_t arrived = atomic_load_explicit(&part->share->arrived[i], memory_order_relaxed);
-        double came = (double)(arrived - part->arrived[i]);
-        part->arrived[i] = arrived;
-        all += came;
-        squares += came * came;
-        if (part->drl && came > 0)
-            drl_account(part->drl, now, i + 1, (uint32_t)came);
-    }
-    if (part->drl)
-        drl_account_passed(part->drl, all, let);
-    part->passed = passed;
     part->counted_at = now;
-    part->demand = (part->demand + all / seconds) / 2;
-    part->worth = squares > 0 ? all * all / squares : 0;
-    part->came += all;
-    part->let += let;
-    bool pressed = all - let > 0.02 * all;
+    part->demand = (part->demand + count.arrived / seconds) / 2;
+    part->worth = count.worth;
+    part->came += count.arrived;
+    part->let += count.passed;
+    bool pressed = count.arrived - count.passed > 0.02 * count.arrived;
     if (pressed && !part->pressed)
         part->host.hurry = true;
     part->pressed = pressed;
-}
-
-static void allow(struct limit_part *part)
-{
-    struct drl_allowance allowance;
-
-    drl_allowance(part->drl, &allowance);
-    bool free = part->config->mode == DRL_GRD;
-    meter_set(&part->share->meter, free ? FREE_RATE : (uint64_t)fmin(allowance.rate * 8, (double)FREE_RATE),
-              free ? FREE_DEPTH : (uint64_t)(allowance.depth * (double)SM_BUCKET_UNIT));
-    atomic_store_explicit(&part->share->drop, (uint64_t)(allowance.drop * 4294967296.0), memory_order_relaxed);
 }
 
 static void tick_shared_out(struct exchange *exchange, struct limit_part *part, uint64_t now)
@@ -266,13 +239,13 @@ static void tick_shared_out(struct exchange *exchange, struct limit_part *part, 
     uint32_t to[DRL_MAX_FANOUT];
     struct drl_update update[DRL_MAX_FANOUT];
 
-    meter_fill(&part->share->meter, now, false);
+    meter_fill(&part->share->head->meter, now, false);
     if (now < part->next)
         return;
     part->next = now + part->config->interval_ns;
     count(part, now);
     unsigned told = drl_interval(part->drl, now, to, update);
-    allow(part);
+    share_publish(part->share, &part->seen, part->drl, now);
     for (unsigned i = 0; i < told; i++) {
         const struct datagram_item item = {.limit = part->id, .kind = DATAGRAM_UPDATE, .update = update[i]};
         tell(exchange, exchange->order[to[i]], &item);
@@ -343,7 +316,8 @@ static void item_came(struct exchange *exchange, uint64_t now, const struct data
         update.from = exchange->place[datagram->from];
         update.sequence = (uint32_t)datagram->sequence;
         answer.kind = DATAGRAM_UPDATE;
-        drl_receive(part->drl, now, &update, &answer.update, &replies);
+        if (drl_receive(part->drl, now, &update, &answer.update, &replies))
+            share_allow(part->share, part->drl, now);
     } else if (item->kind == DATAGRAM_GRANT) {
         if (datagram->from == exchange->config->home)
             exact_host_granted(&part->host, now, &item->grant);
@@ -411,33 +385,23 @@ void exchange_receive(struct exchange *exchange, uint64_t now, const struct data
 
 /* ---- life ---- */
 
-static void begin_limit(struct exchange *exchange, struct limit_part *part, uint64_t now)
+static void begin_limit(struct limit_part *part, uint64_t now)
 {
-    struct meter *meter = &part->share->meter;
     const struct exchange_limit *config = part->config;
 
+    share_start(part->share, &part->seen, part->drl, now);
     part->counted_at = now;
     part->next = now + config->interval_ns;
-    part->passed = atomic_load(&part->share->passed);
-    for (unsigned i = 0; i < SHARE_CELLS; i++)
-        part->arrived[i] = atomic_load(&part->share->arrived[i]);
     if (config->exact) {
         const struct exact_limit limit = {.whole = {config->rate, config->burst * SM_BUCKET_UNIT},
                                           .lease_ns = exchange_lease(config)};
         exact_home_start(&part->home, &limit, datagram_random(), now);
-        exact_host_start(&part->host, meter, &limit, config->interval_ns, (uint32_t)datagram_random(), now);
-        return;
+        exact_host_start(&part->host, &part->share->head->meter, &limit, config->interval_ns,
+                         (uint32_t)datagram_random(), now);
     }
-    meter_resume(meter, now);
-    if (atomic_load(&meter->filled_at) == 0)
-        meter_fill(meter, now, false);
-    allow(part);
-    if (atomic_load(&meter->until) != METER_ALWAYS)
-        meter_extend(meter, now, METER_ALWAYS);
-    (void)exchange;
 }
 
-struct exchange *exchange_create(const struct exchange_config *config, struct share *const *shares,
+struct exchange *exchange_create(const struct exchange_config *config, const struct share *shares,
                                  struct members *members, exchange_send *send, void *user, uint64_t now)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
@@ -455,7 +419,7 @@ struct exchange *exchange_create(const struct exchange_config *config, struct sh
     atomic_store(&members->begun, 1);
     for (unsigned i = 0; i < config->limit_count; i++) {
         exchange->parts[i].config = &config->limits[i];
-        exchange->parts[i].share = shares[i];
+        exchange->parts[i].share = &shares[i];
         exchange->parts[i].id = limit_id(config, &config->limits[i]);
     }
     count_members(exchange, now);
@@ -464,7 +428,7 @@ struct exchange *exchange_create(const struct exchange_config *config, struct sh
             exchange_destroy(exchange);
             return NULL;
         }
-        begin_limit(exchange, &exchange->parts[i], now);
+        begin_limit(&exchange->parts[i], now);
     }
     return exchange;
 }

@@ -10,12 +10,20 @@
  * that goes on while the host sleeps, and is never set.
  */
 
+#include "drl/share.h"
 #include "peers/session.h"
-#include "peers/share.h"
 
 #define EXCHANGE_TICK_NS 2000000ull /* between calls of exchange_tick() */
 #define EXCHANGE_MESH 16u           /* with no more hosts everybody tells everybody */
 #define EXCHANGE_FANOUT 3u
+
+#define SHARE_MOST 32u /* distributed limits of a policy */
+
+/* Who is there: by number of host. Version 0: nobody. Written by the exchange alone; kept for the next one. */
+struct members {
+    _Atomic uint64_t begun; /* not 0: this is to be believed, rather than the policy */
+    struct datagram_member host[EXACT_MAX_HOSTS];
+};
 
 struct exchange_limit {
     const char *name;
@@ -45,7 +53,7 @@ typedef void exchange_send(void *user, const struct datagram_member *to, const u
 struct exchange;
 
 /* `config`, `shares` (one for each limit) and `members` must outlive it. NULL: out of memory. */
-struct exchange *exchange_create(const struct exchange_config *config, struct share *const *shares,
+struct exchange *exchange_create(const struct exchange_config *config, const struct share *shares,
                                  struct members *members, exchange_send *send, void *user, uint64_t now);
 void exchange_destroy(struct exchange *exchange);
 

@@ -14,15 +14,15 @@ struct peer {
 /* A limit, as this host has it. */
 struct limit_part {
     const struct exchange_limit *config;
-    struct share *share;
+    const struct share *share;
     uint32_t id;
     struct drl *drl;        /* of limits that are not exact */
     struct exact_host host; /* of those that are; */
     struct exact_home home; /* used where this host is the home */
     uint64_t next, counted_at;
-    uint64_t arrived[SHARE_CELLS], passed; /* as counted last */
-    double demand, worth;                  /* bytes (or packets) a second; flows' worth */
-    double came, let;                      /* in all */
+    struct share_seen seen;
+    double demand, worth; /* bytes (or packets) a second; flows' worth */
+    double came, let;     /* in all */
     bool pressed;
 };
 

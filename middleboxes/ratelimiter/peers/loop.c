@@ -6,8 +6,8 @@
  * TAKE_OVER_MS. It finds buckets and members in the arena. So there is nothing to supervise, and a program that is its
  * own host does as a service does.
  *
- * Concurrency.  The thread shares with its replica's thread, and all others, what share.h says, and the flag that ends
- * it. It is never on the way of a packet: replicas take from buckets, and wait for nothing here.
+ * Concurrency.  The thread shares with its replica's thread, and all others, what drl/share.h says, and the flag that
+ * ends it. It is never on the way of a packet: replicas take from buckets, and wait for nothing here.
  *
  * Limits.  DATAGRAMS_A_TICK are taken in between two ticks; more wait in the socket, and are dropped by the kernel
  * where they do not fit. One client at a time asks at the control socket, and has CONTROL_MS to do so.
@@ -39,7 +39,7 @@
 
 struct peers_loop {
     const struct exchange_config *config;
-    struct share *const *shares;
+    const struct share *shares;
     struct members *members;
     char control[sizeof(((struct sockaddr_un *)0)->sun_path)];
     int stop; /* an eventfd: readable when the thread is to end */
@@ -245,7 +245,7 @@ static void *run(void *user)
     return NULL;
 }
 
-struct peers_loop *peers_loop_begin(const struct exchange_config *config, struct share *const *shares,
+struct peers_loop *peers_loop_begin(const struct exchange_config *config, const struct share *shares,
                                     struct members *members, const char *control, struct sm_errbuf *error)
 {
     struct peers_loop *loop;

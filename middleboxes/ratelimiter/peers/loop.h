@@ -14,7 +14,7 @@ struct peers_loop;
  * Begin. `control`: where `smctl peers` asks, or NULL. NULL: *error says why. Configuration,
  * shares and members must stay until peers_loop_end() has returned.
  */
-struct peers_loop *peers_loop_begin(const struct exchange_config *config, struct share *const *shares,
+struct peers_loop *peers_loop_begin(const struct exchange_config *config, const struct share *shares,
                                     struct members *members, const char *control, struct sm_errbuf *error);
 
 /* End the thread, and wait for it. NULL is allowed. */

@@ -93,7 +93,7 @@ static void add_limits(struct text *text, const struct exchange *exchange, uint6
 {
     for (unsigned i = 0; i < exchange->config->limit_count; i++) {
         const struct limit_part *part = &exchange->parts[i];
-        const struct meter *meter = &part->share->meter;
+        const struct meter *meter = &part->share->head->meter;
         uint64_t until = atomic_load(&meter->until);
         add(text, "%s{\"name\": \"%s\", \"distribute\": \"%s\", \"rate_bit\": %lu, ", i ? ", " : "", part->config->name,
             part->config->exact ? "exact" : drl_mode_names[part->config->mode], part->config->rate);
