@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,53 +62,139 @@ static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_n
     orchestrator_child_exited(child->o, child);
 }
 
-static int run_program(struct child *child, const char *file, const struct program *program)
+/* What a replica is started with: its own copies, and what uv_spawn() takes. */
+struct command {
+    char **args;
+    char **env;
+    int output; /* where its standard output goes; -1: where ours goes */
+};
+
+static void command_free(struct command *command)
 {
-    struct orchestrator *o = child->o;
-    char attach[108], variable[2][160];
-    unsigned count = 0, variables = 0;
+    char **const lists[] = {command->args, command->env};
+    for (unsigned k = 0; k < 2; k++) {
+        for (char **at = lists[k]; at && *at; at++)
+            free(*at);
+        free(lists[k]);
+    }
+    if (command->output >= 0)
+        close(command->output);
+}
+
+static bool make_args(struct command *command, const struct child *child, const struct program *program)
+{
+    unsigned count = 0;
     while (program->args[count])
         count++;
-    while (environ[variables])
-        variables++;
-    char **args = calloc(count + 2, sizeof(*args)), **env = calloc(variables + 3, sizeof(*env));
-    if (!args || !env) {
-        free(args);
-        free(env);
-        return UV_ENOMEM;
+    command->args = calloc(count + 2, sizeof(*command->args));
+    if (!command->args || !(command->args[0] = strdup(program->exec)))
+        return false;
+    for (unsigned i = 0; i < count; i++)
+        if (!(command->args[i + 1] = program_expand(program->args[i], child->o->service.name, child->id)))
+            return false;
+    return true;
+}
+
+static char *variable(const char *format, ...)
+{
+    char *text;
+    va_list values;
+    va_start(values, format);
+    int length = vasprintf(&text, format, values);
+    va_end(values);
+    return length < 0 ? NULL : text;
+}
+
+/* Ours, and what a replica goes by; `library`: the drop-in, behind what else is to be loaded first. NULL: none. */
+static bool make_env(struct command *command, const struct child *child, const char *library)
+{
+    struct orchestrator *o = child->o;
+    char attach[108];
+    unsigned count = 0, n = 0;
+    while (environ[count])
+        count++;
+    char **env = command->env = calloc(count + 4, sizeof(*env));
+    if (!env)
+        return false;
+    env[n++] = variable("SPLITMERGE_ATTACH=%s", rundir_file(&o->dir, "attach.sock", attach)); /* getenv() finds these */
+    env[n++] = variable("SPLITMERGE_REPLICA=r%u", child->id);
+    if (library) {
+        const char *before = getenv("LD_PRELOAD");
+        env[n++] = variable("LD_PRELOAD=%s%s%s", before ? before : "", before ? ":" : "", library);
     }
-    args[0] = program->exec;
-    memcpy(args + 1, program->args, count * sizeof(*args));
-    snprintf(variable[0], sizeof(variable[0]), "SPLITMERGE_ATTACH=%s", rundir_file(&o->dir, "attach.sock", attach));
-    snprintf(variable[1], sizeof(variable[1]), "SPLITMERGE_REPLICA=r%u", child->id);
-    env[0] = variable[0]; /* getenv() finds the first */
-    env[1] = variable[1];
-    memcpy(env + 2, environ, variables * sizeof(*env));
-    uv_stdio_container_t stdio[] = {
-        {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = 1}, {.flags = UV_INHERIT_FD, .data.fd = 2}};
+    for (unsigned i = 0; i < n; i++)
+        if (!env[i])
+            return false;
+    for (unsigned i = 0; i < count; i++) {
+        if (library && strncmp(environ[i], "LD_PRELOAD=", 11) == 0)
+            continue; /* the loader goes by the last */
+        if (!(env[n++] = strdup(environ[i])))
+            return false;
+    }
+    return true;
+}
+
+static int open_output(struct command *command, const struct child *child, struct sm_errbuf *error)
+{
+    const struct service *service = &child->o->service;
+    if (!service->output)
+        return 0;
+    char *file = program_expand(service->output, service->name, child->id);
+    command->output = file ? open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
+    if (command->output < 0)
+        snprintf(error->text, sizeof(error->text), "output of replica r%u: '%.150s' cannot be written: %s", child->id,
+                 file ? file : service->output, strerror(errno));
+    free(file);
+    return command->output < 0 ? SM_E_IO : 0;
+}
+
+static int run_program(struct child *child, const char *file, const struct program *program, const char *library,
+                       struct sm_errbuf *error)
+{
+    struct command command = {.output = -1};
+    if (!make_args(&command, child, program) || !make_env(&command, child, library)) {
+        command_free(&command);
+        snprintf(error->text, sizeof(error->text), "out of memory");
+        return SM_E_NO_MEMORY;
+    }
+    if (open_output(&command, child, error) != 0) {
+        command_free(&command);
+        return SM_E_IO;
+    }
+    uv_stdio_container_t stdio[] = {{.flags = UV_IGNORE},
+                                    {.flags = UV_INHERIT_FD, .data.fd = command.output >= 0 ? command.output : 1},
+                                    {.flags = UV_INHERIT_FD, .data.fd = 2}};
     /* In a session of its own: the terminal's interrupt is for us, who end replicas in order. */
     uv_process_options_t options = {
         .file = file,
-        .args = args,
-        .env = env,
+        .args = command.args,
+        .env = command.env,
         .exit_cb = on_exit_of_child,
         .flags = UV_PROCESS_DETACHED,
         .stdio = stdio,
         .stdio_count = 3,
     };
-    int result = uv_spawn(o->loop, &child->process, &options);
-    free(args);
-    free(env);
-    return result;
+    int result = uv_spawn(child->o->loop, &child->process, &options);
+    child->process.data = child;
+    command_free(&command);
+    if (result == 0)
+        return 0;
+    child->status = 127;
+    uv_close((uv_handle_t *)&child->process, on_closed);
+    snprintf(error->text, sizeof(error->text), "middlebox '%.100s' cannot be started: %s", file, uv_strerror(result));
+    return SM_E_IO;
 }
 
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
 {
-    char file[4096];
+    char file[4096], library[4096];
     const struct ops_replica *replica = ops_replica(&o->ops, id);
     const struct program *program =
         replica && replica->fresh && o->ops.request.verb == OPS_UPGRADE && o->next.exec ? &o->next : &o->program;
+    bool pcap = o->service.pcap || program_uses_pcap(program);
     int result = program_find(program->exec, file, sizeof(file), error);
+    if (result == 0 && pcap)
+        result = program_find_pcap(library, sizeof(library), error);
     if (result != 0)
         return result;
     struct child *child = child_note(o, id);
@@ -116,16 +204,9 @@ int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
     }
     free(child->exec);
     child->exec = strdup(program->exec);
-    result = run_program(child, file, program);
-    child->process.data = child;
-    if (result == 0) {
-        child->alive = true;
-        return 0;
-    }
-    child->status = 127;
-    uv_close((uv_handle_t *)&child->process, on_closed);
-    snprintf(error->text, sizeof(error->text), "middlebox '%.100s' cannot be started: %s", file, uv_strerror(result));
-    return SM_E_IO;
+    result = run_program(child, file, program, pcap ? library : NULL, error);
+    child->alive = result == 0;
+    return result;
 }
 
 struct child *child_note(struct orchestrator *o, uint32_t id)

@@ -429,8 +429,10 @@ static void on_ready(struct orchestrator *o, const struct wire_value *params)
         o->surplus++;
         orchestrator_replace_missing(o);
     }
-    if (child)
+    if (child) {
         child->was_ready = true;
+        child->gone = false; /* another process of it may have looked before, and left */
+    }
     ops_ready(&o->ops, id);
     if (o->phase == PHASE_STARTING)
         assign_when_ready(o);

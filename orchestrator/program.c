@@ -25,10 +25,9 @@ static bool in_path(const char *name, char *found, size_t size)
     return false;
 }
 
-/* Beside our own program, and where a build tree has middleboxes. */
-static bool beside_us(const char *name, char *found, size_t size)
+/* The first that is there of some places, seen from our own program's folder. */
+static bool beside_us(const char *const *places, const char *name, char *found, size_t size)
 {
-    static const char *const places[] = {"%s/%s", "%s/../middleboxes/*/%s"};
     char self[2048], pattern[4096];
     ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
     if (length < 0)
@@ -36,12 +35,12 @@ static bool beside_us(const char *name, char *found, size_t size)
     self[length] = '\0';
     *strrchr(self, '/') = '\0';
     bool done = false;
-    for (unsigned i = 0; i < 2 && !done; i++) {
+    for (unsigned i = 0; places[i] && !done; i++) {
         glob_t matches;
-        snprintf(pattern, sizeof(pattern), i == 0 ? places[0] : places[1], self, name);
+        snprintf(pattern, sizeof(pattern), "%s/%s/%s", self, places[i], name);
         if (glob(pattern, 0, NULL, &matches) != 0)
             continue;
-        done = access(matches.gl_pathv[0], X_OK) == 0;
+        done = access(matches.gl_pathv[0], R_OK) == 0;
         snprintf(found, size, "%s", matches.gl_pathv[0]);
         globfree(&matches);
     }
@@ -50,9 +49,10 @@ static bool beside_us(const char *name, char *found, size_t size)
 
 int program_find(const char *exec, char *found, size_t size, struct sm_errbuf *error)
 {
+    static const char *const places[] = {".", "../middleboxes/*", NULL}; /* installed; in a build tree */
     struct stat status;
     if (!strchr(exec, '/')) {
-        if (in_path(exec, found, size) || beside_us(exec, found, size))
+        if (in_path(exec, found, size) || beside_us(places, exec, found, size))
             return 0;
         snprintf(error->text, sizeof(error->text), "middlebox '%.100s' is not in PATH", exec);
         return SM_E_NOT_FOUND;
@@ -68,6 +68,49 @@ int program_find(const char *exec, char *found, size_t size, struct sm_errbuf *e
         return SM_E_PERMISSION;
     }
     return 0;
+}
+
+int program_find_pcap(char *found, size_t size, struct sm_errbuf *error)
+{
+    static const char *const places[] = {"../runtime/pcap", SM_LIBRARY_FOLDER, NULL}; /* in a build tree; installed */
+    if (beside_us(places, SM_PCAP_LIBRARY, found, size))
+        return 0;
+    snprintf(error->text, sizeof(error->text), "%s, by which programs of libpcap become replicas, is not installed",
+             SM_PCAP_LIBRARY);
+    return SM_E_NOT_FOUND;
+}
+
+bool program_uses_pcap(const struct program *program)
+{
+    for (char **arg = program->args; *arg; arg++)
+        if (strstr(*arg, "sm:{service}"))
+            return true;
+    return false;
+}
+
+char *program_expand(const char *text, const char *service, uint32_t id)
+{
+    char replica[16], *expanded = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&expanded, &size);
+    snprintf(replica, sizeof(replica), "r%u", id);
+    while (out && *text) {
+        const struct {
+            const char *name, *value;
+        } words[] = {{"{service}", service}, {"{replica}", replica}};
+        unsigned i = 0;
+        while (i < 2 && strncmp(text, words[i].name, strlen(words[i].name)) != 0)
+            i++;
+        if (i < 2)
+            fputs(words[i].value, out);
+        else
+            fputc(*text, out);
+        text += i < 2 ? strlen(words[i].name) : 1;
+    }
+    if (out && fclose(out) == 0)
+        return expanded;
+    free(expanded);
+    return NULL;
 }
 
 void program_free(struct program *program)

@@ -56,6 +56,7 @@ struct registration {
     uint32_t reason_count;
     uint32_t sends; /* buffers that every packet needs in reserve */
     bool delays;    /* it may delay packets */
+    bool others;    /* what is not IP comes too; else it passes unprocessed */
     struct state_class classes[SM_MAX_CLASSES];
     struct shared_object shared[SM_MAX_SHARED];
     char reasons[SM_MAX_REASONS][48];

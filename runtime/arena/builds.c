@@ -195,6 +195,8 @@ static int check_others(const struct registration *old, const struct registratio
         return conflict(error, "drop reason '%s' is missing", old->reasons[new->reason_count]);
     if (new->delays && !known->delays)
         return conflict(error, "it delays packets, which the service was not started for");
+    if (new->others != known->others)
+        return conflict(error, "it and the service differ in whether packets that are not IP come too");
     if (new->sends > known->sends)
         return conflict(error, "it sends up to %u packets for each one, the service has room for %u", new->sends,
                         known->sends);

@@ -11,8 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "conf/service.h"
-
 #define LOCK_ENVIRONMENT "SPLITMERGE_LOCK_FD"
 
 static void base_folder(char *text, size_t size)
@@ -26,6 +24,12 @@ static void base_folder(char *text, size_t size)
         snprintf(text, size, "%s/splitmerge", runtime);
     else
         snprintf(text, size, "/tmp/splitmerge-%u", (unsigned)geteuid());
+}
+
+bool service_name_valid(const char *name)
+{
+    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+    return length >= 1 && length <= SERVICE_MAX_NAME && name[length] == '\0';
 }
 
 int rundir_init(struct rundir *dir, const char *service, struct sm_errbuf *error)

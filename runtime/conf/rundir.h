@@ -11,6 +11,11 @@
 
 #include <splitmerge/types.h>
 
+#define SERVICE_MAX_NAME 63 /* characters of [a-z0-9-] */
+
+/* Whether a text may name a service: 1..63 of [a-z0-9-]. */
+bool service_name_valid(const char *name);
+
 struct rundir {
     char service[64];
     char path[90]; /* so that every socket's path fits struct sockaddr_un */

@@ -5,13 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "conf/rundir.h"
 #include "conf/units.h"
-
-bool service_name_valid(const char *name)
-{
-    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
-    return length >= 1 && length <= SERVICE_MAX_NAME && name[length] == '\0';
-}
 
 const char *const service_strategies[] = {"move", "drain", "new-flows-only", "restart", NULL};
 
@@ -43,11 +38,13 @@ static void read_name(struct service *service, struct conf_node node)
 
 static void read_middlebox(struct service *service, struct conf_node node)
 {
-    static const char *const keys[] = {"exec", "args", "strategy", "idle", NULL};
+    static const char *const keys[] = {"exec", "args", "strategy", "idle", "pcap", "output", NULL};
     if (!conf_map(node, keys))
         return;
     read_strategy(service, node);
     conf_string(conf_need(node, "exec", "a program"), &service->exec);
+    conf_bool(conf_get(node, "pcap"), &service->pcap);
+    conf_string(conf_get(node, "output"), &service->output);
     struct conf_node args = conf_get(node, "args");
     unsigned count = conf_present(args) && conf_list(args) ? conf_count(args) : 0;
     service->args = calloc(count + 1, sizeof(*service->args));

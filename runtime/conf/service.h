@@ -7,7 +7,6 @@
 #include "conf/conf.h"
 
 #define SERVICE_MAX_REPLICAS 64
-#define SERVICE_MAX_NAME 63 /* characters of [a-z0-9-] */
 
 enum service_mode { SERVICE_INLINE, SERVICE_TAP };
 
@@ -65,7 +64,9 @@ struct service {
     const char *file;
     const char *name;
     const char *exec;
-    const char **args; /* after the program's name, ended by NULL */
+    const char **args;  /* after the program's name, ended by NULL */
+    const char *output; /* where a replica's standard output goes, with {replica} in it; NULL: where ours goes */
+    bool pcap;          /* a program of libpcap's, which is a replica by libsplitmerge-pcap */
     enum service_strategy strategy;
     uint64_t idle_ns; /* a flow that stays has ended when no packet came for so long */
     struct {
@@ -97,9 +98,6 @@ int service_read(struct service *service, struct conf *conf, const char *file, s
 
 /* Free what service_load() filled. A zeroed service is allowed. */
 void service_free(struct service *service);
-
-/* Whether a text may name a service: 1..63 of [a-z0-9-]. */
-bool service_name_valid(const char *name);
 
 /* Whether the input ends by itself. */
 static inline bool service_ends(const struct service *service)

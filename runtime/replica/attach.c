@@ -18,6 +18,7 @@
 
 #include "replica/replica.h"
 
+#define ABANDON_MS 1000 /* how long a replica that leaves at once waits for its slot to be free */
 #define DECLINE_MS 1000 /* how long a replica that cannot start waits until it has been heard */
 
 struct attachment {
@@ -214,6 +215,42 @@ int attach_sleep_fd(struct sm_replica *replica)
         return SM_E_AGAIN;
     }
     return replica->attachment->epoll;
+}
+
+int attach_fd(const struct sm_replica *replica)
+{
+    return replica->attachment->epoll;
+}
+
+void attach_wake(struct sm_replica *replica)
+{
+    uint64_t one = 1;
+
+    /* Full only when it is readable anyway. */
+    if (write(replica->attachment->wake_fd, &one, sizeof one) < 0)
+        return;
+}
+
+int attach_renumber(struct sm_replica *replica, int number)
+{
+    struct attachment *attachment = replica->attachment;
+
+    if (attachment->epoll == number)
+        return 0;
+    if (dup3(attachment->epoll, number, O_CLOEXEC) < 0)
+        return SM_E_IO;
+    close(attachment->epoll);
+    attachment->epoll = number;
+    return 0;
+}
+
+void attach_abandon(struct sm_replica *replica)
+{
+    struct pollfd gone = {.fd = replica->attachment->socket, .events = POLLRDHUP};
+
+    /* The switch closes its end when the slot is free. */
+    if (shutdown(gone.fd, SHUT_WR) == 0)
+        poll(&gone, 1, ABANDON_MS);
 }
 
 void attach_close(struct sm_replica *replica)

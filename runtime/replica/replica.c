@@ -191,11 +191,13 @@ static inline void reach(struct sm_replica *replica, uint64_t time)
     }
 }
 
-static void process_packet(struct sm_replica *replica, const struct in_entry *entry)
+/* A packet comes into the middlebox's hands. */
+static inline __attribute__((always_inline)) void take_packet(struct sm_replica *replica, const struct in_entry *entry,
+                                                              struct sm_packet *packet)
 {
-    struct channel *channel = replica->channel;
     struct packet_meta *meta = pool_meta(&replica->pool, entry->buffer);
-    struct sm_packet packet = {
+
+    *packet = (struct sm_packet){
         .meta = meta,
         .data = (uint8_t *)meta + POOL_DATA_OFFSET,
         .replica = replica,
@@ -203,38 +205,52 @@ static void process_packet(struct sm_replica *replica, const struct in_entry *en
         .buffer = entry->buffer,
         .shard = entry->shard,
     };
-
     reach(replica, entry->time);
     if (atomic_load_explicit(&replica->arena->writer[entry->shard], memory_order_relaxed) != replica->slot + 1 &&
         !replica->arena->own_flows)
-        replica_count(&channel->counters.owner_violations, 1);
+        replica_count(&replica->channel->counters.owner_violations, 1);
     if (timer_due(replica, entry))
         fire_timers(replica, entry->shard, entry->time);
 
     /* Its answer comes before what the middlebox sends because of it. */
-    uint32_t place = replica->produced++ & channel->ring_mask;
-    replica->current = &packet;
+    packet->place = replica->produced++ & replica->channel->ring_mask;
+    replica->current = packet;
     replica->current_shard = entry->shard;
     snapshot_touch(&replica->snapshot, entry->shard);
     STEP();
-    replica->on_packet(replica, &packet, replica->user);
+}
+
+/* The middlebox is done with it. */
+static inline __attribute__((always_inline)) void answer_packet(struct sm_replica *replica, const struct sm_packet *packet)
+{
+    struct channel *channel = replica->channel;
+
     STEP();
     replica->current = NULL;
     for (unsigned i = 0; i < replica->strong_count; i++)
         replica->strong[i].current = false;
     assert(replica->held_stripe == 0 && "a shared flow was not put");
 
-    bool delayed = packet.delay > 0 && !(packet.flags & ANSWER_DROP);
-    replica->out[place] = (struct out_entry){
-        .buffer = entry->buffer,
-        .length = (uint32_t)packet.delay,
+    bool delayed = packet->delay > 0 && !(packet->flags & ANSWER_DROP);
+    replica->out[packet->place] = (struct out_entry){
+        .buffer = packet->buffer,
+        .length = (uint32_t)packet->delay,
         .bound = replica->bound,
-        .reason = delayed ? (uint16_t)(packet.delay >> 32) : packet.reason,
+        .reason = delayed ? (uint16_t)(packet->delay >> 32) : packet->reason,
         .kind = OUT_PACKET,
-        .flags = delayed ? packet.flags | ANSWER_DELAY : packet.flags,
+        .flags = delayed ? packet->flags | ANSWER_DELAY : packet->flags,
     };
     replica_count(&channel->counters.packets, 1);
-    replica_count(&channel->counters.bytes, meta->len);
+    replica_count(&channel->counters.bytes, packet->meta->len);
+}
+
+static void process_packet(struct sm_replica *replica, const struct in_entry *entry)
+{
+    struct sm_packet packet;
+
+    take_packet(replica, entry, &packet);
+    replica->on_packet(replica, &packet, replica->user);
+    answer_packet(replica, &packet);
 }
 
 void replica_adopt(struct sm_replica *replica, uint32_t shard, uint64_t now)
@@ -401,6 +417,34 @@ static void fetch_ahead(struct sm_replica *replica, uint32_t head)
     }
 }
 
+/* Before the first entry of a burst. */
+static void carry_out_notes(struct sm_replica *replica)
+{
+    struct note_queue *notes = &replica->arena->notes;
+
+    if (atomic_load_explicit(&notes->tail, memory_order_acquire) !=
+        atomic_load_explicit(&notes->head, memory_order_relaxed))
+        replica_undo_notes(replica);
+}
+
+/* The `done`th entry of a burst. */
+static inline __attribute__((always_inline)) const struct in_entry *next_entry(struct sm_replica *replica, uint32_t head,
+                                                                               unsigned done)
+{
+    if (done % FETCH_EVERY == 0)
+        fetch_ahead(replica, head);
+    atomic_store_explicit(&replica->channel->at, replica->consumed, memory_order_relaxed);
+    journal_packet(&replica->journal);
+    replica->entry_unit = replica->journal.unit;
+    return &replica->in[replica->consumed & replica->channel->ring_mask];
+}
+
+static inline void entry_done(struct sm_replica *replica)
+{
+    replica->consumed++;
+    replica->complete = replica->produced;
+}
+
 unsigned replica_burst(struct sm_replica *replica, unsigned budget)
 {
     uint32_t head = atomic_load_explicit(&replica->channel->in_head, memory_order_acquire);
@@ -412,27 +456,65 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget)
         n = CHANNEL_BURST;
     if (n == 0 && given_up == 0)
         return replica->failed ? 0 : replica_snapshot(replica, false);
-    struct note_queue *notes = &replica->arena->notes;
-    if (atomic_load_explicit(&notes->tail, memory_order_acquire) !=
-        atomic_load_explicit(&notes->head, memory_order_relaxed))
-        replica_undo_notes(replica);
+    carry_out_notes(replica);
     while (done < n && (done == 0 || journal_has_room(&replica->journal))) {
-        if (done % FETCH_EVERY == 0)
-            fetch_ahead(replica, head);
-        atomic_store_explicit(&replica->channel->at, replica->consumed, memory_order_relaxed);
-        journal_packet(&replica->journal);
-        replica->entry_unit = replica->journal.unit;
-        const struct in_entry *entry = &replica->in[replica->consumed & replica->channel->ring_mask];
+        const struct in_entry *entry = next_entry(replica, head, done);
         if (entry->kind == IN_PACKET)
             process_packet(replica, entry);
         else if (!process_marker(replica, entry))
             return done; /* what the burst has done is for its heirs to do */
-        replica->consumed++;
-        replica->complete = replica->produced;
+        entry_done(replica);
         done++;
     }
     if (replica->kept_count > 0)
         given_up += hold_finish(replica);
     replica_commit(replica, true);
     return done + given_up + replica_snapshot(replica, true);
+}
+
+void replica_pull_end(struct sm_replica *replica)
+{
+    struct replica_pull *pull = &replica->pull;
+
+    if (replica->current) {
+        answer_packet(replica, &pull->packet);
+        entry_done(replica);
+    }
+    if (pull->done == 0 || replica->failed)
+        return;
+    pull->done = 0;
+    replica_commit(replica, true);
+    replica_snapshot(replica, true);
+}
+
+struct sm_packet *replica_pull(struct sm_replica *replica)
+{
+    struct replica_pull *pull = &replica->pull;
+
+    if (replica->current) {
+        answer_packet(replica, &pull->packet);
+        entry_done(replica);
+    }
+    while (!replica->failed) {
+        if (pull->done == CHANNEL_BURST || (pull->done > 0 && !journal_has_room(&replica->journal)))
+            replica_pull_end(replica);
+        if (pull->head == replica->consumed) {
+            pull->head = atomic_load_explicit(&replica->channel->in_head, memory_order_acquire);
+            if (pull->head == replica->consumed)
+                break;
+        }
+        if (pull->done == 0)
+            carry_out_notes(replica);
+        const struct in_entry *entry = next_entry(replica, pull->head, pull->done++);
+        if (entry->kind == IN_PACKET) {
+            take_packet(replica, entry, &pull->packet);
+            return &pull->packet;
+        }
+        if (process_marker(replica, entry))
+            entry_done(replica);
+    }
+    replica_pull_end(replica);
+    while (!replica->failed && !replica_has_input(replica) && replica_snapshot(replica, false))
+        ;
+    return NULL;
 }

@@ -33,6 +33,7 @@ struct sm_packet {
     uint64_t time;  /* packet time, ns */
     uint64_t delay; /* how much later it departs, ns */
     uint32_t buffer;
+    uint32_t place; /* of its answer */
     uint16_t shard;
     uint16_t reason;
     uint8_t flags; /* of its answer: ANSWER_* */
@@ -103,6 +104,13 @@ struct sm_replica {
     struct snapshot snapshot;
     struct codec_source *source; /* of the checkpoint that is being restored */
     struct codec_buffer rest;    /* of it: a flow that is larger than a part, as far as it has come */
+
+    /* Where the program asks for packets (replica_pull()): the one that it has, and the burst so far. */
+    struct replica_pull {
+        struct sm_packet packet;
+        uint32_t head; /* of the ring, when it was looked at last */
+        unsigned done; /* entries of the burst, that in hand too */
+    } pull;
 
     struct sm_packet *current; /* the packet or, in a timer, NULL */
     uint32_t current_shard;
@@ -203,6 +211,15 @@ void replica_release(struct sm_replica *replica, const struct in_entry *entry);
 /* Process at most `budget` entries and commit. Returns how many. */
 unsigned replica_burst(struct sm_replica *replica, unsigned budget);
 
+/*
+ * The same for a program that asks for packets one by one, instead of having on_packet called: the next packet, valid
+ * until the next call, by which the program is done with it. NULL: there is none now, or the replica is `retired` or
+ * has `failed`. A burst is committed when it is full, and when there is no packet left; replica_pull_end() ends it at
+ * once, the packet in hand too.
+ */
+struct sm_packet *replica_pull(struct sm_replica *replica);
+void replica_pull_end(struct sm_replica *replica);
+
 /* Commit the entries processed so far in this burst; `all`: nothing of another one has been begun. */
 void replica_commit(struct sm_replica *replica, bool all);
 
@@ -238,6 +255,13 @@ int attach_start(struct sm_replica *replica, struct sm_errbuf *error);
 void attach_decline(struct sm_replica *replica, const char *reason);
 int attach_poll(struct sm_replica *replica, unsigned budget);
 int attach_sleep_fd(struct sm_replica *replica);
+/* What attach_sleep_fd() returns, without falling asleep; make it readable, so that whoever waits for it looks again. */
+int attach_fd(const struct sm_replica *replica);
+void attach_wake(struct sm_replica *replica);
+/* Have it under another number. SM_E_IO. */
+int attach_renumber(struct sm_replica *replica, int number);
+/* Give the slot back without having registered; the process lives on. Then attach_close(). */
+void attach_abandon(struct sm_replica *replica);
 void attach_close(struct sm_replica *replica);
 
 /* standalone.c: this process as its own host. */

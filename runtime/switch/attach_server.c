@@ -5,7 +5,8 @@
  *
  * Life-cycle of a client.  accepted -> hello: a slot, its channel and its eventfd -> registration: checked against
  * the other replicas' -> ready: packets may come -> its process has exited (the pidfd says so; a closed socket alone
- * means nothing): the slot is free again.
+ * means nothing): the slot is free again. One that closes its socket before it has registered has only looked, or
+ * leaves it to a child of its own: it was never given anything, so the slot is free at once.
  */
 
 #include <errno.h>
@@ -248,6 +249,18 @@ static void on_decline(struct attach_client *client, const struct attach_decline
     close_socket(client);
 }
 
+/* The socket's end, or nonsense. Of one that has registered the process's exit is what counts. */
+static void on_end(struct attach_client *client)
+{
+    struct drop_job job = {.slot = (unsigned)client->slot};
+
+    if (client->slot >= 0 && !client->ready) {
+        worker_call(&client->control->worker, drop_slot, &job);
+        client->slot = -1;
+    }
+    close_socket(client);
+}
+
 static void socket_readable(uv_poll_t *handle, int status, int events)
 {
     struct attach_client *client = handle->data;
@@ -268,7 +281,7 @@ static void socket_readable(uv_poll_t *handle, int status, int events)
     else if (got == sizeof message.decline && client->slot >= 0 && !client->ready)
         on_decline(client, &message.decline);
     else
-        close_socket(client); /* its end, or nonsense; the process's exit is what counts */
+        on_end(client);
 }
 
 static void connection(uv_poll_t *handle, int status, int events)

@@ -243,7 +243,7 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
      */
     sm_parse(sw->parser, port->linktype, frame->data, frame->caplen, frame->len, (sm_time){sw->clock}, parsed);
     copy_frame((uint8_t *)meta + POOL_DATA_OFFSET, frame->data, frame->caplen);
-    if (parsed->headers.family == 0) {
+    if (parsed->headers.family == 0 && !sw->others) {
         switch_reserve_free(sw, buffer, 0);
         audit_enter(&sw->audit, buffer, SM_SHARDS, frame->data, frame->caplen, frame->len);
         switch_unprocessed(sw, buffer);
@@ -251,7 +251,10 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     }
     struct sm_key other;
     const struct sm_key *key = &parsed->key;
-    if (sw->steering.granularity != SM_BY_FLOW) {
+    if (parsed->headers.family == 0) {
+        other = (struct sm_key){.family = 0}; /* of one shard, so that they stay in order */
+        key = &other;
+    } else if (sw->steering.granularity != SM_BY_FLOW) {
         sm_parsed_key(parsed, frame->data, frame->caplen, sw->steering.granularity, &other);
         sm_key_narrow(&other, sw->steering.prefix4, sw->steering.prefix6);
         key = &other;

@@ -232,6 +232,7 @@ void switch_learn(struct sm_switch *sw)
     sw->registered = true;
     switch_frame_registered(sw);
     sw->sends = sw->arena->registration.sends;
+    sw->others = sw->arena->registration.others;
     sw->reason_count = sw->arena->registration.reason_count;
     sw->steering = sw->arena->steering;
     if (sw->arena->registration.delays)

@@ -7,7 +7,8 @@
  *
  * Overview.  A packet goes: port -> buffer of the pool -> parsed, hashed -> shard -> its owner's ring, or the shard's
  * hold while the shard is between owners -> back from the replica -> reorder window (order: arrival) -> port. Every
- * buffer comes back, dropped packets' too. What is not IP goes from the port straight to the output.
+ * buffer comes back, dropped packets' too. What is not IP goes from the port straight to the output, unless the
+ * middlebox wants to see it.
  *
  * Life-cycle.  switch_create -> slots become ready, shards are assigned -> switch_start -> RUNNING, held at gates ->
  * the input ends -> everything in flight comes back, timers up to the last packet's time fire -> ENDED -> switch_finish
@@ -275,6 +276,7 @@ struct sm_switch {
     struct pool_layout pool;
     uint32_t bindings_max;
     bool registered; /* the next three hold: own copies, not to be read where replicas write */
+    bool others; /* packets that are not IP go to the middlebox, too */
     uint32_t sends, reason_count;
     struct keying steering;
     struct sm_parser *parser;

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "pcap/source.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "replica/replica.h"
+
+#define YIELD_NS 50000u /* as in sm_run() */
+#define SENDS 2u        /* packets that may be sent because of one: an answer to each end */
+
+struct source {
+    struct sm_replica *replica; /* NULL: not attached */
+    bool opened, started;
+    bool forked;    /* this process has it from its parent */
+    bool announced; /* pthread_atfork() was called */
+    struct sm_packet *packet;
+};
+
+/* A process is one replica. */
+static struct source only;
+
+static void in_child(void)
+{
+    only.forked = only.replica != NULL;
+}
+
+static void detach(struct source *source)
+{
+    struct sm_replica *replica = source->replica;
+
+    source->replica = NULL;
+    if (replica->attachment)
+        attach_close(replica);
+    free(replica->registration);
+    free(replica);
+}
+
+static int attach(struct source *source, struct sm_errbuf *error)
+{
+    struct sm_replica *replica = calloc(1, sizeof *replica);
+    struct registration *registration = calloc(1, sizeof *registration);
+
+    if (!replica || !registration) {
+        free(replica);
+        free(registration);
+        snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
+        return SM_E_NO_MEMORY;
+    }
+    snprintf(registration->middlebox, sizeof registration->middlebox, "%s", program_invocation_short_name);
+    registration->others = true;
+    replica->registration = registration;
+    replica->reads_data = true;
+    source->replica = replica;
+    int result = attach_open(replica, getenv("SPLITMERGE_ATTACH"), registration->middlebox, error);
+    if (result) {
+        detach(source);
+        return result;
+    }
+    registration->sends = source_inline(source) ? SENDS : 0;
+    /* A program that waits before it asks is to ask: only then packets are sent here. */
+    attach_wake(replica);
+    return 0;
+}
+
+/* In a child that reads what its parent opened: the parent leaves the slot to us, and the descriptor keeps its number.
+ */
+static int attach_anew(struct source *source, struct sm_errbuf *error)
+{
+    int fd = attach_fd(source->replica);
+
+    attach_abandon(source->replica);
+    source->replica->arena = NULL; /* nor is it mapped here */
+    source->replica->actor = NULL;
+    detach(source);
+    int result = attach(source, error);
+    if (result == 0)
+        result = attach_renumber(source->replica, fd);
+    source->forked = false;
+    return result;
+}
+
+static int start(struct source *source, struct sm_errbuf *error)
+{
+    int result = source->forked ? attach_anew(source, error) : 0;
+
+    if (result == 0)
+        result = attach_start(source->replica, error);
+    if (result)
+        return result;
+    free(source->replica->registration);
+    source->replica->registration = NULL;
+    replica_learn_classes(source->replica);
+    source->replica->started = source->started = true;
+    return 0;
+}
+
+static int of_service(const struct source *source, const char *service, struct sm_errbuf *error)
+{
+    const char *ours = source->replica->arena->service;
+
+    if (strcmp(ours, service) == 0)
+        return 0;
+    snprintf(error->text, sizeof error->text, "this process is a replica of service %s, not of %s", ours, service);
+    return SM_E_NOT_FOUND;
+}
+
+int source_open(struct source **out, const char *service, struct sm_errbuf *error)
+{
+    struct source *source = &only;
+
+    *out = NULL;
+    if (!getenv("SPLITMERGE_ATTACH")) {
+        snprintf(error->text, sizeof error->text,
+                 "a service starts its replicas itself: this program is to be the middlebox of %s's service file",
+                 service);
+        return SM_E_NOT_FOUND;
+    }
+    if (source->opened) {
+        snprintf(error->text, sizeof error->text, "it is open in this process already, which is one replica");
+        return SM_E_CONFLICT;
+    }
+    if (!source->announced && pthread_atfork(NULL, NULL, in_child) != 0) {
+        snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
+        return SM_E_NO_MEMORY;
+    }
+    source->announced = true;
+    int result = source->replica ? 0 : attach(source, error);
+    if (result == 0)
+        result = of_service(source, service, error);
+    source->opened = result == 0;
+    if (result && source->replica && !source->started)
+        source_close(source);
+    else if (result == 0)
+        *out = source;
+    return result;
+}
+
+void source_close(struct source *source)
+{
+    source->opened = false;
+    if (source->started) {
+        if (!source->forked)
+            source_commit(source);
+    } else if (source->replica && !source->forked) {
+        attach_abandon(source->replica);
+        detach(source);
+    }
+}
+
+int source_linktype(const struct source *source)
+{
+    return source->replica->arena->linktype;
+}
+
+bool source_inline(const struct source *source)
+{
+    return source->replica->arena->mode == ARENA_INLINE;
+}
+
+uint64_t source_lost(const struct source *source)
+{
+    const struct ledger *ledger = &source->replica->arena->ledger;
+    uint64_t lost = 0;
+
+    /* Its own reasons are the first; later ones are the middlebox's, of which a program like this has none. */
+    for (unsigned i = 0; i < LEDGER_DROPS - SM_MAX_REASONS; i++)
+        lost += atomic_load_explicit(&ledger->dropped[i], memory_order_relaxed);
+    return lost;
+}
+
+int source_fd(const struct source *source)
+{
+    return attach_fd(source->replica);
+}
+
+int source_next(struct source *source, struct sm_packet **packet, struct sm_errbuf *error)
+{
+    struct sm_replica *replica = source->replica;
+
+    if (!source->started || source->forked) {
+        if (source->started) {
+            snprintf(error->text, sizeof error->text, "the process that this one was forked from is the replica");
+            return SM_E_STATE;
+        }
+        int result = start(source, error);
+        if (result)
+            return result;
+        replica = source->replica;
+    }
+    *packet = source->packet = replica_pull(replica);
+    if (source->packet)
+        return 0;
+    if (replica->failed)
+        *error = replica->last_error;
+    return replica->failed ? replica->failed : replica->retired ? SM_E_END : SM_E_AGAIN;
+}
+
+void source_commit(struct source *source)
+{
+    source->packet = NULL;
+    replica_pull_end(source->replica);
+}
+
+bool source_ready(const struct source *source)
+{
+    return replica_has_input(source->replica);
+}
+
+void source_arm(struct source *source)
+{
+    if (attach_sleep_fd(source->replica) < 0)
+        attach_wake(source->replica);
+}
+
+void source_wake(struct source *source)
+{
+    attach_wake(source->replica);
+}
+
+static uint64_t monotonic(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+int source_wait(struct source *source, int break_fd, int timeout_ms)
+{
+    struct sm_replica *replica = source->replica;
+
+    for (uint64_t start = monotonic(); monotonic() - start < YIELD_NS; sched_yield())
+        if (replica_has_input(replica))
+            return 0;
+    int fd = attach_sleep_fd(replica);
+    if (fd == SM_E_AGAIN)
+        return 0;
+    if (fd < 0)
+        return fd;
+    struct pollfd wait[2] = {{.fd = fd, .events = POLLIN}, {.fd = break_fd, .events = POLLIN}};
+    int ready = poll(wait, 2, timeout_ms);
+    atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
+    return ready == 0 ? SM_E_AGAIN : 0;
+}
+
+int source_send(struct source *source, const void *data, size_t length)
+{
+    if (!source->packet)
+        return SM_E_STATE;
+    return length > UINT32_MAX ? SM_E_LIMIT : sm_packet_send(source->replica, source->packet, data, (uint32_t)length);
+}
