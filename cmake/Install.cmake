@@ -5,6 +5,8 @@ include(CMakePackageConfigHelpers)
 install(TARGETS splitmerge EXPORT splitmerge-targets
   LIBRARY COMPONENT runtime NAMELINK_COMPONENT development
   FILE_SET HEADERS COMPONENT development)
+install(TARGETS splitmerge-pcap EXPORT splitmerge-targets
+  LIBRARY COMPONENT runtime NAMELINK_COMPONENT development)
 install(TARGETS splitmerge-testing EXPORT splitmerge-testing-targets
   LIBRARY COMPONENT testing
   FILE_SET HEADERS COMPONENT testing)

@@ -81,16 +81,24 @@ static void command_free(struct command *command)
         close(command->output);
 }
 
+static const char *replica_name(const struct child *child, char name[static 16])
+{
+    snprintf(name, 16, "r%u", child->id);
+    return name;
+}
+
 static bool make_args(struct command *command, const struct child *child, const struct program *program)
 {
     unsigned count = 0;
+    char name[16];
     while (program->args[count])
         count++;
     command->args = calloc(count + 2, sizeof(*command->args));
     if (!command->args || !(command->args[0] = strdup(program->exec)))
         return false;
     for (unsigned i = 0; i < count; i++)
-        if (!(command->args[i + 1] = program_expand(program->args[i], child->o->service.name, child->id)))
+        if (!(command->args[i + 1] =
+                  service_expand(program->args[i], child->o->service.name, replica_name(child, name))))
             return false;
     return true;
 }
@@ -137,9 +145,10 @@ static bool make_env(struct command *command, const struct child *child, const c
 static int open_output(struct command *command, const struct child *child, struct sm_errbuf *error)
 {
     const struct service *service = &child->o->service;
+    char name[16];
     if (!service->output)
         return 0;
-    char *file = program_expand(service->output, service->name, child->id);
+    char *file = service_expand(service->output, service->name, replica_name(child, name));
     command->output = file ? open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
     if (command->output < 0)
         snprintf(error->text, sizeof(error->text), "output of replica r%u: '%.150s' cannot be written: %s", child->id,

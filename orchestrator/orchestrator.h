@@ -161,8 +161,6 @@ int program_find(const char *exec, char *found, size_t size, struct sm_errbuf *e
 int program_find_pcap(char *found, size_t size, struct sm_errbuf *error);
 /* Whether it needs that: an argument names the service's device. */
 bool program_uses_pcap(const struct program *program);
-/* An argument, {service} and {replica} replaced; the caller's. NULL: out of memory. */
-char *program_expand(const char *text, const char *service, uint32_t id);
 
 /* children.c */
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error);

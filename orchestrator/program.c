@@ -88,31 +88,6 @@ bool program_uses_pcap(const struct program *program)
     return false;
 }
 
-char *program_expand(const char *text, const char *service, uint32_t id)
-{
-    char replica[16], *expanded = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&expanded, &size);
-    snprintf(replica, sizeof(replica), "r%u", id);
-    while (out && *text) {
-        const struct {
-            const char *name, *value;
-        } words[] = {{"{service}", service}, {"{replica}", replica}};
-        unsigned i = 0;
-        while (i < 2 && strncmp(text, words[i].name, strlen(words[i].name)) != 0)
-            i++;
-        if (i < 2)
-            fputs(words[i].value, out);
-        else
-            fputc(*text, out);
-        text += i < 2 ? strlen(words[i].name) : 1;
-    }
-    if (out && fclose(out) == 0)
-        return expanded;
-    free(expanded);
-    return NULL;
-}
-
 void program_free(struct program *program)
 {
     for (char **arg = program->args; arg && *arg; arg++)

@@ -317,10 +317,16 @@ int cmd_run(struct options *options)
         given[i][1] = take_option(options, given[i][0], &wrong);
         given[i][0] = given[i][1] ? given[i][0] : NULL;
     }
+    const char *target = take_option(options, "--collect", &wrong);
     if (wrong || options->argc != 2)
-        return usage(options, "run SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N]");
+        return usage(options, "run SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N] "
+                              "[--collect FILE|FOLDER]");
     if (service_load(&service, options->argv[1], &error) != 0)
         return fail(options, RPC_USAGE, "%s", error.text);
+    if (target && collect_check(options, &service, target) != 0) {
+        service_free(&service);
+        return RPC_USAGE;
+    }
     if (given[RUN_RESTORE][0] && access(given[RUN_RESTORE][1], R_OK) != 0) {
         service_free(&service);
         return fail(options, RPC_FAILED, "%s: %s", given[RUN_RESTORE][1], strerror(errno));
@@ -338,17 +344,27 @@ int cmd_run(struct options *options)
         result = rundir_create(&dir, &error);
     if (result == 0)
         result = rundir_lock(&dir, &error);
-    service_free(&service);
-    if (result != 0)
+    if (result != 0) {
+        service_free(&service);
         return fail(options, RPC_FAILED, "%s", error.text);
+    }
     int lock = fcntl(dir.lock, F_DUPFD_CLOEXEC, LOCK_FD); /* 3 is where descriptors are handed over */
     if (lock >= 0) {
         rundir_unlock(&dir);
         dir.lock = lock;
     }
-    if (lock < 0 || rundir_pass_lock(&dir) != 0)
+    if (lock < 0 || rundir_pass_lock(&dir) != 0) {
+        service_free(&service);
         return fail(options, RPC_FAILED, "the lock cannot be handed on");
+    }
+    struct timespec since; /* by the clock of files */
+    clock_gettime(CLOCK_REALTIME_COARSE, &since);
     int status = run_parts(options, options->argv[1], given, &dir);
+    if (target) {
+        int collected = collect_outputs(options, &service, target, &since);
+        status = status ? status : collected;
+    }
     rundir_unlock(&dir);
+    service_free(&service);
     return status;
 }

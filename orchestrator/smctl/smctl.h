@@ -82,6 +82,20 @@ int client_ask(struct client *client, const char *method, struct wire_out *param
 /* Carry out `method`, with progress on a terminal; `what` says in words what is done. */
 int operation(struct options *options, const char *method, struct wire_out *params, const char *what);
 
+/* ---- collect.c: smctl run --collect ---- */
+
+#include "conf/service.h"
+#include <time.h>
+
+#define COLLECT_MOST 16 /* outputs of a replica */
+
+/* Whether there is something to collect, and `target` is fit for it: 0, or an exit status and a line printed. */
+int collect_check(const struct options *options, const struct service *service, const char *target);
+
+/* Make one of what the replicas have written, in files changed at `since` or later: 0, or an exit status and a line. */
+int collect_outputs(const struct options *options, const struct service *service, const char *target,
+                    const struct timespec *since);
+
 /* ---- flowtext.c: flow keys as people read them ---- */
 
 #include <splitmerge/types.h>

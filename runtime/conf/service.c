@@ -260,6 +260,30 @@ int service_load(struct service *service, const char *file, struct sm_errbuf *er
     return conf ? service_read(service, conf, file, error) : SM_E_SYNTAX;
 }
 
+char *service_expand(const char *text, const char *service, const char *replica)
+{
+    const struct {
+        const char *name, *value;
+    } words[] = {{"{service}", service}, {"{replica}", replica}};
+    char *expanded = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&expanded, &size);
+    while (out && *text) {
+        unsigned i = 0;
+        while (i < 2 && strncmp(text, words[i].name, strlen(words[i].name)) != 0)
+            i++;
+        if (i < 2)
+            fputs(words[i].value, out);
+        else
+            fputc(*text, out);
+        text += i < 2 ? strlen(words[i].name) : 1;
+    }
+    if (out && fclose(out) == 0)
+        return expanded;
+    free(expanded);
+    return NULL;
+}
+
 void service_free(struct service *service)
 {
     free(service->args);

@@ -99,6 +99,9 @@ int service_read(struct service *service, struct conf *conf, const char *file, s
 /* Free what service_load() filled. A zeroed service is allowed. */
 void service_free(struct service *service);
 
+/* A text in which {service} and {replica} are replaced; the caller's. NULL: out of memory. */
+char *service_expand(const char *text, const char *service, const char *replica);
+
 /* Whether the input ends by itself. */
 static inline bool service_ends(const struct service *service)
 {

@@ -59,12 +59,7 @@ EXPORT int pcap_compile(pcap_t *p, struct bpf_program *program, const char *text
 
 EXPORT int pcap_can_set_rfmon(pcap_t *p)
 {
-    struct handle *handle = handle_of(p);
-
-    if (!handle)
-        return REAL(pcap_can_set_rfmon)(p);
-    return handle->source ? handle_fail(handle, PCAP_ERROR_ACTIVATED, "can't perform operation on activated capture")
-                          : 0;
+    return handle_of(p) ? 0 : REAL(pcap_can_set_rfmon)(p);
 }
 
 EXPORT int pcap_setfilter(pcap_t *p, struct bpf_program *program)
@@ -162,8 +157,7 @@ EXPORT int pcap_fileno(pcap_t *p)
 
     if (!handle)
         return REAL(pcap_fileno)(p);
-    int result = handle_activated(handle);
-    return result ? result : pcap_get_selectable_fd(p);
+    return handle->source ? pcap_get_selectable_fd(p) : PCAP_ERROR;
 }
 
 EXPORT const struct timeval *pcap_get_required_select_timeout(pcap_t *p)
@@ -195,6 +189,5 @@ EXPORT int pcap_sendpacket(pcap_t *p, const u_char *data, int length)
 {
     if (!handle_of(p))
         return REAL(pcap_sendpacket)(p, data, length);
-    int result = pcap_inject(p, data, (size_t)length);
-    return result < 0 ? result : 0;
+    return pcap_inject(p, data, (size_t)length) == PCAP_ERROR ? PCAP_ERROR : 0; /* as libpcap does */
 }

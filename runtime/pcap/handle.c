@@ -56,6 +56,5 @@ int handle_fail(struct handle *handle, int code, const char *format, ...)
 
 int handle_activated(struct handle *handle)
 {
-    return handle->source ? 0
-                          : handle_fail(handle, PCAP_ERROR_NOT_ACTIVATED, "This handle hasn't been activated yet");
+    return handle->source ? 0 : handle_fail(handle, PCAP_ERROR_NOT_ACTIVATED, "This handle hasn't been activated yet");
 }

@@ -71,9 +71,9 @@ EXPORT int pcap_activate(pcap_t *p)
         return handle_fail(handle, pcap_code(result), DEVICE_PREFIX "%s: %.170s", handle->service, error.text);
     if (handle->snaplen <= 0 || handle->snaplen > SNAPLEN_MOST)
         handle->snaplen = SNAPLEN_MOST;
-    pcap_t *dead = REAL(pcap_open_dead_with_tstamp_precision)(
-        source_linktype(source), handle->snaplen,
-        handle->nanoseconds ? PCAP_TSTAMP_PRECISION_NANO : PCAP_TSTAMP_PRECISION_MICRO);
+    pcap_t *dead = REAL(pcap_open_dead_with_tstamp_precision)(source_linktype(source), handle->snaplen,
+                                                              handle->nanoseconds ? PCAP_TSTAMP_PRECISION_NANO
+                                                                                  : PCAP_TSTAMP_PRECISION_MICRO);
     if (!dead) {
         source_close(source);
         return handle_fail(handle, PCAP_ERROR, "malloc: out of memory");

@@ -3,8 +3,8 @@
 /*
  * Packets, as the program asks for them.
  *
- * A packet is committed when the program comes back for more: with the burst that it is in when that is full, when there
- * is no other packet, and when pcap_dispatch() or pcap_loop() returns.
+ * A packet is committed when the program comes back for more: with the burst that it is in when that is full, when
+ * there is no other packet, and when pcap_dispatch() or pcap_loop() returns.
  *
  * The end.  A replica that is retired has no more packets, which live captures do not know: a program is told to end
  * by the signal that it handles for that, SIGTERM or SIGINT. It then calls pcap_breakloop(), or looks at a flag when it
@@ -140,7 +140,8 @@ static bool tell(void)
 
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         struct sigaction handler;
-        if (sigaction(numbers[i], NULL, &handler) == 0 && handler.sa_handler != SIG_DFL && handler.sa_handler != SIG_IGN)
+        if (sigaction(numbers[i], NULL, &handler) == 0 && handler.sa_handler != SIG_DFL &&
+            handler.sa_handler != SIG_IGN)
             return kill(getpid(), numbers[i]) == 0;
     }
     return false;

@@ -221,7 +221,8 @@ static inline __attribute__((always_inline)) void take_packet(struct sm_replica 
 }
 
 /* The middlebox is done with it. */
-static inline __attribute__((always_inline)) void answer_packet(struct sm_replica *replica, const struct sm_packet *packet)
+static inline __attribute__((always_inline)) void answer_packet(struct sm_replica *replica,
+                                                                const struct sm_packet *packet)
 {
     struct channel *channel = replica->channel;
 
@@ -428,8 +429,8 @@ static void carry_out_notes(struct sm_replica *replica)
 }
 
 /* The `done`th entry of a burst. */
-static inline __attribute__((always_inline)) const struct in_entry *next_entry(struct sm_replica *replica, uint32_t head,
-                                                                               unsigned done)
+static inline __attribute__((always_inline)) const struct in_entry *next_entry(struct sm_replica *replica,
+                                                                               uint32_t head, unsigned done)
 {
     if (done % FETCH_EVERY == 0)
         fetch_ahead(replica, head);

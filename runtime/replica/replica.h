@@ -255,7 +255,8 @@ int attach_start(struct sm_replica *replica, struct sm_errbuf *error);
 void attach_decline(struct sm_replica *replica, const char *reason);
 int attach_poll(struct sm_replica *replica, unsigned budget);
 int attach_sleep_fd(struct sm_replica *replica);
-/* What attach_sleep_fd() returns, without falling asleep; make it readable, so that whoever waits for it looks again. */
+/* What attach_sleep_fd() returns, without falling asleep; make it readable, so that whoever waits for it looks again.
+ */
 int attach_fd(const struct sm_replica *replica);
 void attach_wake(struct sm_replica *replica);
 /* Have it under another number. SM_E_IO. */

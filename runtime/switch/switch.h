@@ -276,7 +276,7 @@ struct sm_switch {
     struct pool_layout pool;
     uint32_t bindings_max;
     bool registered; /* the next three hold: own copies, not to be read where replicas write */
-    bool others; /* packets that are not IP go to the middlebox, too */
+    bool others;     /* packets that are not IP go to the middlebox, too */
     uint32_t sends, reason_count;
     struct keying steering;
     struct sm_parser *parser;

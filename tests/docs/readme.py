@@ -6,6 +6,7 @@ usage: readme.py SOURCE BUILD
 
 Blocks of commands carry a mark in a comment before them:
   readme   run in order in a folder that looks like the tree, but for building it
+  programs likewise; programs that are not instrumented load the drop-in, in an instrumented build behind its sanitizer
   operate  run against a service on the generator, since interfaces need root
 """
 import os
@@ -48,6 +49,20 @@ def tree(folder):
             os.symlink(os.path.join(source, name), os.path.join(folder, name))
     os.mkdir(os.path.join(folder, "build"))
     os.symlink(build, os.path.join(folder, "build", "release"))
+
+
+def programs(folder):
+    env, flags = environment(folder), os.environ.get("SM_TEST_FLAGS", "")
+    if "thread" in flags:
+        print("note: what is not instrumented cannot load a library that needs ThreadSanitizer's runtime")
+        return
+    if "address" in flags:
+        library = subprocess.run(["cc", "-print-file-name=libasan.so"], stdout=subprocess.PIPE, text=True, check=True)
+        env.update(LD_PRELOAD=library.stdout.strip(), ASAN_OPTIONS="detect_leaks=0")
+    result = subprocess.run(["bash", "-ec", block("programs")], cwd=folder, env=env, timeout=120,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    check("the commands that scale a program", result.returncode == 0 and "three saw what one sees" in result.stdout,
+          result.stdout)
 
 
 def by_hand(folder):
@@ -115,7 +130,7 @@ def middlebox(folder):
 
 
 with tempfile.TemporaryDirectory(prefix="splitmerge-readme-") as base:
-    for step in (by_hand, operate, middlebox):
+    for step in (by_hand, programs, operate, middlebox):
         place = os.path.join(base, step.__name__)
         os.mkdir(place)
         tree(place)

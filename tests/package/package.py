@@ -79,10 +79,11 @@ def install(folder):
           "%s\n%s" % (parts, files(prefix)))
     check("component testing is the kit", all("testing" in name for name in parts["testing"]) and len(parts["testing"]) > 5,
           parts["testing"])
-    check("component runtime is the library and its license",
+    versions = [options.version[: options.version.rindex(".")], options.version]
+    check("component runtime is the libraries and their license",
           [os.path.basename(name) for name in parts["runtime"]]
-          == ["libsplitmerge.so." + options.version[: options.version.rindex(".")], "libsplitmerge.so." + options.version,
-              "LICENSE"], parts["runtime"])
+          == ["lib%s.so.%s" % (name, version) for name in ("splitmerge-pcap", "splitmerge") for version in versions]
+          + ["LICENSE"], parts["runtime"])
 
 
 def layout(folder):
@@ -166,6 +167,20 @@ def symbols(folder):
     headers = os.listdir(path("include/splitmerge"))
     library_symbols("libsplitmerge", [name for name in headers if name != "testing.h"])
     library_symbols("libsplitmerge-testing", headers)
+    drop_in_symbols()
+
+
+def drop_in_symbols():
+    """Whatever takes a handle is ours, or libpcap would take ours for its own; and nothing that is not libpcap's."""
+    def exported(library):
+        return {line.split()[-1] for line in run(["nm", "-D", "--defined-only", library]).splitlines()}
+    real = exported(run([options.cc, "-print-file-name=libpcap.so"]).strip())
+    ours = {name for name in exported(path(options.libdir, "libsplitmerge-pcap.so")) if not name.startswith("__")}
+    source = run([options.cc, "-E", "-include", "pcap/pcap.h", "-x", "c", "/dev/null"])
+    taking = set(re.findall(r"\b(pcap_\w+)\s*\([^;()]*\bpcap_t\s*\*", source)) & real
+    check("%d calls take a handle" % len(taking), len(taking) > 40)
+    check("all of these are the drop-in's", taking <= ours, sorted(taking - ours))
+    check("it has libpcap's names alone", ours <= real, sorted(ours - real))
 
 
 def library_symbols(name, headers):

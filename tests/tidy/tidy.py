@@ -25,7 +25,7 @@ LONG_FUNCTIONS = {}
 
 # Which files of the product may include a header of a library; the tests may include all.
 LIBRARIES = (
-    (r"pcap\b.*|libnet\b.*|xdp/.*", "runtime/ports/*"),
+    (r"pcap\b.*|libnet\b.*|xdp/.*", "runtime/ports/*", "runtime/pcap/*"),
     (r"msgpack\b.*", "runtime/wire/*", "bench/packing.c"),
     (r"uv\.h", "runtime/wire/*", "runtime/switch/main.*", "runtime/switch/control.*", "runtime/switch/attach_server.*",
      "runtime/switch/checkpoint_server.*",
@@ -43,6 +43,7 @@ LAYERS = (
     ("runtime/ports/*", ()),
     ("runtime/conf/*", ()),
     ("runtime/wire/*", ()),
+    ("runtime/pcap/*", ("conf", "replica")),
     ("runtime/arena/*", ("state",)),
     ("runtime/replica/standalone.c", ("arena", "packet", "state", "switch")),
     ("runtime/replica/*", ("arena", "packet", "state")),

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Programs of libpcap, unmodified, as replicas of a service that is scaled at random: what all of them have seen
+together is what one sees that reads the capture itself.
+
+usage: programs.py --build BUILD --capture FILE [--rounds N] [--preload LIBRARY]
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+failures = 0
+
+
+def expect(condition, what, *details):
+    global failures
+    print(f"{'ok  ' if condition else 'FAIL'} {what}", flush=True)
+    if not condition:
+        failures += 1
+        for detail in details:
+            print(f"     {detail}")
+    return bool(condition)
+
+
+def packets(file):
+    """Each packet of a capture in microseconds: header and bytes."""
+    with open(file, "rb") as capture:
+        data = capture.read()
+    at = 24
+    while at + 16 <= len(data):
+        length = struct.unpack_from("<I", data, at + 8)[0]
+        yield data[at:at + 16 + length]
+        at += 16 + length
+
+
+def schedule(rng, count):
+    """Scale at random packets, to other than before."""
+    lines, now = [], 1
+    for at in sorted(rng.sample(range(1, count), 6)):
+        now = rng.choice([n for n in (1, 2, 3, 4) if n != now])
+        lines.append(f"packet={at} scale {now}")
+    return "\n".join(lines) + "\n"
+
+
+def service(folder, options, args, events, more=""):
+    """Run it to its end; its report."""
+    with open(os.path.join(folder, "service.yaml"), "w") as file:
+        file.write(f'service: watch\nmiddlebox: {{exec: tcpdump, args: {json.dumps(args)}{more}}}\n'
+                   f"replicas: {{start: 1, max: 4}}\nmode: tap\nports: {{in: {{pcap: {options.capture}}}}}\n")
+    with open(os.path.join(folder, "events.txt"), "w") as file:
+        file.write(events)
+    env = dict(os.environ, SPLITMERGE_RUN=os.path.join(folder, "run"))
+    if options.preload:
+        # The sanitizer's library comes first in replicas too; what they leak is theirs.
+        env.update(LD_PRELOAD=options.preload, ASAN_OPTIONS="detect_leaks=0")
+    smctl = os.path.join(options.build, "orchestrator", "smctl")
+    done = subprocess.run([smctl, "run", "service.yaml", "--events", "events.txt", "--report", "report.json", "--collect",
+                           "."], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=200)
+    expect(done.returncode == 0, f"the service ends well: {done.returncode}", done.stdout, events)
+    with open(os.path.join(folder, "report.json")) as file:
+        return json.load(file)
+
+
+def tcpdump(folder, options, seed):
+    """The same packets, by time."""
+    alone = os.path.join(folder, "alone.pcap")
+    subprocess.run(["tcpdump", "-Z", "root", "-r", options.capture, "-w", alone], check=True, stderr=subprocess.DEVNULL)
+    expected = list(packets(alone))
+    report = service(folder, options, ["-Z", "root", "-n", "-i", "sm:{service}", "-w", "seen-{replica}.pcap"],
+                     schedule(random.Random(seed), len(expected)))
+    seen = list(packets(os.path.join(folder, "seen-all.pcap")))
+    expect(collections.Counter(seen) == collections.Counter(expected),
+           f"tcpdump: {len(seen)} packets of {len(expected)} alone, the same ones",
+           (collections.Counter(expected) - collections.Counter(seen)).most_common(3))
+    times = [struct.unpack_from("<II", packet) for packet in seen]
+    expect(times == sorted(times), "collected by time")
+    busy = [replica for replica in report["replicas"] if replica["packets"] > 0]
+    expect(len(busy) > 1 and all(replica["exit"] == 0 for replica in report["replicas"]),
+           f"{len(busy)} replicas had packets, all ended by themselves", report["replicas"])
+    expect(all(value == "held" for value in report["invariants"].values()), "every invariant held", report["invariants"])
+
+
+def text(folder, options):
+    """What replicas print goes to a file of each, and is put together; a filter of the program's own holds."""
+    expression = "tcp port 443 and ip"
+    alone = subprocess.run(["tcpdump", "-Z", "root", "-Snttr", options.capture, expression], check=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    service(folder, options, ["-Z", "root", "-Sntt", "-i", "sm:{service}", expression], "packet=500 scale 3\n",
+            ', output: "lines-{replica}.txt"')
+    with open(os.path.join(folder, "lines-all.txt")) as file:
+        seen = file.read()
+    # Each that is told to end begins a new line.
+    expect(alone and sorted(filter(None, seen.splitlines())) == sorted(alone.splitlines()),
+           f"what {len(alone.splitlines())} lines of one tcpdump with a filter say, several say", seen[-500:])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--capture", required=True)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--preload", help="what has to be loaded before the drop-in: a sanitizer's library")
+    options = parser.parse_args()
+    options.build, options.capture = map(os.path.abspath, (options.build, options.capture))
+    if not shutil.which("tcpdump"):
+        sys.exit("tcpdump is not here: scripts/setup installs it")
+    seed = int(os.environ.get("SM_SEED", random.randrange(1 << 31)))
+    print(f"SM_SEED={seed}")
+    for number in range(options.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            tcpdump(folder, options, seed + number)
+    with tempfile.TemporaryDirectory() as folder:
+        text(folder, options)
+    print(f"{failures} failed")
+    sys.exit(failures != 0)
+
+
+main()
