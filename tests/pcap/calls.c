@@ -191,7 +191,8 @@ static void some(void)
     while ((result = pcap_dispatch(handle, 1, on_packet, (u_char *)(uintptr_t) "d")) == 0)
         ;
     SAY("dispatch 1: %d", result);
-    SAY("stats %d: %u received, %u dropped", pcap_stats(handle, &stats), stats.ps_recv, stats.ps_drop);
+    result = pcap_stats(handle, &stats);
+    SAY("stats %d: %u received, %u dropped", result, stats.ps_recv, stats.ps_drop);
 }
 
 static int readable(int fd, int ms)
