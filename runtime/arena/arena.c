@@ -246,6 +246,28 @@ void arena_add_row(struct arena *arena, unsigned slot)
     }
 }
 
+void arena_forget_noted(struct arena *arena, unsigned slot)
+{
+    for (unsigned i = 0; i < STATE_STRIPES; i++)
+        if (atomic_load_explicit(&arena->noted[slot][i], memory_order_relaxed) != 0)
+            atomic_store_explicit(&arena->noted[slot][i], 0, memory_order_release);
+}
+
+bool arena_is_settled(struct arena *arena, uint32_t stripe)
+{
+    const unsigned rows = arena_rows(arena);
+
+    for (unsigned slot = 0; slot < rows; slot++) {
+        const struct coherent_writer writer = arena_writer(arena, slot);
+        uint64_t unit = atomic_load_explicit(&arena->noted[slot][stripe - SM_SHARDS], memory_order_acquire);
+        if (unit != 0 && coherent_settled_unit(&writer) <= unit)
+            return false;
+    }
+    /* A dead replica's notes are queued before what is noted of it is forgotten. */
+    return atomic_load_explicit(&arena->notes.tail, memory_order_acquire) ==
+           atomic_load_explicit(&arena->notes.head, memory_order_acquire);
+}
+
 static bool ends(const char *text, size_t size)
 {
     return memchr(text, '\0', size) != NULL;

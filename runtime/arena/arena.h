@@ -157,6 +157,13 @@ struct arena {
 
     struct strong_object strong[SM_MAX_SHARED];
     struct note_queue notes;
+    /* The last unit (journal.h) in which the replica of a slot noted a change of a stripe's flows; 0: none. Written
+     * under the stripe's lock, and by the switch once the replica is dead, or before the next one comes. */
+    _Atomic uint64_t noted[ARENA_SLOTS][STATE_STRIPES];
+    /* The stripe that a checkpoint waits for, locked; 0: none. Written by whoever has the lock. */
+    _Atomic uint32_t settling;
+    /* The flows and shared objects are part of a checkpoint that is being restored. Written by the switch. */
+    _Atomic uint32_t restoring;
     /* What the replicas of each slot have contributed to shared objects (coherent.h); rows beyond these are empty. */
     _Alignas(64) _Atomic uint32_t row_count;
     _Alignas(4096) uint8_t rows[ARENA_SLOTS][COHERENT_ROW_BYTES];
@@ -231,6 +238,12 @@ static inline unsigned arena_rows(struct arena *arena)
     return atomic_load_explicit(&arena->row_count, memory_order_acquire);
 }
 void arena_add_row(struct arena *arena, unsigned slot);
+
+/* What is noted of a slot's replica is committed, or queued. */
+void arena_forget_noted(struct arena *arena, unsigned slot);
+
+/* Whether all that was noted of a locked stripe is committed, and nothing waits to be undone. */
+bool arena_is_settled(struct arena *arena, uint32_t stripe);
 
 static inline struct coherent_writer arena_writer(struct arena *arena, unsigned slot)
 {

@@ -47,6 +47,9 @@ static void hold(struct sm_replica *replica, uint32_t shard, bool noted)
     if (shard < SM_SHARDS)
         return;
     assert(replica->held_stripe == 0 && "one shared flow at a time");
+    /* A checkpoint waits, with the lock, for what we have not committed. */
+    if (__builtin_expect(atomic_load_explicit(&replica->arena->settling, memory_order_relaxed) == shard, 0))
+        replica_commit(replica, false);
     state_lock(replica->state, shard, replica->slot);
     STEP();
     replica->held_stripe = shard;
@@ -289,6 +292,14 @@ sm_time sm_flow_timer_get(struct sm_replica *replica, sm_class cls, sm_flow flow
 
 /* ---- escrow ---- */
 
+/* The flow in hand is changed in a way that the note undoes. */
+static void note_change(struct sm_replica *replica, const struct journal_note *note)
+{
+    journal_note(&replica->journal, note);
+    atomic_store_explicit(&replica->arena->noted[replica->slot][replica->held_stripe - SM_SHARDS],
+                          replica->journal.unit, memory_order_release);
+}
+
 int sm_flow_escrow(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *data, size_t bytes)
 {
     struct journal_note note = {.kind = NOTE_OWN, .cls = cls.id, .bytes = (uint16_t)bytes};
@@ -301,7 +312,7 @@ int sm_flow_escrow(struct sm_replica *replica, sm_class cls, sm_flow flow, const
         return SM_E_STATE;
     note.key = *sm_flow_key(flow);
     memcpy(note.data, data, bytes);
-    journal_note(&replica->journal, &note);
+    note_change(replica, &note);
     return 0;
 }
 
@@ -330,7 +341,7 @@ int sm_flow_add(struct sm_replica *replica, sm_class cls, const struct sm_packet
     memcpy((uint8_t *)flow.state + offset, &number, sizeof number);
     if (!replica->classes[cls.id].partitioned) {
         note.key = *sm_flow_key(flow);
-        journal_note(&replica->journal, &note);
+        note_change(replica, &note);
     }
     sm_flow_put(replica, cls, flow);
     return 0;

@@ -2,13 +2,16 @@
 #include "replica/snapshot.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "replica/replica.h"
 #include "state/journal.h"
 
 #define FLOWS_AHEAD 12u /* whose lines are fetched before they are encoded */
-enum { ENCODED_ALL, ENCODED_SOME };
+enum { ENCODED_ALL, ENCODED_SOME, ENCODED_LATER };
+
+#define SETTLE_YIELDS 200u /* in which others commit what they have done to a stripe's flows */
 
 #define RESTARTS 3u /* of a shard that changes while it is encoded */
 #define REST_MIN (1u << 20)
@@ -80,13 +83,35 @@ static int encode_flows(const struct codec *codec, uint32_t most, struct snapsho
     return ENCODED_SOME;
 }
 
-static int encode_locked(const struct codec *codec, unsigned slot, uint32_t most, struct snapshot_progress *progress,
-                         struct codec_buffer *out, uint32_t *cls)
+/*
+ * Wait, with the stripe's lock, until what was done to its flows is committed: nobody can do more meanwhile. Whoever
+ * comes for one commits first what it has complete (flow_api.c). It cannot where the packet in hand has been here
+ * before, nor can one that is dead: false after a while.
+ */
+static bool settle(struct arena *arena, uint32_t stripe)
 {
+    unsigned turns = 0;
+
+    if (arena_is_settled(arena, stripe))
+        return true;
+    atomic_store_explicit(&arena->settling, stripe, memory_order_relaxed);
+    while (!arena_is_settled(arena, stripe) && turns++ < SETTLE_YIELDS)
+        sched_yield();
+    atomic_store_explicit(&arena->settling, 0, memory_order_relaxed);
+    return turns <= SETTLE_YIELDS;
+}
+
+/* ENCODED_LATER: the stripe has what is not committed. */
+static int encode_locked(const struct codec *codec, const struct snapshot_scope *scope, uint32_t most,
+                         struct snapshot_progress *progress, struct codec_buffer *out, uint32_t *cls)
+{
+    int result = ENCODED_LATER;
+
     if (progress->shard < SM_SHARDS)
         return encode_flows(codec, most, progress, out, cls);
-    state_lock(codec->state, progress->shard, slot);
-    int result = encode_flows(codec, UINT32_MAX, progress, out, cls);
+    state_lock(codec->state, progress->shard, scope->slot);
+    if (!scope->arena || settle(scope->arena, progress->shard))
+        result = encode_flows(codec, UINT32_MAX, progress, out, cls);
     state_unlock(codec->state, progress->shard);
     return result;
 }
@@ -138,7 +163,7 @@ static int take_rest(struct snapshot *snapshot, const struct codec *codec, const
         if (!larger)
             return SM_E_NO_MEMORY;
         snapshot->rest = (struct codec_buffer){.bytes = larger, .size = size};
-        result = encode_locked(codec, scope->slot, UINT32_MAX, &progress, &snapshot->rest, cls);
+        result = encode_locked(codec, scope, UINT32_MAX, &progress, &snapshot->rest, cls);
         snapshot->rest_flows = progress.flows;
     }
     return result;
@@ -178,7 +203,11 @@ static enum filled fill_shard(struct snapshot *snapshot, const struct codec *cod
         .bytes = (uint8_t *)(block_at(part) + 1), .size = room_in(part) & ~3u, .used = progress->used};
     const uint32_t before = progress->flows;
     const uint32_t most = scope->at_once || progress->restarts >= RESTARTS ? UINT32_MAX : *left / FLOW_WORK + 1;
-    int result = encode_locked(codec, scope->slot, most, progress, &out, &part->cls);
+    int result = encode_locked(codec, scope, most, progress, &out, &part->cls);
+    if (result == ENCODED_LATER) {
+        *left = 0;
+        return FILLED_SOME;
+    }
     if (result == ENCODED_SOME) {
         progress->open = progress->shard + 1;
         progress->used = out.used;
@@ -189,6 +218,11 @@ static enum filled fill_shard(struct snapshot *snapshot, const struct codec *cod
         return FILLED_PART; /* it begins the next part */
     if (result == SM_E_LIMIT)
         result = take_rest(snapshot, codec, scope, &part->cls);
+    if (result == ENCODED_LATER) {
+        forget_rest(snapshot);
+        *left = 0;
+        return FILLED_SOME;
+    }
     part->error = result;
     if (result)
         return FILLED_PART;
@@ -279,7 +313,11 @@ static bool write_portion(struct sm_replica *replica, uint32_t request)
         .end = stripes ? SM_SHARDS + STATE_STRIPES : SM_SHARDS,
         .slot = replica->slot,
         .at_once = replica->hold_count > 0,
+        .arena = replica->arena,
     };
+
+    if (stripes)
+        replica_undo_notes(replica);
 
     if (!snapshot->begun) {
         if (request & SNAPSHOT_BEGIN)

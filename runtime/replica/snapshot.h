@@ -36,13 +36,16 @@ struct snapshot {
     struct snapshot_progress progress;
 };
 
+struct arena;
+
 /* What is read: shards that `owned` has (by shard; NULL: all), and `covered` (a bit each) has not. */
 struct snapshot_scope {
     const uint8_t *owned;
     _Atomic uint64_t *covered;
     uint32_t end; /* stripes, from SM_SHARDS on, are locked in turn by `slot` */
     unsigned slot;
-    bool at_once; /* flows may change between two portions where nobody sees it */
+    bool at_once;        /* flows may change between two portions where nobody sees it */
+    struct arena *arena; /* whose stripes may hold what is not committed; NULL: nobody is there who could */
 };
 
 /* Flows of a shard are about to change. */

@@ -117,6 +117,17 @@ void coherent_add_first(const struct journal *journal, struct coherent_cell *cel
     coherent_add(journal, cell, amount);
 }
 
+uint64_t coherent_settled_unit(const struct coherent_writer *writer)
+{
+    for (;;) {
+        uint64_t commit = cell_load(writer->commit), base;
+        uint64_t settled = journal_settled(writer->region, commit, &base);
+        if (cell_load(writer->commit) == commit && cell_load(&writer->region->base) == base) {
+            return settled;
+        }
+    }
+}
+
 uint64_t coherent_committed(const struct coherent_writer *writer, const struct coherent_cell *cell)
 {
     for (;;) {

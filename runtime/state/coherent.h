@@ -170,6 +170,9 @@ static inline uint64_t coherent_of_packet(const struct journal *journal, const s
 /* Whether an object's place in a row is a part: neither cells nor nothing. */
 bool coherent_has_part(const struct shared_object *object);
 
+/* The first unit that the writer has not committed; any thread. */
+uint64_t coherent_settled_unit(const struct coherent_writer *writer);
+
 /* The committed value of a cell; any thread. */
 uint64_t coherent_committed(const struct coherent_writer *writer, const struct coherent_cell *cell);
 

@@ -56,6 +56,7 @@ static void unlock_all(struct arena *arena, unsigned slot)
 {
     for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
         if (state_lock_holder(arena->state, stripe) == (int)slot) {
+            atomic_store_explicit(&arena->settling, 0, memory_order_relaxed); /* it may have been its checkpoint */
             state_unlock(arena->state, stripe);
             STEP();
         }
@@ -95,6 +96,8 @@ int switch_put_right(struct sm_switch *sw, unsigned slot)
     coherent_settled(&writer, registered->shared, registered->shared_count);
     STEP();
     unlock_all(arena, slot);
+    arena_forget_noted(arena, slot); /* it is committed, or queued */
+    STEP();
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
         if (atomic_load_explicit(&arena->writer[shard], memory_order_relaxed) == slot + 1)
             atomic_store_explicit(&arena->writer[shard], 0, memory_order_relaxed);

@@ -340,6 +340,7 @@ static void take_answer(struct restore *restore, struct sm_switch *sw)
     } else if (restore->phase == PHASE_CLEAR) {
         restore->cleared |= 1ull << r->slot;
     } else if (restore->phase == PHASE_CLEAR_STRIPES) {
+        atomic_store_explicit(&sw->arena->restoring, 0, memory_order_release); /* all of it is gone */
         restore->phase = PHASE_OVER;
     } else if (telling) {
         restore->told |= 1ull << r->slot;
@@ -371,6 +372,8 @@ static void drain(struct restore *restore, struct sm_switch *sw)
         restore->phase = PHASE_OVER; /* they are not ours to end */
         return;
     }
+    /* From here to the end half of it is there: no other switch goes on with that. */
+    atomic_store_explicit(&sw->arena->restoring, 1, memory_order_release);
     memcpy(restore->old_secret, state_secret(sw->arena->state), STATE_SECRET_BYTES);
     state_secret_set(sw->arena->state, restore->secret);
     restore->phase = PHASE_FLOWS;
@@ -436,6 +439,7 @@ int restore_step(struct restore *restore, struct sm_switch *sw, struct sm_errbuf
                 sw->clock = restore->time;
             if (sw->bindings)
                 switch_bind_learn(sw);
+            atomic_store_explicit(&sw->arena->restoring, 0, memory_order_release);
             restore->phase = PHASE_OVER;
             break;
         case PHASE_CLEAR:

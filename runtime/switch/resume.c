@@ -222,6 +222,13 @@ int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct s
                  arena->service);
         return SM_E_DAMAGED;
     }
+    if (atomic_load_explicit(&arena->restoring, memory_order_acquire)) {
+        snprintf(error->text, sizeof error->text,
+                 "the switch of service %.63s died while a checkpoint was restored, and left half of it: start the "
+                 "service anew, and restore again",
+                 arena->service);
+        return SM_E_STATE;
+    }
     int result = put_replicas_right(sw, error);
     if (result == 0) {
         keep_violations(arena);

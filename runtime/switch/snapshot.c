@@ -177,7 +177,13 @@ static unsigned find_stripes(const struct sm_switch *sw)
     for (unsigned slot = 0; slot < sw->slot_count; slot++)
         if (can_answer(sw, slot))
             return slot;
-    return fields_only(sw) ? OWN : SWITCH_NONE;
+    for (unsigned slot = 0; slot < sw->slot_count; slot++)
+        if (sw->slots[slot].state == SLOT_READY || sw->slots[slot].state == SLOT_RETIRING)
+            return SWITCH_NONE; /* it may be in a burst still */
+    const struct note_queue *notes = &sw->arena->notes;
+    bool undone = atomic_load_explicit((_Atomic uint32_t *)(uintptr_t)&notes->tail, memory_order_relaxed) ==
+                  atomic_load_explicit((_Atomic uint32_t *)(uintptr_t)&notes->head, memory_order_relaxed);
+    return undone && fields_only(sw) ? OWN : SWITCH_NONE; /* only replicas can undo what is noted */
 }
 
 /* Who can say what is in the next row. One that is about to be killed may be in a burst still. */

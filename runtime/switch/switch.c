@@ -203,6 +203,7 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
                                      .late_last = POOL_NONE};
         snprintf(slot->name, sizeof slot->name, "%s", name);
         slot->channel = arena_channel(sw->arena, 0, i);
+        arena_forget_noted(sw->arena, i);
         STEP();
         channel_reset(slot->channel, sw->buffers, sw->bindings_max);
         STEP();

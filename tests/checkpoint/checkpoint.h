@@ -49,12 +49,16 @@ extern uint64_t saved_flows;
 enum meanwhile { NOTHING, STEPS, BETWEEN_FLOWS };
 int checkpoint_take(struct sm_test *test, const char *file, enum meanwhile meanwhile, struct sm_errbuf *error);
 
+/* The switch and its replicas go on for a moment. */
+void turn(struct sm_test *test);
+
 /* Restore one in a service that has not begun. */
 int checkpoint_restore(struct sm_test *test, const char *file, struct sm_errbuf *error);
 
 /* damage.c: NULL, or what is wrong. */
 const char *damage_test(uint64_t seed, const char *file);
 const char *refusal_test(uint64_t seed, const char *file);
+const char *cut_test(uint64_t seed, const char *file);
 
 /* shares.c: the same. */
 const char *shares_test(uint64_t seed, const char *file);

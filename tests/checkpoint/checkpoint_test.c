@@ -231,6 +231,8 @@ int main(void)
         wrong = damage_test(seed, file);
     if (!wrong)
         wrong = refusal_test(seed, file);
+    if (!wrong)
+        wrong = cut_test(seed, file);
     if (wrong)
         printf("FAILED, SM_SEED=%llu: %s\n", (unsigned long long)(seed - 1), wrong);
     unlink(file);

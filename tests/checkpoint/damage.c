@@ -4,6 +4,8 @@
  */
 
 #include "checkpoint.h"
+#include "switch/restore.h"
+#include "testing/test.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +13,8 @@
 #include <unistd.h>
 
 #define SMALL 12u /* packets, so that every bit can be tried */
+
+static unsigned cuts; /* restores in whose midst the switch died */
 
 static struct sm_errbuf error;
 
@@ -100,6 +104,53 @@ const char *damage_test(uint64_t seed, const char *file)
     sm_trace_destroy(input);
     sm_trace_destroy(nothing);
     return wrong;
+}
+
+/* The switch dies after so many steps of restoring. *whole: it was through. */
+static const char *cut_after(uint64_t seed, const char *file, unsigned steps, bool *whole)
+{
+    struct sm_trace *nothing = trace_make(seed, 0, 1);
+    const struct sm_test_options options = middlebox(seed, nothing, 3);
+    struct sm_test *test;
+    struct restore *restore;
+    const char *wrong = NULL;
+    int result = RESTORE_WAIT;
+
+    if (sm_test_create(&test, &options, &error) != 0 || restore_open(&restore, test->arena, file, &error) != 0)
+        abort();
+    while (steps-- > 0 && (result = restore_step(restore, test->sw, &error)) == RESTORE_WAIT)
+        turn(test);
+    *whole = result == 0;
+    const bool nothing_yet = result == RESTORE_WAIT && flows_of(test) == 0, half = !*whole && flows_of(test) > 0;
+    test_switch_died(test);
+    restore_close(restore);
+    if (half && !strstr(test->sw->error, "died while a checkpoint was restored"))
+        wrong = "half of a checkpoint was taken over";
+    if (!half && !nothing_yet && test->sw->error[0])
+        wrong = test->sw->error;
+    if (*whole && flows_of(test) == 0)
+        wrong = "what was restored is gone with the switch";
+    if (wrong)
+        snprintf(error.text, sizeof error.text, "%s", wrong);
+    cuts += half;
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(nothing);
+    return wrong ? error.text : NULL;
+}
+
+const char *cut_test(uint64_t seed, const char *file)
+{
+    struct sm_trace *input;
+    struct sm_test *test = with_flows(seed, file, &input);
+    const char *wrong = NULL;
+    bool whole = false;
+
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(input);
+    for (unsigned steps = 0; !wrong && !whole; steps++)
+        wrong = cut_after(seed, file, steps, &whole);
+    printf("%u restores were cut\n", cuts);
+    return wrong || cuts > 0 ? wrong : "no restore was cut";
 }
 
 static int no_fields(struct sm_replica *replica, void **user)

@@ -285,7 +285,7 @@ struct sm_test_options middlebox(uint64_t seed, const struct sm_trace *input, un
 }
 
 /* Everybody takes a turn, packets or not. */
-static void turn(struct sm_test *test)
+void turn(struct sm_test *test)
 {
     unsigned slots[ARENA_SLOTS];
     unsigned count = test_ready(test, slots);
