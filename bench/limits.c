@@ -15,6 +15,7 @@
 #include "limiter.h"
 #include "replay.h"
 #include "service.h"
+#include "tables.h"
 
 #define MANY 10000u
 #define FEW 10u
@@ -173,6 +174,35 @@ static int one_shared(const struct bench_options *options, struct report *report
     figure->ratio = (struct target){TARGET_AT_LEAST, 0.8};
     bench_pin(0);
     return compare(options, shared, separate, 2, SHARED_FLOWS, figure, error);
+}
+
+int bench_decisions(const struct bench_options *options, double *rate, struct sm_errbuf *error)
+{
+    static const char policy[] = "limits: [{name: flow, per: flow, rate: 40kbit, burst: 512B}]\n";
+    struct limited limited;
+    struct sm_errbuf closing;
+    uint64_t busy = 0, done = 0;
+
+    int result = limited_open(&limited, policy, 1, options->flows, options->seed, error);
+    if (result == 0)
+        result = service_warm(&limited.service, 2ull * options->flows, error);
+    if (result == 0) {
+        struct sm_replica *replica = limited.service.replicas[0].replica;
+        replay_more(limited.service.sw->ports[0], UINT32_MAX); /* no end */
+        for (uint64_t begin = bench_now(); (double)(bench_now() - begin) < options->seconds * 1e9;) {
+            switch_poll(limited.service.sw);
+            uint64_t from = bench_now();
+            done += replica_burst(replica, CHANNEL_BURST);
+            busy += bench_now() - from;
+        }
+        *rate = (double)done * 1e9 / (double)busy;
+    }
+    int closed = limited_close(&limited, &closing);
+    if (result == 0 && closed != 0) {
+        result = closed;
+        *error = closing;
+    }
+    return result;
 }
 
 int bench_limits(const struct bench_options *options, struct report *report, struct sm_errbuf *error)

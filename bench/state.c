@@ -91,5 +91,7 @@ int bench_state(const struct bench_options *options, struct report *report, stru
                                   "buffers", (int)BUFFERS));
     if (result == 0)
         result = bench_tables(options, report, error);
+    if (result == 0)
+        result = bench_redis(options, report, error);
     return result;
 }

@@ -5,9 +5,12 @@
 #include "bench.h"
 
 /* Parts of `state`. 0, or an error as of an experiment. */
-experiment_fn bench_tables, bench_redis, bench_growth;
+experiment_fn bench_tables, bench_redis;
 
-/* ns of a get and put of a flow of 64 bytes in bursts, one of each repetition. */
+/* Decisions a second of the rate limiter with a limit for each flow: of one replica, by the time that it works. */
+int bench_decisions(const struct bench_options *options, double *rate, struct sm_errbuf *error);
+
+/* ns of a get and put of a flow of 64 bytes in bursts, one of each repetition: bench_tables() has filled it. */
 extern struct samples bench_get_and_put;
 
 #endif
