@@ -10,15 +10,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "bench.h"
-#include "service.h"
+#include "process.h"
 
 #define RATE 500000u /* packets a second */
 #define KILLS 40u    /* in one repetition */
@@ -27,78 +21,16 @@
 #define REST_NS 10000000ull
 #define PATIENCE_NS 20000000000ull
 
-struct process {
-    pid_t pid;
-    int pidfd, wake_fd;
-    int slot;
-};
-
 struct failover {
     struct service service;
     sm_class cls;
     struct process processes[REPLICAS];
     uint32_t next_id;
+    uint64_t useful;                      /* when the new replica had processed a packet; 0: not yet */
     double noticed[KILLS], served[KILLS]; /* ms */
+    double cold[KILLS], warm[KILLS];      /* ms */
     unsigned count;
 };
-
-/* In the child: map the arena, which a fork does not hand on, and work until killed. */
-static void be_replica(struct failover *f, const struct process *self, uint64_t bytes, int ready)
-{
-    struct sm_errbuf error;
-    struct arena *arena;
-    struct sm_replica *replica = calloc(1, sizeof *replica);
-    uint64_t one = 1;
-
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (!replica || arena_map(&arena, f->service.arena_fd, (uintptr_t)f->service.arena, bytes, &error) != 0)
-        _exit(1);
-    replica->registration = calloc(1, sizeof *replica->registration);
-    replica->on_packet = counter_packet;
-    replica->user = &f->cls;
-    if (!replica->registration || replica_bind(replica, arena, (unsigned)self->slot) != 0 ||
-        counter_setup(replica, &f->cls) != 0)
-        _exit(1);
-    replica_learn_classes(replica);
-    if (write(ready, &one, sizeof one) != sizeof one)
-        _exit(1);
-    const struct service_replica work = {.replica = replica, .core = 1, .wake_fd = self->wake_fd};
-    service_work(&work);
-    _exit(0);
-}
-
-static int start_replica(struct failover *f, struct process *process)
-{
-    struct sm_switch *sw = f->service.sw;
-    int ready = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    uint64_t bytes = f->service.arena->bytes, got = 0, deadline = bench_now() + PATIENCE_NS;
-    char name[16];
-
-    process->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    snprintf(name, sizeof name, "r%u", ++f->next_id);
-    process->slot = switch_slot_take(sw, f->next_id, name, 0, process->wake_fd);
-    process->pid = process->slot < 0 ? -1 : fork();
-    if (process->pid == 0)
-        be_replica(f, process, bytes, ready);
-    if (process->pid < 0)
-        return SM_E_NO_MEMORY;
-    process->pidfd = (int)syscall(SYS_pidfd_open, process->pid, 0);
-    while (read(ready, &got, sizeof got) != sizeof got && bench_now() < deadline)
-        service_turn(&f->service);
-    close(ready);
-    if (got == 0)
-        return SM_E_STATE;
-    switch_slot_ready(sw, (unsigned)process->slot);
-    return 0;
-}
-
-static void bury(struct process *process)
-{
-    waitpid(process->pid, NULL, 0);
-    close(process->pidfd);
-    close(process->wake_fd);
-    process->pid = 0;
-}
 
 static void rest(struct failover *f, uint64_t ns)
 {
@@ -121,7 +53,7 @@ static void kill_one(struct failover *f, struct process *victim)
     for (uint64_t entered = sw->audit.entered; sw->audit.left < entered && !sw->error[0];)
         switch_poll(sw);
     f->served[f->count++] = (double)(bench_now() - begin) / 1e6;
-    bury(victim);
+    process_bury(victim);
 }
 
 /* Half of the shards to a replica that has none. */
@@ -134,12 +66,31 @@ static int give_half(struct failover *f, const struct process *process, struct s
         result = switch_move_add(sw, 0, SM_SHARDS / 2 - 1, (unsigned)process->slot);
     if (result == 0)
         switch_move_go(sw);
-    while (result == 0 && sw->operation.active)
+    const struct channel *channel = arena_channel(f->service.arena, 0, (unsigned)process->slot);
+    while (result == 0 && (sw->operation.active || f->useful == 0)) {
         service_turn(&f->service);
+        if (f->useful == 0 && atomic_load_explicit(&channel->counters.packets, memory_order_relaxed) > 0)
+            f->useful = bench_now();
+    }
     if (result == 0 && sw->operation.abandoned == 0)
         return 0;
     snprintf(error->text, sizeof error->text, "moves were abandoned: %s", sw->operation.cause);
     return SM_E_STATE;
+}
+
+/* A new replica, until the first packet has come back from it: from its start, and from when it stood by. */
+static int replace(struct failover *f, struct process *process, struct sm_errbuf *error)
+{
+    uint64_t begin = bench_now();
+    int result = process_start(&f->service, process, ++f->next_id);
+    uint64_t ready = bench_now();
+
+    f->useful = 0;
+    if (result == 0)
+        result = give_half(f, process, error);
+    f->cold[f->count - 1] = (double)(f->useful - begin) / 1e6;
+    f->warm[f->count - 1] = (double)(f->useful - ready) / 1e6;
+    return result;
 }
 
 static int ascending(const void *a, const void *b)
@@ -158,7 +109,7 @@ static double quantile(double *values, unsigned count, double share)
 }
 
 struct findings {
-    struct figure *noticed, *p50, *p99, *max, *rate, *lost, *reordered;
+    struct figure *noticed, *p50, *p99, *max, *warm, *warm_p99, *cold, *rate, *lost, *reordered;
 };
 
 static int repeat(const struct bench_options *options, struct failover *f, struct findings *found,
@@ -178,9 +129,7 @@ static int repeat(const struct bench_options *options, struct failover *f, struc
     for (f->count = 0; f->count < kills;) {
         struct process *victim = &f->processes[bench_random(&random) % REPLICAS];
         kill_one(f, victim);
-        result = start_replica(f, victim);
-        if (result == 0)
-            result = give_half(f, victim, error);
+        result = replace(f, victim, error);
         if (result)
             return result;
         rest(f, REST_NS);
@@ -190,6 +139,9 @@ static int repeat(const struct bench_options *options, struct failover *f, struc
     samples_add(&found->p50->ours, quantile(f->served, f->count, 0.5));
     samples_add(&found->p99->ours, quantile(f->served, f->count, 0.99));
     samples_add(&found->max->ours, quantile(f->served, f->count, 1));
+    samples_add(&found->warm->ours, quantile(f->warm, f->count, 0.5));
+    samples_add(&found->warm_p99->ours, quantile(f->warm, f->count, 0.99));
+    samples_add(&found->cold->ours, quantile(f->cold, f->count, 0.5));
     samples_add(&found->lost->ours, (double)(sw->audit.entered - sw->audit.left - sw->in_flight));
     samples_add(&found->reordered->ours, (double)sw->audit.reordered);
     return 0;
@@ -219,43 +171,36 @@ static void name_figures(struct report *report, struct findings *found)
         .p50 = report_figure(report, "failover: until flows are served, p50", "ms"),
         .p99 = report_figure(report, "failover: until flows are served, p99", "ms"),
         .max = report_figure(report, "failover: until flows are served, max", "ms"),
+        .warm = report_figure(report, "failover: new replica useful, warm standby, p50", "ms"),
+        .warm_p99 = report_figure(report, "failover: new replica useful, warm standby, p99", "ms"),
+        .cold = report_figure(report, "failover: new replica useful, from its fork, p50", "ms"),
         .rate = report_figure(report, "failover: packets that flowed", "kpps"),
         .lost = report_figure(report, "failover: lost", ""),
         .reordered = report_figure(report, "failover: reordered", ""),
     };
     found->p99->target = (struct target){TARGET_AT_MOST, 5};
+    found->warm->target = (struct target){TARGET_AT_MOST, 10};
     found->lost->target = found->reordered->target = (struct target){TARGET_AT_MOST, 0};
-}
-
-/* What the replicas register, by a process that is none. */
-static int register_counter(struct failover *f, struct sm_errbuf *error)
-{
-    struct sm_replica *nobody = calloc(1, sizeof *nobody);
-    struct registration *registration = calloc(1, sizeof *registration);
-    int result = SM_E_NO_MEMORY;
-
-    if (nobody && registration) {
-        strcpy(registration->middlebox, "sm-bench");
-        nobody->registration = registration;
-        result = counter_setup(nobody, &f->cls);
-        if (result == 0)
-            result = arena_register(f->service.arena, 0, registration, error);
-    }
-    free(registration);
-    free(nobody);
-    return result;
 }
 
 static int open_service(struct failover *f, const struct bench_options *options, struct sm_errbuf *error)
 {
     const struct service_options wanted = {
-        .replicas = 0, .threads = true, .buffers = 4096, .flows = options->flows, .seed = options->seed};
+        .replicas = 0,
+        .threads = true,
+        .buffers = 4096,
+        .flows = options->flows,
+        .seed = options->seed,
+        .setup = counter_setup,
+        .on_packet = counter_packet,
+        .user = &f->cls,
+    };
     int result = service_open(&f->service, &wanted, error);
 
     if (result == 0)
-        result = register_counter(f, error);
+        result = processes_register(&f->service, error);
     for (unsigned i = 0; result == 0 && i < REPLICAS; i++)
-        result = start_replica(f, &f->processes[i]);
+        result = process_start(&f->service, &f->processes[i], ++f->next_id);
     for (unsigned i = 0; result == 0 && i < REPLICAS; i++)
         result = switch_assign(f->service.sw, i * (SM_SHARDS / REPLICAS), (i + 1) * (SM_SHARDS / REPLICAS) - 1,
                                (unsigned)f->processes[i].slot);
@@ -284,7 +229,7 @@ int bench_failover(const struct bench_options *options, struct report *report, s
         if (f.processes[i].pid > 0) {
             if (result)
                 kill(f.processes[i].pid, SIGKILL);
-            bury(&f.processes[i]);
+            process_bury(&f.processes[i]);
         }
     if (result == 0 && closed != 0) {
         result = closed;

@@ -22,7 +22,7 @@ static void wait_for_input(const struct service_replica *self)
     struct channel *channel = self->replica->channel;
     uint64_t wakes;
 
-    for (uint64_t start = bench_now(); bench_now() - start < YIELD_NS; sched_yield())
+    for (uint64_t start = bench_now(); !self->sleepy && bench_now() - start < YIELD_NS; sched_yield())
         if (replica_has_input(self->replica))
             return;
     atomic_store_explicit(&channel->replica_sleeps, 1, memory_order_relaxed);
@@ -73,6 +73,7 @@ static int add_replica(struct service *service, struct sm_errbuf *error)
     self->replica = replica;
     service->count++;
     int result = replica_bind(replica, service->arena, (unsigned)slot);
+    self->sleepy = service->options.sleepy;
     if (result == 0)
         result = service->options.setup(replica, service->options.user);
     if (result == 0)

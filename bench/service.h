@@ -24,6 +24,7 @@ struct service_options {
     bool threads;      /* replicas run on threads, pinned to core 1; else service_turn() runs them */
     bool halves;       /* of the shards one half each; else the first has all */
     bool order_arrival;
+    bool sleepy;      /* replicas sleep as soon as nothing waits: yielding would use their part of a core up */
     uint32_t buffers; /* of the packet pool */
     uint32_t flows;
     uint64_t seed;
@@ -37,6 +38,7 @@ struct service_replica {
     pthread_t thread;
     unsigned core;
     int wake_fd;
+    bool sleepy;
 };
 
 struct service {
