@@ -19,12 +19,14 @@
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
-    "usage: sm-bench forward | move | failover | library | limits | state | coherent | checkpoint | all | drl "
-    "[options]\n"
+    "usage: sm-bench forward | move | failover | scale-out | scale-in | library | limits | state | coherent |\n"
+    "                checkpoint | all | drl [options]\n"
     "\n"
     "  forward   packets a second through the switch and one replica, against a bare ring\n"
     "  move      moving all flows between two replicas while packets flow, against copying them\n"
     "  failover  a replica is killed while packets flow: until a survivor serves its flows\n"
+    "  scale-out a replica becomes a hot spot: packet latency, moving flows against new flows only\n"
+    "  scale-in  until a replica is empty, moving its flows against draining it\n"
     "  library   CPU time of a packet in the rate limiter, against the same limiter over a plain table\n"
     "  limits    packets a second with 10,000 limits against 10, and with one that replicas share\n"
     "  state     packets a second with the undo journal, against without; our table beside others\n"
@@ -53,6 +55,8 @@ static const struct {
     {"move", bench_move, false},
     {"failover", bench_failover, false},
     {"library", bench_library, false},
+    {"scale-out", bench_scale_out, false},
+    {"scale-in", bench_scale_in, false},
     {"limits", bench_limits, false},
     {"state", bench_state, false},
     {"coherent", bench_coherent, false},
@@ -224,13 +228,14 @@ int main(int argc, char **argv)
             return status;
     }
     if (argc - optind != 1)
-        return usage_error("expected forward, move, failover, library, limits, state, coherent, checkpoint, all or drl",
+        return usage_error("expected forward, move, failover, scale-out, scale-in, library, limits, state, coherent, "
+                           "checkpoint, all or drl",
                            argc > optind ? argv[optind + 1] : NULL);
     for (unsigned i = 0; i < EXPERIMENTS; i++)
         known |= strcmp(argv[optind], experiments[i].name) == 0;
     if (!known && strcmp(argv[optind], "all") != 0)
-        return usage_error(
-            "expected forward, move, failover, library, limits, state, coherent, checkpoint, all or drl, got",
-            argv[optind]);
+        return usage_error("expected forward, move, failover, scale-out, scale-in, library, limits, state, coherent, "
+                           "checkpoint, all or drl, got",
+                           argv[optind]);
     return run_apart(&options, argv[optind]);
 }

@@ -98,7 +98,7 @@ unsigned report_met(const struct report *report, unsigned *targets)
         const struct figure *figure = &report->figures[i];
         if (figure->target.kind != TARGET_NONE) {
             *targets += 1;
-            met += target_met(&figure->target, samples_median(&figure->ours));
+            met += figure->ours.count > 0 && target_met(&figure->target, samples_median(&figure->ours));
         }
         if (figure->ratio.kind != TARGET_NONE) {
             *targets += 1;

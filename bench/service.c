@@ -90,10 +90,13 @@ static int add_replica(struct service *service, struct sm_errbuf *error)
 static int start(struct service *service)
 {
     if (service->count == 0)
-        return 0; /* they are the caller's */
-    switch_assign(service->sw, 0, SM_SHARDS - 1, 0);
-    if (service->options.halves)
-        switch_assign(service->sw, SM_SHARDS / 2, SM_SHARDS - 1, 1);
+        return 0;                                                               /* they are the caller's */
+    const uint32_t first = service->options.halves ? SM_SHARDS / 2 : SM_SHARDS; /* shards of the first */
+    int result = switch_assign(service->sw, 0, first - 1, 0);
+    if (result == 0 && first < SM_SHARDS)
+        result = switch_assign(service->sw, first, SM_SHARDS - 1, 1);
+    if (result)
+        return result;
     switch_start(service->sw);
     for (unsigned i = 0; service->options.threads && i < service->count; i++)
         if (pthread_create(&service->replicas[i].thread, NULL, run_replica, &service->replicas[i]) != 0) {
@@ -118,11 +121,14 @@ int service_open(struct service *service, const struct service_options *options,
 
     *service = (struct service){.options = *options, .arena_fd = -1};
     snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
-    int result = replay_open(&sw.in, options->flows, 0, options->seed);
+    sw.in = options->in;
+    sw.out = options->out;
+    int result = sw.in ? 0 : replay_open(&sw.in, options->flows, 0, options->seed);
     if (result)
         return result;
     arena.linktype = sw.in->linktype;
-    result = sm_port_open_null(&sw.out, sw.in);
+    if (!sw.out)
+        result = sm_port_open_null(&sw.out, sw.in);
     if (result == 0)
         result = arena_create(&service->arena, &service->arena_fd, &arena, error);
     if (result == 0)

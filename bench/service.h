@@ -31,6 +31,7 @@ struct service_options {
     int (*setup)(struct sm_replica *replica, void *user); /* registers classes */
     sm_packet_fn *on_packet;
     void *user;
+    struct sm_port *in, *out; /* the service's from now on; NULL: one that replays, one that swallows */
 };
 
 struct service_replica {

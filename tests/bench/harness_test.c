@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The harness's arithmetic, the plain table it compares with, and the histogram that percentiles come from. */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "bench.h"
+#include "lengths.h"
 #include "switch/histogram.h"
 #include "table.h"
 
@@ -72,6 +74,36 @@ Test(harness, targets_are_counted_and_a_missing_reference_meets_none)
     cr_assert(report_met(&report, &targets) == 3 && targets == 4);
     both->reference.value[0] = 4;
     cr_assert(report_met(&report, &targets) == 2 && targets == 4);
+}
+
+Test(lengths, are_as_said_and_long_flows_are_met_more_often)
+{
+    enum { DRAWS = 100000 };
+    double sum = 0, left = 0, most = 0;
+    unsigned below = 0;
+    uint64_t random = 5;
+
+    cr_assert(lengths_quantile(0) == 0.0001 && lengths_quantile(0.5) == 1.1315 && lengths_quantile(1) == 103.3294);
+    cr_assert(fabs(lengths_quantile(0.525) - (1.1315 + 2.2476) / 2) < 1e-9);
+    for (unsigned i = 0; i < DRAWS; i++) {
+        double length = lengths_draw(&random);
+        cr_assert(length >= 0.0001 && length <= 103.3294);
+        below += length < 1.1315;
+        sum += length;
+        double residual = lengths_residual(&random);
+        left += residual;
+        most = fmax(most, residual);
+    }
+    cr_assert(below > 0.49 * DRAWS && below < 0.51 * DRAWS);
+    /* What is left of a flow that is met has the mean E[L^2] / 2 E[L]. */
+    double mean = 0, square = 0;
+    for (unsigned i = 0; i < DRAWS; i++) {
+        double length = lengths_quantile((i + 0.5) / DRAWS);
+        mean += length / DRAWS;
+        square += length * length / DRAWS;
+    }
+    cr_assert(fabs(sum / DRAWS / mean - 1) < 0.05 && fabs(left / DRAWS / (square / 2 / mean) - 1) < 0.05);
+    cr_assert(most > 95 && most <= 103.3294);
 }
 
 Test(plot, keeps_points_and_names_what_is_drawn)
