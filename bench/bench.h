@@ -77,6 +77,9 @@ struct figure *report_figure(struct report *report, const char *name, const char
 /* A plot whose words the caller fills in. */
 struct plot *report_plot(struct report *report);
 
+/* What a figure's own target is held against: the median, or not a number, which meets none, if it was not measured. */
+double report_judged(const struct figure *figure);
+
 /* How many targets there are, and how many of them are met. */
 unsigned report_met(const struct report *report, unsigned *targets);
 

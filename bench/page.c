@@ -29,7 +29,7 @@ static void write_figure(FILE *page, const struct figure *figure)
     fputs("<tr><td>", page);
     html_text(page, figure->name);
     fprintf(page, "<td>%s<td>%.4g", figure->unit, ours);
-    write_target(page, &figure->target, ours, false);
+    write_target(page, &figure->target, report_judged(figure), false);
     fprintf(page, "<td>%.0f %%", 100 * samples_spread(&figure->ours));
     if (figure->reference.count > 0) {
         struct samples ratios = samples_ratio(&figure->ours, &figure->reference);

@@ -2,6 +2,7 @@
 #include "bench.h"
 
 #include <assert.h>
+#include <math.h>
 #include <splitmerge/version.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,6 +81,11 @@ struct plot *report_plot(struct report *report)
     return &report->plots[report->plot_count++];
 }
 
+double report_judged(const struct figure *figure)
+{
+    return figure->ours.count > 0 ? samples_median(&figure->ours) : NAN;
+}
+
 /* Whether ours / reference is as asked; a reference that is missing meets nothing. */
 static bool ratio_met(const struct figure *figure)
 {
@@ -98,7 +104,7 @@ unsigned report_met(const struct report *report, unsigned *targets)
         const struct figure *figure = &report->figures[i];
         if (figure->target.kind != TARGET_NONE) {
             *targets += 1;
-            met += figure->ours.count > 0 && target_met(&figure->target, samples_median(&figure->ours));
+            met += target_met(&figure->target, report_judged(figure));
         }
         if (figure->ratio.kind != TARGET_NONE) {
             *targets += 1;
@@ -151,7 +157,7 @@ void report_print(const struct report *report, const struct bench_options *optio
         double ours = samples_median(&figure->ours);
         char target[48];
 
-        say_target(&figure->target, ours, target, sizeof target);
+        say_target(&figure->target, report_judged(figure), target, sizeof target);
         printf("%-56s %-6s %9.4g %-15s %5.0f%%", figure->name, figure->unit, ours, target,
                100 * samples_spread(&figure->ours));
         if (figure->reference.count > 0) {
@@ -189,9 +195,9 @@ static json_t *target_json(const struct target *target, double value)
 
 static json_t *figure_json(const struct figure *figure)
 {
-    double ours = samples_median(&figure->ours);
-    json_t *json = json_pack("{s:s, s:s, s:o, s:o}", "name", figure->name, "unit", figure->unit, "ours",
-                             samples_json(&figure->ours), "target", target_json(&figure->target, ours));
+    json_t *json =
+        json_pack("{s:s, s:s, s:o, s:o}", "name", figure->name, "unit", figure->unit, "ours",
+                  samples_json(&figure->ours), "target", target_json(&figure->target, report_judged(figure)));
 
     if (figure->missing[0])
         json_object_set_new(json, "missing", json_string(figure->missing));

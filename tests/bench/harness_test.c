@@ -72,8 +72,10 @@ Test(harness, targets_are_counted_and_a_missing_reference_meets_none)
     missing->ratio = (struct target){TARGET_AT_MOST, 100};
     strcpy(missing->missing, "not installed");
     cr_assert(report_met(&report, &targets) == 3 && targets == 4);
+    report_figure(&report, "not measured", "")->target = (struct target){TARGET_AT_MOST, 0};
+    cr_assert(report_met(&report, &targets) == 3 && targets == 5);
     both->reference.value[0] = 4;
-    cr_assert(report_met(&report, &targets) == 2 && targets == 4);
+    cr_assert(report_met(&report, &targets) == 2 && targets == 5);
 }
 
 Test(lengths, are_as_said_and_long_flows_are_met_more_often)
