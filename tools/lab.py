@@ -185,12 +185,14 @@ class Host:
         self.run("sh", "-c", f"echo {text} > /proc/sys/net/{path}")
 
 
-def link(a, name_a, b, name_b):
+def link(a, name_a, b, name_b, offloads=False, queues=1):
     """A veth pair from host to host. Offloads are off: what crosses it is what a wire would carry."""
-    subprocess.run(["ip", "link", "add", name_a, "netns", a.name, "type", "veth", "peer", "name", name_b, "netns",
-                    b.name], check=True)
+    several = ["numrxqueues", str(queues), "numtxqueues", str(queues)]
+    subprocess.run(["ip", "link", "add", name_a, "netns", a.name, *several, "type", "veth", "peer", "name", name_b,
+                    "netns", b.name, *several], check=True)
     for host, name in ((a, name_a), (b, name_b)):
-        host.run("ethtool", "-K", name, "rx", "off", "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+        if not offloads:
+            host.run("ethtool", "-K", name, "rx", "off", "tx", "off", "tso", "off", "gso", "off", "gro", "off")
         host.write(f"ipv6/conf/{name}/accept_dad", 0)
         host.ip("link", "set", name, "up")
 
@@ -201,12 +203,12 @@ class Path:
     CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
     CLIENT6, SERVER6 = "fd77::1", "fd77::2"
 
-    def __init__(self):
+    def __init__(self, **options):
         self.client, self.middle, self.server = Host("client"), Host("middle"), Host("server")
         self.middle.write("ipv6/conf/all/disable_ipv6", 1)
         self.middle.write("ipv6/conf/default/disable_ipv6", 1)
-        link(self.client, "eth0", self.middle, "left")
-        link(self.middle, "right", self.server, "eth0")
+        link(self.client, "eth0", self.middle, "left", **options)
+        link(self.middle, "right", self.server, "eth0", **options)
         for host, address, address6 in ((self.client, self.CLIENT, self.CLIENT6),
                                         (self.server, self.SERVER, self.SERVER6)):
             host.ip("addr", "add", f"{address}/16", "dev", "eth0")

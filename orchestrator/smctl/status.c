@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <stdio.h>
+#include <string.h>
 
 #include "smctl.h"
 
@@ -12,6 +13,23 @@ static const char *text(const json_t *object, const char *key, const char *other
 {
     const char *value = json_string_value(json_object_get(object, key));
     return value ? value : otherwise;
+}
+
+/* Interfaces; files have nothing to say. */
+static void print_ports(const json_t *ports)
+{
+    size_t at;
+    json_t *port;
+    json_array_foreach(ports, at, port)
+    {
+        const char *driver = text(port, "driver", "file"), *why = text(port, "why", NULL);
+        if (strcmp(driver, "file") == 0)
+            continue;
+        printf("port        %s: %s%s%s%s\n", text(port, "name", "?"), driver, why ? " (" : "", why ? why : "",
+               why ? ")" : "");
+        printf("            %lld received, %lld sent, %lld missed, %lld failed\n", number(port, "rx_packets"),
+               number(port, "tx_packets"), number(port, "rx_missed"), number(port, "tx_failed"));
+    }
 }
 
 static void print_status(const json_t *status)
@@ -32,6 +50,7 @@ static void print_status(const json_t *status)
            number(packets, "generated"), number(packets, "out"), number(status, "in_flight"));
     json_object_foreach(json_object_get(packets, "dropped"), reason, count)
         printf("  dropped   %lld %s\n", (long long)json_integer_value(count), reason);
+    print_ports(json_object_get(status, "ports"));
     printf("flows       %lld live, %lld created, %lld expired, %lld moved, %lld refused\n", number(flows, "live"),
            number(flows, "created"), number(flows, "expired"), number(flows, "moved"), number(flows, "refused"));
     printf("moves       %lld completed, %lld abandoned; pause p50 %.0f us, p99 %.0f us, max %.0f us\n",

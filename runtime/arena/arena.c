@@ -118,7 +118,7 @@ _Static_assert(offsetof(struct arena, bytes) == 16 && offsetof(struct arena, bas
 
 int arena_create(struct arena **out, int *fd_out, const struct arena_options *options, struct sm_errbuf *error)
 {
-    uint32_t small = options->small_buffers ? options->small_buffers : 4096;
+    uint32_t small = options->small_buffers ? options->small_buffers : POOL_SMALL_COUNT;
     uint32_t jumbo = options->jumbo_buffers ? options->jumbo_buffers : 64;
     struct state_config config = {.memory = options->memory, .flows = options->flows, .bindings = bindings_of(options)};
     int result = fill_secret(config.secret, options->seed);

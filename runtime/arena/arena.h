@@ -184,7 +184,7 @@ struct arena_options {
     uint64_t memory; /* bytes of flow state */
     uint32_t flows;
     uint32_t bindings;      /* bound keys; 0: ARENA_BINDINGS */
-    uint32_t small_buffers; /* packet buffers of POOL_SMALL_BYTES; 0: 4096 */
+    uint32_t small_buffers; /* packet buffers of POOL_SMALL_BYTES; 0: POOL_SMALL_COUNT */
     uint32_t jumbo_buffers; /* packet buffers of POOL_JUMBO_BYTES; 0: 64 */
     uint32_t export_bytes;  /* flows that are copied at a time; 0: EXPORT_BYTES, which is the most */
 };

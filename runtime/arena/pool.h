@@ -15,6 +15,7 @@
     2112u /* an odd number of lines: buffers begin in all sets of a cache, not in a few of them                        \
            */
 #define POOL_JUMBO_BYTES (262144u + 4096u) /* the longest packet libpcap gives, and the offset */
+#define POOL_SMALL_COUNT 4096u             /* unless something else is asked for */
 #define POOL_NONE UINT32_MAX
 
 struct packet_meta {

@@ -106,14 +106,13 @@ static void only_with(struct conf_node port, const char *key, bool allowed, cons
         conf_fail(node, "expected only with %s", kind);
 }
 
-static void read_driver(struct conf_node port, bool is_interface, const char *portable)
+static void read_driver(struct conf_node port, bool is_interface, enum service_driver *driver)
 {
-    struct conf_node node = conf_get(port, "driver");
+    static const char *const names[] = {"auto", "pcap", "xdp", "xdp-native", "xdp-generic", NULL};
+    unsigned place = SERVICE_DRIVER_AUTO;
     only_with(port, "driver", is_interface, "interface");
-    const char *const names[] = {"auto", portable, "af_xdp", NULL};
-    unsigned place;
-    if (conf_enum(node, names, &place) && place == 2)
-        conf_fail(node, "expected auto or %s, got 'af_xdp', which is not built in", portable);
+    conf_enum(conf_get(port, "driver"), names, &place);
+    *driver = (enum service_driver)place;
 }
 
 static void read_pace(struct service_in *in, struct conf_node node)
@@ -163,7 +162,7 @@ static void read_in(struct service_in *in, struct conf_node node)
         conf_string(what, &in->name);
     only_with(node, "pace", in->kind == SERVICE_PORT_CAPTURE, "pcap");
     read_pace(in, conf_get(node, "pace"));
-    read_driver(node, in->kind == SERVICE_PORT_INTERFACE, "libpcap");
+    read_driver(node, in->kind == SERVICE_PORT_INTERFACE, &in->driver);
 }
 
 static void read_out(struct service_out *out, struct conf_node node)
@@ -184,7 +183,7 @@ static void read_out(struct service_out *out, struct conf_node node)
     order = out->kind == SERVICE_PORT_CAPTURE ? SERVICE_ORDER_ARRIVAL : SERVICE_ORDER_FLOW;
     conf_enum(conf_get(node, "order"), orders, &order);
     out->order = (enum service_order)order;
-    read_driver(node, out->kind == SERVICE_PORT_INTERFACE, "libnet");
+    read_driver(node, out->kind == SERVICE_PORT_INTERFACE, &out->driver);
 }
 
 static void read_ports(struct service *service, struct conf_node node)
@@ -198,6 +197,9 @@ static void read_ports(struct service *service, struct conf_node node)
         read_out(&service->out, conf_need(node, "out", "a port (mode is inline)"));
     else
         conf_fail(out, "expected no out port in tap mode");
+    /* AF_XDP takes packets from the host, and a tap is to leave them. */
+    if (service->mode == SERVICE_TAP && service->in.driver >= SERVICE_DRIVER_XDP)
+        conf_expected(conf_get(conf_get(node, "in"), "driver"), "auto or pcap in tap mode");
 }
 
 static void read_limits(struct service *service, struct conf_node node)

@@ -18,12 +18,22 @@ enum service_port_kind {
     SERVICE_PORT_DISCARD,   /* out only */
 };
 
+/* What moves an interface's packets. */
+enum service_driver {
+    SERVICE_DRIVER_AUTO, /* the best that works */
+    SERVICE_DRIVER_PCAP,
+    SERVICE_DRIVER_XDP, /* AF_XDP, native or else generic */
+    SERVICE_DRIVER_XDP_NATIVE,
+    SERVICE_DRIVER_XDP_GENERIC,
+};
+
 enum service_pace { SERVICE_PACE_MAX, SERVICE_PACE_RECORDED, SERVICE_PACE_RATE };
 enum service_order { SERVICE_ORDER_FLOW, SERVICE_ORDER_ARRIVAL };
 
 struct service_in {
     enum service_port_kind kind;
     const char *name; /* file ("-": standard input) or interface; NULL for a generator */
+    enum service_driver driver;
     enum service_pace pace;
     uint64_t pace_pps; /* SERVICE_PACE_RATE: packets a second */
     struct {
@@ -36,6 +46,7 @@ struct service_in {
 struct service_out {
     enum service_port_kind kind;
     const char *name; /* as struct service_in */
+    enum service_driver driver;
     enum service_order order;
 };
 

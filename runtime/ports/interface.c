@@ -7,11 +7,15 @@
  * away ends in SM_E_IO, which repeats.
  */
 #include "ports/internal.h"
+#include "ports/offload.h"
 
 #include <libnet.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <pcap.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 enum {
     SNAPLEN = 65535,
@@ -65,6 +69,8 @@ static int interface_receive(struct sm_port *port, struct sm_frame *frame)
         return interface->ended;
     }
     interface->busy = true;
+    /* The place in libpcap's ring is ours until the next call. */
+    sm_offload_finish((u_char *)data, header->caplen);
     frame->data = data;
     frame->caplen = header->caplen;
     frame->len = header->len;
@@ -75,10 +81,33 @@ static int interface_receive(struct sm_port *port, struct sm_frame *frame)
     return 1;
 }
 
+static bool write_link(const struct interface *interface, const uint8_t *data, uint32_t length)
+{
+    return libnet_adv_write_link(interface->libnet, data, length) == (int)length;
+}
+
+/* A packet that the link does not carry, which was to be cut by a card. It has failed when its first segment has. */
+static bool write_segments(const struct interface *interface, const struct sm_frame *frame)
+{
+    struct sm_segments segments;
+    struct ifreq request = {0};
+    uint8_t segment[SNAPLEN];
+    bool sent = false;
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface->name);
+    if (ioctl(libnet_getfd(interface->libnet), SIOCGIFMTU, &request) != 0 || request.ifr_mtu >= SNAPLEN - 18 ||
+        frame->caplen <= sm_offload_longest(frame->data, frame->caplen, (uint32_t)request.ifr_mtu) ||
+        !sm_segments_begin(&segments, frame->data, frame->caplen, (uint32_t)request.ifr_mtu))
+        return false;
+    for (uint32_t bytes; (bytes = sm_segments_next(&segments, segment)) != 0; sent = true)
+        if (!write_link(interface, segment, bytes))
+            break;
+    return sent;
+}
+
 static int interface_send(struct sm_port *port, const struct sm_frame *frame)
 {
     struct interface *interface = (struct interface *)port;
-    if (libnet_adv_write_link(interface->libnet, frame->data, frame->caplen) != (int)frame->caplen) {
+    if (!write_link(interface, frame->data, frame->caplen) && !write_segments(interface, frame)) {
         port->counters.tx_failed++;
         return 0;
     }
@@ -190,6 +219,7 @@ int sm_port_open_interface(struct sm_port **port, const char *name, bool send, s
         return sm_port_fail(error, SM_E_NO_MEMORY, "%s: out of memory", name);
     interface->port.ops = send ? &send_ops : &receive_only_ops;
     interface->port.is_interface = true;
+    interface->port.driver = send ? "libpcap+libnet" : "libpcap";
     interface->name = strdup(name);
     interface->port.name = interface->name;
 

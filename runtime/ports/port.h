@@ -25,16 +25,30 @@ struct sm_port_counters {
     uint64_t rx_missed; /* packets the kernel dropped before we saw them (never entered) */
 };
 
+/* Whose buffers a port uses. Both of the port's thread. */
+struct sm_port_lender {
+    uint32_t (*take)(void *arg); /* a free one's number; UINT32_MAX: none */
+    void (*give)(void *arg, uint32_t buffer);
+    void *arg;
+};
+
 struct sm_port {
     const struct sm_port_ops *ops;
-    const char *name;  /* file or interface, for messages; owned by the port */
-    int linktype;      /* DLT_* */
-    uint32_t snaplen;  /* as the input file's header says */
-    bool nanoseconds;  /* precision of `fraction` */
-    bool is_interface; /* cannot be made to wait */
+    const char *name;     /* file or interface, for messages; owned by the port */
+    int linktype;         /* DLT_* */
+    uint32_t snaplen;     /* as the input file's header says */
+    bool nanoseconds;     /* precision of `fraction` */
+    bool is_interface;    /* cannot be made to wait */
+    bool lends;           /* frames are in the lender's buffers, and the receiver's with them */
+    uint32_t pending;     /* what flush would push on; 0: nothing */
+    const char *driver;   /* of an interface: what moves its packets; else NULL */
+    struct sm_errbuf why; /* it is not a better one; empty: nothing to say */
+    const struct sm_port_lender *lender;
     struct sm_port_counters counters;
     struct sm_errbuf error; /* set when a call failed */
 };
+
+#define SM_PORT_KEEPS 1
 
 struct sm_port_ops {
     /*
@@ -43,8 +57,9 @@ struct sm_port_ops {
      * NULL for output-only ports.
      */
     int (*receive)(struct sm_port *port, struct sm_frame *frame);
-    /* Send one packet. 0, or SM_E_IO: a file could not be written (interfaces count tx_failed and return 0). NULL for
-     * input-only ports. */
+    /* Send one packet. 0, or SM_E_IO: a file could not be written (interfaces count tx_failed, some of them only when
+     * they are flushed, and return 0). SM_PORT_KEEPS: the frame is in a buffer of the lender's, which is the port's
+     * until it gives it. NULL for input-only ports. */
     int (*send)(struct sm_port *port, const struct sm_frame *frame);
     /* Push out what is buffered. 0 or SM_E_IO. */
     int (*flush)(struct sm_port *port);

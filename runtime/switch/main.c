@@ -15,6 +15,7 @@
 #include "conf/rundir.h"
 #include "conf/service.h"
 #include "switch/control.h"
+#include "switch/drivers.h"
 #include "switch/keeper.h"
 
 static const char usage[] = "usage: sm-switch [--seed N] SERVICE.yaml\n"
@@ -126,6 +127,16 @@ static int make_arena(struct control *control, const struct arena_options *optio
     return result;
 }
 
+static void say_drivers(const struct switch_options *options)
+{
+    const struct sm_port *const ports[] = {options->in, options->out};
+
+    for (unsigned i = 0; i < 2; i++)
+        if (ports[i] && ports[i]->is_interface)
+            fprintf(stderr, "sm-switch: %s: %s%s%s\n", ports[i]->name, ports[i]->driver,
+                    ports[i]->why.text[0] ? ": " : "", ports[i]->why.text);
+}
+
 static int build(struct control *control, const struct service *service, uint64_t seed, struct sm_errbuf *error)
 {
     struct switch_options options = {
@@ -164,9 +175,14 @@ static int build(struct control *control, const struct service *service, uint64_
             .memory = service->limits.memory,
             .flows = service->limits.flows,
             .bindings = service->limits.bindings,
+            .small_buffers = POOL_SMALL_COUNT + drivers_buffers(service, &options),
         };
         result = make_arena(control, &arena, error);
     }
+    if (result == 0)
+        result = drivers_choose(service, &options, control->arena, control->arena_fd, error);
+    if (result == 0)
+        say_drivers(&options);
     if (result == 0) {
         arena_huge_begin(control->arena);
         options.arena = control->arena;

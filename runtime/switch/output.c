@@ -33,22 +33,35 @@ static struct sm_port *way_out(const struct sm_switch *sw, unsigned from)
     return from == 0 ? sw->ports[1] : sw->ports[0];
 }
 
-static inline __attribute__((always_inline)) void send_frame(struct sm_switch *sw, unsigned from,
+/* What the port refuses is taken back out of `out` at the end of the turn: some say so only then. True: the buffer that
+ * the frame is in is the port's now. */
+static inline __attribute__((always_inline)) bool send_frame(struct sm_switch *sw, unsigned from,
                                                              const struct sm_frame *frame)
 {
     struct sm_port *port = way_out(sw, from);
 
-    if (is_tap(sw) || !port) {
-        sw->out++;
-        return;
-    }
-    uint64_t refused = port->counters.tx_failed;
-    if (port->ops->send(port, frame) != 0)
+    sw->out++;
+    if (is_tap(sw) || !port)
+        return false;
+    int result = port->ops->send(port, frame);
+    if (result < 0)
         switch_fail(sw, "%s", port->error.text);
-    if (port->counters.tx_failed == refused)
-        sw->out++;
-    else
-        sw->dropped[DROP_REFUSED]++;
+    return result == SM_PORT_KEEPS;
+}
+
+void switch_flush(struct sm_switch *sw)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct sm_port *port = sw->ports[i];
+        if (!port)
+            continue;
+        if (port->pending && port->ops->flush(port) != 0)
+            switch_fail(sw, "%s", port->error.text);
+        uint64_t *refused = &sw->port_reports[i].refused, more = port->counters.tx_failed - *refused;
+        *refused += more;
+        sw->out -= more;
+        sw->dropped[DROP_REFUSED] += more;
+    }
 }
 
 void switch_send(struct sm_switch *sw, unsigned from, const struct sm_frame *frame)
@@ -56,12 +69,16 @@ void switch_send(struct sm_switch *sw, unsigned from, const struct sm_frame *fra
     send_frame(sw, from, frame);
 }
 
-static inline __attribute__((always_inline)) void send(struct sm_switch *sw, uint32_t buffer,
-                                                       const struct switch_packet *packet)
+/* Whether the buffer is the port's now. */
+static inline __attribute__((always_inline)) bool send(struct sm_switch *sw, uint32_t buffer,
+                                                       struct switch_packet *packet)
 {
     const struct sm_frame frame = switch_frame_of(sw, buffer);
 
-    send_frame(sw, packet->from, &frame);
+    if (!send_frame(sw, packet->from, &frame))
+        return false;
+    packet->place = PLACE_PORT;
+    return true;
 }
 
 /* A packet whose departure is later than its time. False: there is no room for it, and it is dropped. */
@@ -77,7 +94,7 @@ static __attribute__((noinline)) bool delay(struct sm_switch *sw, uint32_t buffe
 static inline __attribute__((always_inline)) void leave(struct sm_switch *sw, uint32_t buffer, bool drop, bool written)
 {
     struct switch_packet *packet = &sw->packets[buffer];
-    bool late = packet->departure != packet->time, delayed = false;
+    bool late = packet->departure != packet->time, delayed = false, kept = false;
 
     if (FAULT(ALTER))
         pool_data(&sw->pool, buffer)[0] ^= packet->late;
@@ -90,24 +107,28 @@ static inline __attribute__((always_inline)) void leave(struct sm_switch *sw, ui
                     packet->time);
         STEP();
         if (!drop)
-            send(sw, buffer, packet);
+            kept = send(sw, buffer, packet);
         STEP();
     }
     sw->in_flight--;
-    switch_buffer_free(sw, buffer);
+    if (!kept)
+        switch_buffer_free(sw, buffer);
 }
 
 static __attribute__((noinline)) void leave_generated(struct sm_switch *sw, uint32_t buffer)
 {
     struct switch_packet *packet = &sw->packets[buffer];
 
+    bool kept = false;
+
     STEP();
     if (packet->departure == packet->time)
-        send(sw, buffer, packet);
+        kept = send(sw, buffer, packet);
     else
         delay(sw, buffer, false, true);
     STEP();
-    switch_buffer_free(sw, buffer);
+    if (!kept)
+        switch_buffer_free(sw, buffer);
 }
 
 /* The packet's fate is known: leave now, or take the place in the window. */

@@ -1,8 +1,24 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
-/* The reserve that each packet has for packets that the middlebox makes because of it. */
+/* Buffers that are spoken for: lent to ports, and the reserve that each packet has for packets that the middlebox makes
+ * because of it. */
 
 #include "switch/switch.h"
+
+uint32_t switch_lend(void *arg)
+{
+    struct sm_switch *sw = arg;
+    uint32_t buffer = switch_buffer_take(sw, 1);
+
+    if (buffer != POOL_NONE)
+        sw->packets[buffer].place = PLACE_PORT;
+    return buffer;
+}
+
+void switch_lent_back(void *sw, uint32_t buffer)
+{
+    switch_buffer_free(sw, buffer);
+}
 
 /* A packet is admitted with a buffer for everything that may be sent because of it. */
 bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer)

@@ -174,9 +174,11 @@ static json_t *ports(const struct sm_switch *sw)
             sw->ports[i] ? &sw->ports[i]->counters : &sw->port_reports[i].counters;
         if (!sw->port_reports[i].driver)
             continue;
+        const char *why = sw->port_reports[i].why.text;
         json_t *object = json_object();
         json_object_set_new(object, "name", json_string(sw->port_reports[i].name));
         json_object_set_new(object, "driver", json_string(sw->port_reports[i].driver));
+        json_object_set_new(object, "why", why[0] ? json_string(why) : json_null());
         json_object_set_new(object, "rx_packets", integer(counters->rx_packets));
         json_object_set_new(object, "tx_packets", integer(counters->tx_packets));
         json_object_set_new(object, "tx_failed", integer(counters->tx_failed));

@@ -242,7 +242,8 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     /* Here and below the port's copy of the bytes is read: it is in the cache, the buffer may just be on its way there.
      */
     sm_parse(sw->parser, port->linktype, frame->data, frame->caplen, frame->len, (sm_time){sw->clock}, parsed);
-    copy_frame((uint8_t *)meta + POOL_DATA_OFFSET, frame->data, frame->caplen);
+    if (!port->lends || frame->data != (uint8_t *)meta + POOL_DATA_OFFSET)
+        copy_frame((uint8_t *)meta + POOL_DATA_OFFSET, frame->data, frame->caplen);
     if (parsed->headers.family == 0 && !sw->others) {
         switch_reserve_free(sw, buffer, 0);
         audit_enter(&sw->audit, buffer, SM_SHARDS, frame->data, frame->caplen, frame->len);
@@ -377,12 +378,27 @@ static uint64_t before_gate(const struct sm_switch *sw)
     return sw->gate_packet > sw->entered ? sw->gate_packet - sw->entered : 0;
 }
 
+/* The buffer that the pending packet came in; POOL_NONE: it is not in any. */
+static inline uint32_t take_lent(struct sm_switch *sw)
+{
+    size_t at = (size_t)(sw->pending.data - sw->pool.small);
+
+    if (at >= (size_t)sw->pool.small_count * POOL_SMALL_BYTES)
+        return POOL_NONE;
+    uint32_t buffer = (uint32_t)(at / POOL_SMALL_BYTES);
+    assert(sw->packets[buffer].place == PLACE_PORT);
+    sw->packets[buffer].place = PLACE_WINDOW;
+    return buffer;
+}
+
 /* A buffer for the pending packet and for what may be sent because of it; POOL_NONE: there is no room. */
-static inline uint32_t take_room(struct sm_switch *sw)
+static inline uint32_t take_room(struct sm_switch *sw, const struct sm_port *port)
 {
     if (sw->pending.caplen > POOL_JUMBO_BYTES - POOL_DATA_OFFSET)
         return POOL_NONE;
-    uint32_t buffer = switch_buffer_take(sw, sw->pending.caplen);
+    uint32_t buffer = port->lends ? take_lent(sw) : POOL_NONE;
+    if (buffer == POOL_NONE)
+        buffer = switch_buffer_take(sw, sw->pending.caplen);
     if (sw->sends == 0 || buffer == POOL_NONE || switch_reserve_take(sw, buffer))
         return buffer;
     switch_buffer_free(sw, buffer);
@@ -407,7 +423,7 @@ static unsigned read_burst(struct sm_switch *sw, unsigned most, uint32_t admitte
             time = sw->clock;
         if (timed && !its_turn(sw, time, gated))
             break;
-        uint32_t buffer = take_room(sw);
+        uint32_t buffer = take_room(sw, port);
         if (buffer == POOL_NONE && !no_room(sw, port))
             break;
         if (sw->first_time == 0)

@@ -17,6 +17,8 @@
 #define SWEEP 16u               /* known flows that are looked at in a turn */
 #define SWEEP_WAITED_FOR 4096u  /* while an operation may wait for their end */
 #define SWITCH_SLEEP_NS 1000000 /* while something is to be looked at again */
+#define SEND_WAIT_NS 100000     /* while a port cannot send what it was given */
+#define SEND_TRIES 10000u       /* before it is given up, at the end */
 
 static uint64_t clock_ns(const struct sm_switch *sw, clockid_t clock)
 {
@@ -98,6 +100,29 @@ static int know_flows(struct sm_switch *sw)
     return sw->affinity ? audit_by_flow(&sw->audit) : SM_E_NO_MEMORY;
 }
 
+/* What the report says of a port outlives it. */
+static void introduce_port(struct sm_switch *sw, unsigned number, struct sm_port *port)
+{
+    sw->ports[number] = port;
+    if (!port)
+        return;
+    port->lender = &sw->lender;
+    snprintf(sw->port_reports[number].name, sizeof sw->port_reports[number].name, "%s", port->name);
+    sw->port_reports[number].driver = port->driver ? port->driver : "file";
+    sw->port_reports[number].why = port->why;
+}
+
+void switch_set_ports(struct sm_switch *sw, struct sm_port *in, struct sm_port *out)
+{
+    sw->lender = (struct sm_port_lender){.take = switch_lend, .give = switch_lent_back, .arg = sw};
+    introduce_port(sw, 0, in);
+    introduce_port(sw, 1, out);
+    sw->cannot_wait = in->is_interface;
+    sw->fraction_ns = in->nanoseconds ? 1 : 1000;
+    sw->two_way = in->is_interface && in->ops->send && out && out->is_interface && out->ops->receive;
+    sw->has_pending = false;
+}
+
 int switch_create(struct sm_switch **out, const struct switch_options *options, struct sm_errbuf *error)
 {
     struct sm_switch *sw = allocate_huge(sizeof *sw);
@@ -107,17 +132,7 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
         sw->arena = options->arena;
         sw->pool = options->arena->pool;
         sw->bindings_max = options->arena->bindings;
-        sw->ports[0] = options->in;
-        sw->ports[1] = options->out;
-        sw->cannot_wait = options->in->is_interface;
-        sw->fraction_ns = options->in->nanoseconds ? 1 : 1000;
-        sw->two_way = options->in->is_interface && options->in->ops->send && options->out &&
-                      options->out->is_interface && options->out->ops->receive;
-        for (unsigned i = 0; i < 2; i++)
-            if (sw->ports[i]) {
-                snprintf(sw->port_reports[i].name, sizeof sw->port_reports[i].name, "%s", sw->ports[i]->name);
-                sw->port_reports[i].driver = sw->ports[i]->is_interface ? "libpcap+libnet" : "file";
-            }
+        switch_set_ports(sw, options->in, options->out);
     }
     if (!sw || allocate(sw) != 0 || switch_frame_keep(sw) != 0 ||
         switch_shape_open(sw, options->shape_bytes ? options->shape_bytes : SHAPE_DEFAULT_BYTES) != 0 ||
@@ -142,6 +157,12 @@ int switch_create(struct sm_switch **out, const struct switch_options *options, 
     return 0;
 }
 
+/* Whether ports still have to send what they were given. */
+static bool ports_pending(const struct sm_switch *sw)
+{
+    return (sw->ports[0] && sw->ports[0]->pending) || (sw->ports[1] && sw->ports[1]->pending);
+}
+
 /* What the report says of a port outlives it. */
 static int close_port(struct sm_switch *sw, unsigned number, bool whole, struct sm_errbuf *error)
 {
@@ -156,6 +177,10 @@ static int close_port(struct sm_switch *sw, unsigned number, bool whole, struct 
 
 int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error)
 {
+    for (unsigned tries = 0; ports_pending(sw) && tries < SEND_TRIES; tries++) {
+        switch_flush(sw);
+        usleep(SEND_WAIT_NS / 1000);
+    }
     int out = close_port(sw, 1, whole, error);
     int in = close_port(sw, 0, whole, error);
     if (sw->poison)
@@ -484,6 +509,7 @@ unsigned switch_poll(struct sm_switch *sw)
     STEP();
     keep_time(sw, done);
     STEP();
+    switch_flush(sw);
     switch_ledger(sw);
     publish(sw);
     switch_check_poll(sw);
@@ -520,6 +546,8 @@ void switch_sleep_end(struct sm_switch *sw)
 /* The same, but for delayed packets. */
 static int64_t sleep_until_asked(const struct sm_switch *sw)
 {
+    if (ports_pending(sw))
+        return SEND_WAIT_NS;
     if (sw->operation.active || sw->check.active || (sw->snapshot.active && sw->snapshot.slot == SWITCH_NONE))
         return SWITCH_SLEEP_NS;
     if (sw->state == SWITCH_RUNNING && !sw->input_ended)

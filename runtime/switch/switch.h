@@ -103,7 +103,8 @@ struct late_link {
     uint32_t before, after;
 };
 
-enum packet_place { PLACE_FREE, PLACE_RING, PLACE_HOLD, PLACE_WINDOW, PLACE_RESERVE };
+/* PLACE_PORT: lent to a port, to be received into or until it has been sent. */
+enum packet_place { PLACE_FREE, PLACE_RING, PLACE_HOLD, PLACE_WINDOW, PLACE_RESERVE, PLACE_PORT };
 
 /* A replica's slot. */
 struct switch_slot {
@@ -281,12 +282,15 @@ struct sm_switch {
     struct keying steering;
     struct sm_parser *parser;
     struct sm_port *ports[2];
-    bool cannot_wait;     /* packets come from an interface */
-    bool two_way;         /* both ports are interfaces that receive and send */
-    uint32_t fraction_ns; /* what a timestamp's fraction counts */
+    struct sm_port_lender lender; /* of the pool, to ports */
+    bool cannot_wait;             /* packets come from an interface */
+    bool two_way;                 /* both ports are interfaces that receive and send */
+    uint32_t fraction_ns;         /* what a timestamp's fraction counts */
     struct {
         char name[256];
         const char *driver;               /* NULL: there is no such port */
+        struct sm_errbuf why;             /* it is that one; empty: nothing to say */
+        uint64_t refused;                 /* of tx_failed: counted as dropped */
         struct sm_port_counters counters; /* of a port that is closed */
     } port_reports[2];
 
@@ -450,6 +454,9 @@ void switch_snapshot_forsaken(struct sm_switch *sw, unsigned slot);
 bool switch_restore_answered(struct sm_switch *sw, unsigned slot, const struct out_entry *entry); /* restore.c */
 void switch_restore_forsaken(struct sm_switch *sw, unsigned slot);
 
+/* The ports from now on, the pool lent to them; what was there before is the caller's again. */
+void switch_set_ports(struct sm_switch *sw, struct sm_port *in, struct sm_port *out);
+
 /* One turn: take back, move, send, receive, publish. Returns how much was done; 0: nothing to do now. */
 unsigned switch_poll(struct sm_switch *sw);
 
@@ -511,8 +518,13 @@ unsigned switch_take_back(struct sm_switch *sw, unsigned slot); /* output.c */
 void switch_unprocessed(struct sm_switch *sw, uint32_t buffer);
 void switch_drop(struct sm_switch *sw, uint32_t buffer, unsigned reason);
 void switch_output_poll(struct sm_switch *sw);
+/* Not from a buffer of the pool: the port may keep none. */
 void switch_send(struct sm_switch *sw, unsigned from, const struct sm_frame *frame);
-bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer); /* pool.c */
+/* Have interfaces send what they were given, and count what they refused. */
+void switch_flush(struct sm_switch *sw);
+uint32_t switch_lend(void *sw); /* pool.c: for struct sm_port_lender */
+void switch_lent_back(void *sw, uint32_t buffer);
+bool switch_reserve_take(struct sm_switch *sw, uint32_t buffer);
 void switch_reserve_free(struct sm_switch *sw, uint32_t buffer, unsigned used);
 /* A packet that is behind later ones of its slot: from now on; it is back; its move was abandoned, so another slot gets
  * it. */

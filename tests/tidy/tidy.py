@@ -25,7 +25,7 @@ LONG_FUNCTIONS = {}
 
 # Which files of the product may include a header of a library; the tests may include all.
 LIBRARIES = (
-    (r"pcap\b.*|libnet\b.*|xdp/.*", "runtime/ports/*", "runtime/pcap/*"),
+    (r"pcap\b.*|libnet\b.*|xdp/.*|bpf/.*", "runtime/ports/*", "runtime/pcap/*", "bench/wire.c", "bench/bare_xdp.c"),
     (r"msgpack\b.*", "runtime/wire/*", "bench/packing.c"),
     (r"uv\.h", "runtime/wire/*", "runtime/switch/main.*", "runtime/switch/control.*", "runtime/switch/attach_server.*",
      "runtime/switch/checkpoint_server.*",
