@@ -160,55 +160,148 @@ static void decline_early(const struct arguments *arguments, const char *why)
     sm_close(replica);
 }
 
-/* From an open replica to the end of its packets. */
-static int run(const struct program *program, struct sm_replica *replica, void *config, void *middlebox)
+/* What runs: a configuration, the middlebox that goes by it, and its replica. */
+struct running {
+    void *config, *middlebox;
+    struct sm_replica *replica;
+};
+
+/* From an open replica to one that packets come to. 0, or an error; *error says why. */
+static int start(const struct program *program, const struct running *running, struct sm_errbuf *error)
 {
+    int status = program->setup(running->middlebox, running->replica);
+
+    if (status < 0) {
+        snprintf(error->text, sizeof error->text, "cannot register: %s", sm_strerror(status));
+        return status;
+    }
+    status = sm_start(running->replica, error);
+    if (status == 0 && program->started)
+        status = program->started(running->middlebox, running->replica, error);
+    if (status < 0 && error->text[0] == '\0')
+        snprintf(error->text, sizeof error->text, "%s", sm_strerror(status));
+    return status;
+}
+
+static void end(const struct program *program, const struct running *running)
+{
+    if (running->middlebox && program->ended)
+        program->ended(running->middlebox);
+    sm_close(running->replica);
+    if (running->middlebox)
+        program->destroy(running->middlebox);
+}
+
+/* Whom SIGHUP interrupts. */
+static struct sm_replica *reloadable;
+
+static void on_reload(int number)
+{
+    (void)number;
+    sm_interrupt(reloadable);
+}
+
+static void reload_on_signal(const struct program *program, struct sm_replica *replica)
+{
+    struct sigaction action = {.sa_handler = on_reload, .sa_flags = SA_RESTART}; /* reading a file goes on */
+
+    if (!program->reloads || !sm_standalone(replica))
+        return;
+    reloadable = replica;
+    sigaction(SIGHUP, &action, NULL);
+}
+
+/* The configuration as its file is now takes over, or else what runs stays, and a line says why. */
+static void reload(const struct arguments *arguments, struct running *running)
+{
+    const struct program *program = arguments->program;
+    struct sm_errbuf error = {{0}};
+    struct running next = {.config = program->load(arguments->config, &error)};
+    int status = SM_E_INVALID;
+
+    if (next.config && (!program->check || program->check(next.config, sm_linktype(running->replica), &error)))
+        status = (next.middlebox = program->create(next.config)) ? 0 : SM_E_NO_MEMORY;
+    if (status == 0)
+        status = sm_open_heir(running->replica, next.middlebox, &next.replica, &error);
+    if (status == 0)
+        status = start(program, &next, &error);
+    if (status == 0)
+        status = sm_inherit(next.replica, &error);
+    if (status == 0) {
+        struct running old = *running;
+        *running = next;
+        next = old;
+        reloadable = running->replica;
+        stoppable = stoppable ? running->replica : NULL;
+    }
+    end(program, &next);
+    if (next.config)
+        program->unload(next.config);
+    if (status)
+        fail(program, EXIT_FAILED, "%s; what ran goes on", error.text[0] ? error.text : sm_strerror(status));
+    else
+        fprintf(stderr, "%s: %s was reloaded\n", program->name, arguments->config);
+}
+
+/* Signals wait until it is clear whose they are. */
+static void reload_undisturbed(const struct arguments *arguments, struct running *running)
+{
+    sigset_t signals, before;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, &before);
+    reload(arguments, running);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+/* From an open replica to the end of its packets. */
+static int run(const struct arguments *arguments, struct running *running)
+{
+    const struct program *program = arguments->program;
     struct sm_errbuf error = {{0}};
     int status;
 
-    if (program->check && !program->check(config, sm_linktype(replica), &error))
-        return decline(program, replica, error.text);
-    status = program->setup(middlebox, replica);
+    if (program->check && !program->check(running->config, sm_linktype(running->replica), &error))
+        return decline(program, running->replica, error.text);
+    if (start(program, running, &error) < 0)
+        return fail(program, EXIT_FAILED, "%s", error.text);
+    reload_on_signal(program, running->replica);
+    while ((status = sm_run(running->replica)) == SM_E_AGAIN)
+        reload_undisturbed(arguments, running);
+    if (reloadable)
+        signal(SIGHUP, SIG_IGN);
     if (status < 0)
-        return fail(program, EXIT_FAILED, "cannot register: %s", sm_strerror(status));
-    status = sm_start(replica, &error);
-    if (status == 0 && program->started)
-        status = program->started(middlebox, replica, &error);
-    if (status < 0)
-        return fail(program, EXIT_FAILED, "%s", error.text[0] ? error.text : sm_strerror(status));
-    status = sm_run(replica);
-    if (status < 0)
-        return fail(program, EXIT_FAILED, "%s", sm_last_error(replica));
+        return fail(program, EXIT_FAILED, "%s", sm_last_error(running->replica));
     return EXIT_DONE;
 }
 
-static int open_and_run(const struct arguments *arguments, void *config)
+static int open_and_run(const struct arguments *arguments, void **config)
 {
     const struct program *program = arguments->program;
     struct sm_options options = arguments->options;
     struct sm_errbuf error = {{0}};
-    struct sm_replica *replica = NULL;
-    void *middlebox = program->create(config);
+    struct running running = {.config = *config, .middlebox = program->create(*config)};
     int status;
 
-    if (!middlebox)
+    if (!running.middlebox)
         return fail(program, EXIT_FAILED, "%s", sm_strerror(SM_E_NO_MEMORY));
-    options.user = middlebox;
-    status = sm_open(&replica, &options, &error);
+    options.user = running.middlebox;
+    status = sm_open(&running.replica, &options, &error);
     if (status < 0)
         status = fail(program, EXIT_FAILED, "%s", error.text[0] ? error.text : sm_strerror(status));
     else {
-        stop_on_signals(replica, options.input);
-        status = run(program, replica, config, middlebox);
+        stop_on_signals(running.replica, options.input);
+        status = run(arguments, &running);
     }
     if (stoppable) { /* there is nothing left to end well */
         signal(SIGINT, SIG_DFL);
         signal(SIGTERM, SIG_DFL);
     }
-    if (program->ended)
-        program->ended(middlebox);
-    sm_close(replica);
-    program->destroy(middlebox);
+    end(program, &running);
+    *config = running.config;
     return status;
 }
 
@@ -232,7 +325,7 @@ int program_main(const struct program *program, int argc, char **argv)
         return fail(program, EXIT_USAGE, "%s", error.text);
     }
     if (!arguments.check)
-        status = open_and_run(&arguments, config);
+        status = open_and_run(&arguments, &config);
     else if (program->check && !program->check(config, DLT_ETHERNET, &error))
         status = fail(program, EXIT_USAGE, "%s", error.text);
     else

@@ -13,6 +13,7 @@ struct program {
     sm_packet_fn *on_packet;
     unsigned max_sends;
     bool delays;
+    bool reloads; /* standalone, SIGHUP has it read its configuration anew */
     /* Read the configuration; NULL: *error says why. */
     void *(*load)(const char *file, struct sm_errbuf *error);
     void (*unload)(void *config);

@@ -114,6 +114,22 @@ SM_EXPORT int sm_sleep_fd(struct sm_replica *replica);
 /* End a standalone run on interfaces as if its input had ended: sm_run() drains and returns. Async-signal-safe. */
 SM_EXPORT void sm_stop(struct sm_replica *replica);
 
+/* Let sm_run() return SM_E_AGAIN soon; it is called again to go on. Async-signal-safe. */
+SM_EXPORT void sm_interrupt(struct sm_replica *replica);
+
+/*
+ * Standalone: another configuration of the program takes over, as one does in a service that is reloaded. Between two
+ * calls of sm_run() or sm_poll(): sm_open_heir() makes *heir, of the same files; `user` is handed to on_packet. The
+ * classes and the rest are registered with it, within what an upgrade allows, and it is started. sm_inherit() then has
+ * all flows and packets go over to it: it is the one to run, and `replica` to be closed. Where anything fails `heir` is
+ * to be closed, and `replica` goes on as if nothing had been.
+ * sm_open_heir(): SM_E_STATE: not standalone, or at its end; SM_E_LIMIT: it was done too often; SM_E_NO_MEMORY.
+ * sm_start(heir): SM_E_CONFLICT: what it registered cannot follow. sm_inherit(): SM_E_AGAIN: there are flows that the
+ * middlebox holds. *error (may be NULL) says more.
+ */
+SM_EXPORT int sm_open_heir(struct sm_replica *replica, void *user, struct sm_replica **heir, struct sm_errbuf *error);
+SM_EXPORT int sm_inherit(struct sm_replica *heir, struct sm_errbuf *error);
+
 /* Detach and free. NULL is allowed. */
 SM_EXPORT void sm_close(struct sm_replica *replica);
 

@@ -10,7 +10,8 @@ static const char usage[] =
     "       sm-ratelimiter --policy FILE --check\n"
     "\n"
     "Limits the rate of packets by token buckets. Alone it reads INPUT and writes what passes to OUTPUT: a capture\n"
-    "file, \"-\", or interface:NAME. Started by a service (smctl run) it attaches to it.\n"
+    "file, \"-\", or interface:NAME. Started by a service (smctl run) it attaches to it. SIGHUP has it read the\n"
+    "policy anew; a wrong one is refused, and the old one stays.\n"
     "\n"
     "  --policy FILE   the limits (see sm-ratelimiter(1))\n"
     "  --in INPUT      where packets come from\n"
@@ -68,6 +69,7 @@ int main(int argc, char **argv)
                                            .usage = usage,
                                            .on_packet = limiter_packet,
                                            .delays = true,
+                                           .reloads = true,
                                            .load = load,
                                            .unload = unload,
                                            .check = check,

@@ -148,6 +148,7 @@ struct sm_replica {
     struct attachment *attachment; /* to a switch; NULL when standalone */
     struct standalone *standalone; /* this process is its own host; NULL when attached */
     volatile sig_atomic_t stop;
+    volatile sig_atomic_t interrupted; /* sm_run() is to return */
     struct sm_errbuf last_error;
 };
 

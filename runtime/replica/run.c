@@ -308,6 +308,10 @@ static int wait_for_input(struct sm_replica *replica)
 int sm_run(struct sm_replica *replica)
 {
     for (;;) {
+        if (replica->interrupted) {
+            replica->interrupted = 0;
+            return SM_E_AGAIN;
+        }
         int result = sm_poll(replica, CHANNEL_BURST);
         if (result == 0)
             result = wait_for_input(replica);
@@ -326,6 +330,11 @@ const char *sm_last_error(const struct sm_replica *replica)
 void sm_stop(struct sm_replica *replica)
 {
     replica->stop = 1;
+}
+
+void sm_interrupt(struct sm_replica *replica)
+{
+    replica->interrupted = 1;
 }
 
 void sm_close(struct sm_replica *replica)

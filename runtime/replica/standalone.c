@@ -13,15 +13,19 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "arena/builds.h"
 #include "replica/replica.h"
 #include "switch/report.h"
 #include "switch/switch.h"
 
 #define DEFAULT_FLOWS 4194304u
 #define DEFAULT_MEMORY (1ull << 30)
+#define TAKE_OVER_NS 10000000000ull /* for all shards to go to an heir */
 
 struct standalone {
     struct sm_switch *sw;
+    struct sm_replica *replica; /* that runs; another one is its heir in the making */
+    uint32_t heirs;             /* there have been so many */
     char *report;
     int wait_fd;  /* readable when a port has packets or the timer is due; -1: the input cannot be waited for */
     int timer_fd; /* for delayed packets; -1 as well */
@@ -127,6 +131,7 @@ int standalone_open(struct sm_replica *replica, const struct sm_options *options
         result = switch_create(&standalone->sw, &sw, error);
     }
     if (result == 0) {
+        standalone->replica = replica;
         switch_slot_take(standalone->sw, 1, "r1", getpid(), -1);
         return replica_bind(replica, replica->arena, 0);
     }
@@ -140,13 +145,116 @@ int standalone_open(struct sm_replica *replica, const struct sm_options *options
     return result;
 }
 
-int standalone_start(struct sm_replica *replica, struct sm_errbuf *error)
+int sm_open_heir(struct sm_replica *replica, void *user, struct sm_replica **out, struct sm_errbuf *error)
+{
+    struct standalone *standalone = replica->standalone;
+    struct sm_replica *heir = NULL;
+    struct sm_errbuf ignored;
+    char name[16];
+    int result =
+        !standalone || standalone->finished || standalone->replica != replica || !replica->started ? SM_E_STATE : 0;
+    *out = NULL;
+    if (result == 0)
+        result = builds_open(replica->arena, true, false, error ? error : &ignored);
+    if (result == 0)
+        heir = calloc(1, sizeof *heir);
+    if (heir)
+        heir->registration = calloc(1, sizeof *heir->registration);
+    if (result == 0 && (!heir || !heir->registration))
+        result = SM_E_NO_MEMORY;
+    if (result == 0) {
+        snprintf(name, sizeof name, "r%u", ++standalone->heirs + 1);
+        int slot = switch_slot_take(standalone->sw, standalone->heirs + 1, name, getpid(), -1);
+        result = slot < 0 ? slot : replica_bind(heir, replica->arena, (unsigned)slot);
+    }
+    if (result) {
+        if (heir)
+            free(heir->registration);
+        free(heir);
+        return result;
+    }
+    const struct registration *base = &builds_base(replica->arena)->registration;
+    memcpy(heir->registration->middlebox, base->middlebox, sizeof base->middlebox);
+    heir->registration->sends = base->sends;
+    heir->registration->delays = heir->delays = replica->delays;
+    heir->standalone = standalone;
+    heir->on_packet = replica->on_packet;
+    heir->user = user;
+    *out = heir;
+    return 0;
+}
+
+/* Both replicas and the switch take turns. */
+static void take_turns(struct sm_replica *replica, struct sm_replica *heir)
+{
+    switch_poll(replica->standalone->sw);
+    replica_burst(replica, CHANNEL_BURST);
+    replica_burst(heir, CHANNEL_BURST);
+}
+
+/* Flows that the middlebox holds stay where they are until it lets them go, which may be never: then none has gone. */
+static bool move_all(struct sm_replica *replica, struct sm_replica *from, struct sm_replica *to)
 {
     struct sm_switch *sw = replica->standalone->sw;
+
+    if (switch_move_begin(sw, sw->now + TAKE_OVER_NS, false) != 0)
+        return false;
+    switch_move_add(sw, 0, SM_SHARDS - 1, to->slot);
+    sw->operation.settle = true;
+    switch_move_go(sw);
+    while (sw->operation.active && !sw->error[0])
+        take_turns(from, to);
+    return sw->slots[from->slot].shards == 0 && !sw->error[0];
+}
+
+/* A slot of ours that has nothing any more, or never had. */
+static void leave_slot(struct sm_replica *replica)
+{
+    unsigned slot = replica->slot;
+
+    replica_unbind(replica);
+    switch_slot_died(replica->standalone->sw, slot);
+}
+
+int sm_inherit(struct sm_replica *heir, struct sm_errbuf *error)
+{
+    struct standalone *standalone = heir->standalone;
+    struct sm_replica *replica = standalone ? standalone->replica : NULL;
+
+    if (!replica || replica == heir || !heir->started)
+        return SM_E_STATE;
+    /* Nothing is read meanwhile: that may wait for whoever writes it. */
+    switch_gate(standalone->sw, standalone->sw->entered, false, 0);
+    if (!move_all(replica, replica, heir) || switch_slot_retire(standalone->sw, replica->slot) != 0) {
+        move_all(replica, heir, replica);
+        switch_open_gate(standalone->sw);
+        if (error)
+            snprintf(error->text, sizeof error->text, "flows that are held cannot be taken over now");
+        return SM_E_AGAIN;
+    }
+    while (!replica->retired)
+        take_turns(replica, heir);
+    leave_slot(replica);
+    builds_close(heir->arena, true);
+    switch_open_gate(standalone->sw);
+    heir->stop = replica->stop;
+    standalone->replica = heir;
+    replica->standalone = NULL;
+    return 0;
+}
+
+int standalone_start(struct sm_replica *replica, struct sm_errbuf *error)
+{
+    struct standalone *standalone = replica->standalone;
+    struct sm_switch *sw = standalone->sw;
     int result = arena_register(replica->arena, replica->slot, replica->registration, error);
 
     if (result)
         return result;
+    if (standalone->replica != replica) {
+        switch_slot_ready(sw, replica->slot);
+        return 0;
+    }
     switch_slot_ready(sw, 0);
     switch_assign(sw, 0, SM_SHARDS - 1, 0);
     switch_start(sw);
@@ -228,6 +336,11 @@ void standalone_close(struct sm_replica *replica)
     struct standalone *standalone = replica->standalone;
     struct sm_errbuf ignored;
 
+    if (standalone->replica && standalone->replica != replica) { /* an heir that did not come to it */
+        leave_slot(replica);
+        builds_close(standalone->replica->arena, false);
+        return;
+    }
     replica_unbind(replica);
     if (standalone->sw)
         switch_destroy(standalone->sw, false, &ignored);
