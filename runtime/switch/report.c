@@ -243,11 +243,12 @@ static json_t *bindings(const struct sm_switch *sw)
 /* Flows that stay where they are, for programs that keep them themselves. */
 static json_t *affinity(const struct sm_switch *sw)
 {
-    json_t *object = json_object();
+    json_t *object;
     uint64_t live = 0;
 
     if (!sw->affinity)
         return json_null();
+    object = json_object();
     for (unsigned i = 0; i < ARENA_SLOTS; i++)
         live += sw->affinity->known[i];
     json_object_set_new(object, "live", integer(live));
