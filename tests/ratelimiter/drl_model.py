@@ -168,7 +168,7 @@ class Member:
 
 
 class Pool(Limiter):
-    ALONE, MESSAGES, PERIODIC = 1500000000, 6.5, 0.75
+    ALONE, MESSAGES, PERIODIC = 1500000000, 6.9, 0.75
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -185,12 +185,12 @@ class Pool(Limiter):
         self.excess, self.flow_rate, self.spare = 0.0, 0.0, self.rate / self.count
 
     def shape(self):
-        self.depth = min(self.burst, max(22000, self.burst * self.local / self.rate))
-        self.early = min(0.8 * self.depth, max(20000, 0.01 * self.local))
+        self.depth = min(self.burst, max(30000, self.burst * self.local / self.rate))
+        self.early = min(0.8 * self.depth, max(26000, 0.01 * self.local))
 
     def refilled(self):
         """Where nobody is, the bucket is filled all the same."""
-        return max(self.local, min(22000, self.rate / self.count)) if self.demand < 2000 else self.local
+        return max(self.local, min(30000, self.rate / self.count)) if self.demand < 2000 else self.local
 
     def fill(self, now):
         """What was taken since the last time makes no room yet."""

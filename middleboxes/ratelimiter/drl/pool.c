@@ -39,7 +39,7 @@
 #include <splitmerge/bucket.h>
 
 #define ALONE_NS 1500000000ull
-#define MESSAGES 6.5        /* a second, that a limiter sends on the average, the home's divided among all */
+#define MESSAGES 6.9        /* a second, that a limiter sends on the average, the home's divided among all */
 #define SAVED 4.0           /* messages */
 #define PERIODIC 0.75       /* part of them that is spent when nothing happens */
 #define OFF 6000.0          /* bytes */
@@ -51,10 +51,10 @@
 #define OWED 0.05           /* seconds of the limit that a shortfall is made up for at most */
 #define CATCH_UP 0.8        /* seconds over which a miss is made up for */
 #define CATCH_UP_MOST 0.3   /* of the limit */
-#define DEPTH_LEAST 22000.0 /* bytes: of a bucket, so that a first window gets through where nobody was */
+#define DEPTH_LEAST 30000.0 /* bytes: of a bucket, so that a first window gets through where nobody was */
 #define IDLE 2000.0         /* bytes a second: where less arrives, nobody is; there the bucket of least depth */
 #define REFILL 1.0          /* is filled within so many seconds, whatever is granted */
-#define EARLY_LEAST 20000.0 /* bytes in the bucket, below which packets are dropped early; */
+#define EARLY_LEAST 26000.0 /* bytes in the bucket, below which packets are dropped early; */
 #define EARLY_SECONDS 0.01  /* at a high rate so much of it; */
 #define EARLY_MOST 0.8      /* never more than this part of its depth */
 #define SHARE_PASSES 10u
