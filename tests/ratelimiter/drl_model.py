@@ -91,6 +91,10 @@ class Limiter:
         self.others[message[0]] = message[4]
         return []
 
+    def correct(self, local):
+        """What is as good as the model's own is taken over, or the little that they differ by adds up."""
+        self.local = local
+
 
 class Split(Limiter):
     def share(self, remote, seconds):
@@ -203,6 +207,11 @@ class Pool(Limiter):
         self.level = min(self.level, self.depth)
         self.room = self.depth - self.level
 
+    def correct(self, local):
+        super().correct(local)
+        if self.level is not None:
+            self.filled_at_rate = math.floor(self.refilled() * 8) / 8
+
     def conforms(self, now, key, size, verdict):
         if self.level is None:
             self.level = self.filled_at = self.filled_at_rate = self.filled_to = self.room = 0
@@ -210,16 +219,19 @@ class Pool(Limiter):
         self.fill(now)
         if key not in self.places:
             mask = (1 << 64) - 1
-            self.places[key] = [0.0, 0, ((key ^ key >> 32) * 0x9E3779B97F4A7C15 & mask) / 2**64]
-        place = self.places[key]  # sent as published; since then; owed
+            self.places[key] = [0.0, 0, ((key ^ key >> 32) * 0x9E3779B97F4A7C15 & mask) / 2**64, False]
+        place = self.places[key]  # sent, as published; since then; owed; one more or less
         place[1] += size
         surplus, emptiness = 1 - self.part / (place[0] + place[1]), 1 - self.level / self.early
         if surplus > 0 and emptiness > 0:
             place[2] += min(emptiness * surplus * (1 + 0.07 * surplus**3), 1)
             loses = place[2] >= 1
-            if abs(place[2] - 1) < 1e-4 and self.level >= size:  # too close to call: as it was
-                loses = not verdict
+            place[3] |= abs(place[2] - 1) < 1e-3
+            if place[3] and self.level >= size:  # it was too close to call; now it is seen how it was
+                loses, place[3] = not verdict, False
             place[2] -= loses
+            if not -0.01 < place[2] < 1.01:
+                place[2] %= 1
             if loses:
                 return False
         expected = verdict if abs(self.level - size) < 1e-3 else self.level >= size
@@ -413,11 +425,13 @@ def follow(trace, kind):
             expected = limiter.interval(int(words[1]), float(words[2]))
             if not close(limiter.local, float(words[3])) or not close(limiter.drop, float(words[4]), 1e-3):
                 return f"line {number}: the model allows {limiter.local}, drops {limiter.drop}: {line}"
+            limiter.correct(float(words[3]))
         elif what == "send":
             message = tuple(map(int, words[:4])) + tuple(map(float, words[4:]))
             if not expected or expected[0][:4] != message[:4] or not all(map(close, expected[0][4:], message[4:])):
                 return f"line {number}: the model sends {expected[:1]}: {line}"
-            under_way[message[2], message[0], message[1]] = expected.pop(0)
+            under_way[message[2], message[0], message[1]] = message
+            expected.pop(0)
         else:
             to, now, sender, sequence = map(int, words)
             expected = limiters[to].receive(now, under_way[to, sender, sequence])
