@@ -69,7 +69,7 @@ endforeach()
 
 # The examples are written for the root of the source tree; installed, each folder stands alone, with its capture.
 install(FILES README.md docs/architecture.md docs/checkpoint-format.md docs/control-protocol.md docs/drl.md
-  docs/drl-protocol.md docs/freeflow.md docs/write-a-middlebox.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT doc)
+  docs/drl-protocol.md docs/freeflow.md docs/port-a-middlebox.md docs/write-a-middlebox.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT doc)
 install(DIRECTORY middleboxes/ratelimiter/examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/ratelimiter
   COMPONENT doc)
 install(FILES middleboxes/nat/examples/nat.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/nat COMPONENT doc)

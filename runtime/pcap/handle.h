@@ -46,7 +46,7 @@ struct handle {
     char service[64];
     struct source *source; /* NULL: not activated */
     int snaplen, timeout_ms;
-    bool nanoseconds, nonblocking;
+    bool nanoseconds, nonblocking, immediate;
     bool watched;  /* the program waits for our descriptor itself */
     bool readable; /* that is */
     bool in_hand;  /* the program has a packet of pcap_next_ex() */

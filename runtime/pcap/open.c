@@ -153,3 +153,13 @@ EXPORT int pcap_set_tstamp_precision(pcap_t *p, int precision)
         handle->nanoseconds = precision == PCAP_TSTAMP_PRECISION_NANO;
     return result;
 }
+
+EXPORT int pcap_set_immediate_mode(pcap_t *p, int immediate)
+{
+    struct handle *handle = handle_of(p);
+    int result = REAL(pcap_set_immediate_mode)(handle ? handle->inner : p, immediate);
+
+    if (handle && result == 0)
+        handle->immediate = immediate != 0;
+    return result;
+}

@@ -112,7 +112,7 @@ static int take_or_wait(struct handle *handle, bool forever, struct pcap_pkthdr 
             left = (int)(end - now);
         }
         handle->readable = false;
-        result = source_wait(handle->source, handle->break_fd, left);
+        result = source_wait(handle->source, handle->immediate, handle->break_fd, left);
         uint64_t breaks;
         if (read(handle->break_fd, &breaks, sizeof breaks) < 0)
             errno = 0; /* nobody has called pcap_breakloop() */

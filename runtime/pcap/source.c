@@ -14,18 +14,24 @@
 #include "replica/replica.h"
 
 #define YIELD_NS 50000u /* as in sm_run() */
-#define SENDS 2u        /* packets that may be sent because of one: an answer to each end */
+/* Naps, in which packets gather where the program does not want each at once, and how many are to. */
+#define NAP_LEAST_NS 250000u
+#define NAP_MOST_NS 4000000u
+#define NAP_FEW 256u
+#define NAP_MANY 768u
+#define SENDS 2u /* packets that may be sent because of one: an answer to each end */
 
 struct source {
     struct sm_replica *replica; /* NULL: not attached */
     bool opened, started;
     bool forked;    /* this process has it from its parent */
     bool announced; /* pthread_atfork() was called */
+    uint32_t nap_ns;
     struct sm_packet *packet;
 };
 
 /* A process is one replica. */
-static struct source only;
+static struct source only = {.nap_ns = NAP_LEAST_NS};
 
 static void in_child(void)
 {
@@ -233,13 +239,42 @@ static uint64_t monotonic(void)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-int source_wait(struct source *source, int break_fd, int timeout_ms)
+/*
+ * Nothing is there at the moment. To sleep and be woken costs more than many packets, so either a little time is spent
+ * looking, or packets gather for a while: not so many that they take up the pool.
+ */
+static void look(struct sm_replica *replica)
+{
+    for (uint64_t start = monotonic(); monotonic() - start < YIELD_NS && !replica_has_input(replica); sched_yield())
+        ;
+}
+
+static void nap(struct source *source)
+{
+    const struct timespec time = {.tv_nsec = source->nap_ns};
+
+    nanosleep(&time, NULL);
+    uint32_t gathered = replica_waiting(source->replica);
+    if (gathered < NAP_FEW && source->nap_ns < NAP_MOST_NS)
+        source->nap_ns *= 2;
+    else if (gathered > NAP_MANY && source->nap_ns > NAP_LEAST_NS)
+        source->nap_ns /= 2;
+    if (gathered == 0)
+        source->nap_ns = NAP_LEAST_NS;
+}
+
+int source_wait(struct source *source, bool immediate, int break_fd, int timeout_ms)
 {
     struct sm_replica *replica = source->replica;
 
-    for (uint64_t start = monotonic(); monotonic() - start < YIELD_NS; sched_yield())
-        if (replica_has_input(replica))
-            return 0;
+    /* Where there were markers somebody waits for the next ones. */
+    if (immediate || replica->pull.marked)
+        look(replica);
+    else
+        nap(source);
+    replica->pull.marked = false;
+    if (replica_has_input(replica))
+        return 0;
     int fd = attach_sleep_fd(replica);
     if (fd == SM_E_AGAIN)
         return 0;

@@ -76,9 +76,14 @@ void replica_learn_classes(struct sm_replica *replica)
     codec_init(&replica->codec, replica->state, replica->actor, replica);
 }
 
+uint32_t replica_waiting(const struct sm_replica *replica)
+{
+    return atomic_load_explicit(&replica->channel->in_head, memory_order_acquire) - replica->consumed;
+}
+
 bool replica_has_input(const struct sm_replica *replica)
 {
-    return atomic_load_explicit(&replica->channel->in_head, memory_order_acquire) != replica->consumed;
+    return replica_waiting(replica) > 0;
 }
 
 struct out_entry *replica_answer(struct sm_replica *replica)
@@ -511,6 +516,7 @@ struct sm_packet *replica_pull(struct sm_replica *replica)
             take_packet(replica, entry, &pull->packet);
             return &pull->packet;
         }
+        pull->marked = true;
         if (process_marker(replica, entry))
             entry_done(replica);
     }

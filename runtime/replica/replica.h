@@ -110,6 +110,7 @@ struct sm_replica {
         struct sm_packet packet;
         uint32_t head; /* of the ring, when it was looked at last */
         unsigned done; /* entries of the burst, that in hand too */
+        bool marked;   /* there was a marker; cleared by who looks */
     } pull;
 
     struct sm_packet *current; /* the packet or, in a timer, NULL */
@@ -244,8 +245,9 @@ void replica_lane(struct sm_replica *replica, const struct in_entry *entry);
 void replica_restore(struct sm_replica *replica, uint32_t request, uint64_t now);
 void replica_restore_end(struct sm_replica *replica);
 
-/* Whether entries wait. */
+/* Whether entries wait; how many. */
 bool replica_has_input(const struct sm_replica *replica);
+uint32_t replica_waiting(const struct sm_replica *replica);
 
 /* Wake the switch when it sleeps; nothing to do when standalone. */
 void replica_wake_switch(struct sm_replica *replica);

@@ -8,9 +8,11 @@ usage: programs.py --build BUILD --capture FILE [--rounds N] [--preload LIBRARY]
 
 import argparse
 import collections
+import glob
 import json
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -50,10 +52,10 @@ def schedule(rng, count):
     return "\n".join(lines) + "\n"
 
 
-def service(folder, options, args, events, more=""):
+def service(folder, options, args, events, more="", program="tcpdump"):
     """Run it to its end; its report."""
     with open(os.path.join(folder, "service.yaml"), "w") as file:
-        file.write(f'service: watch\nmiddlebox: {{exec: tcpdump, args: {json.dumps(args)}{more}}}\n'
+        file.write(f'service: watch\nmiddlebox: {{exec: {program}, args: {json.dumps(args)}{more}}}\n'
                    f"replicas: {{start: 1, max: 4}}\nmode: tap\nports: {{in: {{pcap: {options.capture}}}}}\n")
     with open(os.path.join(folder, "events.txt"), "w") as file:
         file.write(events)
@@ -62,8 +64,8 @@ def service(folder, options, args, events, more=""):
         # The sanitizer's library comes first in replicas too; what they leak is theirs.
         env.update(LD_PRELOAD=options.preload, ASAN_OPTIONS="detect_leaks=0")
     smctl = os.path.join(options.build, "orchestrator", "smctl")
-    done = subprocess.run([smctl, "run", "service.yaml", "--events", "events.txt", "--report", "report.json", "--collect",
-                           "."], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    command = [smctl, "run", "service.yaml", "--events", "events.txt", "--report", "report.json", "--collect", "."]
+    done = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=200)
     expect(done.returncode == 0, f"the service ends well: {done.returncode}", done.stdout, events)
     with open(os.path.join(folder, "report.json")) as file:
@@ -103,6 +105,40 @@ def text(folder, options):
            f"what {len(alone.splitlines())} lines of one tcpdump with a filter say, several say", seen[-500:])
 
 
+def streams(folders):
+    """What tcpflow has written: the streams of each connection. One that was repeated after its end counts once."""
+    found = collections.defaultdict(set)
+    for folder in folders:
+        for name in os.listdir(folder):
+            if not name.endswith(".xml"):
+                with open(os.path.join(folder, name), "rb") as file:
+                    found[re.sub(r"c\d+$", "", name)].add(file.read())
+    return found
+
+
+def tcpflow(folder, options, seed):
+    """It puts streams together in memory of its own: flows stay where they began until they end."""
+    rng = random.Random(seed)
+    arguments = ["-q", "-X", "/dev/null", "-o"]
+    alone = os.path.join(folder, "alone")
+    os.mkdir(alone)
+    subprocess.run(["tcpflow", *arguments, alone, "-r", options.capture], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    count = sum(1 for _ in packets(options.capture))
+    # A drain waits for flows, which end with the input: it is the last event.
+    more, most = sorted(rng.sample(range(2, 5), 2))
+    places = sorted(rng.sample(range(1, count), 3))
+    events = f"packet={places[0]} scale {more}\npacket={places[1]} scale {most}\npacket={places[2]} scale 1\n"
+    report = service(folder, options, [*arguments, "streams-{replica}", "-i", "sm:{service}"], events,
+                     ", strategy: drain, idle: 600s", program="tcpflow")
+    expected = streams([alone])
+    seen = streams(glob.glob(os.path.join(folder, "streams-r*")))
+    different = [name for name in expected.keys() | seen.keys() if expected.get(name) != seen.get(name)]
+    expect(not different, f"tcpflow: the streams of {len(expected)} connections, byte for byte", different[:5], events)
+    busy = [replica for replica in report["replicas"] if replica["packets"] > 0]
+    expect(len(busy) > 1, f"{len(busy)} replicas had packets", report["replicas"])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", required=True)
@@ -111,13 +147,16 @@ def main():
     parser.add_argument("--preload", help="what has to be loaded before the drop-in: a sanitizer's library")
     options = parser.parse_args()
     options.build, options.capture = map(os.path.abspath, (options.build, options.capture))
-    if not shutil.which("tcpdump"):
-        sys.exit("tcpdump is not here: scripts/setup installs it")
+    for program in ("tcpdump", "tcpflow"):
+        if not shutil.which(program):
+            sys.exit(f"{program} is not here: scripts/setup installs it")
     seed = int(os.environ.get("SM_SEED", random.randrange(1 << 31)))
     print(f"SM_SEED={seed}")
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
             tcpdump(folder, options, seed + number)
+        with tempfile.TemporaryDirectory() as folder:
+            tcpflow(folder, options, seed + number)
     with tempfile.TemporaryDirectory() as folder:
         text(folder, options)
     print(f"{failures} failed")
