@@ -43,6 +43,7 @@ static void hello(struct orchestrator *o, struct rpc_call *call, const struct wi
     struct wire_out *out = wire_new();
     wire_put_uint(out, "version", RPC_VERSION);
     wire_put_str(out, "service", o->service.name);
+    wire_put_bool(out, "flows_stay", service_stays(o->service.strategy));
     wire_put_uint(out, "pid", (uint64_t)getpid());
     rpc_reply(call, out);
 }

@@ -19,6 +19,7 @@ struct client {
     json_t *result;
     void (*tick)(void *user);
     void *tick_user;
+    bool flows_stay;
 };
 
 struct running {
@@ -150,6 +151,8 @@ int client_open(struct client **client, const struct options *options)
         status = ask(c, "hello", params, HELLO_MS);
         if (status != 0)
             fail(options, (enum rpc_code)status, "%s", json_string_value(c->result));
+        else
+            c->flows_stay = json_is_true(json_object_get(c->result, "flows_stay"));
         json_decref(c->result);
     }
     if (status != 0) {
@@ -157,6 +160,11 @@ int client_open(struct client **client, const struct options *options)
         *client = NULL;
     }
     return status;
+}
+
+bool client_flows_stay(const struct client *client)
+{
+    return client->flows_stay;
 }
 
 void client_close(struct client *client)

@@ -7,7 +7,7 @@
 #include "smctl.h"
 
 #define OPERATION_MS 60000
-#define HEAR_MS 1000 /* in which an operation that ends at its time is heard */
+#define HEAR_MS 1000 /* in which an operation that waits for flows, and gives that up at its time, is heard */
 
 /* ---- progress, on a terminal only ---- */
 
@@ -96,7 +96,8 @@ int operation(struct options *options, const char *method, struct wire_out *para
     if (options->wait)
         status = wait_idle(client, progress.started + timeout * 1000000);
     if (status == 0)
-        status = client_ask(client, method, params, timeout + HEAR_MS, terminal ? tick : NULL, &progress, &result);
+        status = client_ask(client, method, params, client_flows_stay(client) ? timeout + HEAR_MS : timeout,
+                            terminal ? tick : NULL, &progress, &result);
     else
         wire_free(params);
     client_close(client);

@@ -67,6 +67,9 @@ struct client;
 int client_open(struct client **client, const struct options *options);
 void client_close(struct client *client);
 
+/* Whether the service's flows stay where they are (strategies drain and new-flows-only). */
+bool client_flows_stay(const struct client *client);
+
 /* Where another socket of the service is: 0, or an exit status. */
 int client_socket(const struct options *options, const char *file, char path[static 108]);
 
