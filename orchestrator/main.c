@@ -50,7 +50,8 @@ static int run(struct orchestrator *o, const char *file, const char *events)
         return fail(1, &error);
     uv_loop_init(&loop);
     o->loop = &loop;
-    if (serve_listen(o, &error) != 0) {
+    if (serve_listen(o, &error) != 0 || metrics_listen(o, &error) != 0) {
+        rpc_server_close(o->server);
         uv_run(&loop, UV_RUN_DEFAULT);
         uv_loop_close(&loop);
         return fail(1, &error);

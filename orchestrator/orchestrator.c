@@ -37,6 +37,7 @@ static void close_everything(struct orchestrator *o)
     uv_handle_t *handles[] = {(uv_handle_t *)&o->timer, (uv_handle_t *)&o->patience, (uv_handle_t *)&o->replace,
                               (uv_handle_t *)&o->signals[0], (uv_handle_t *)&o->signals[1]};
     sigset_t late;
+    metrics_close(o);
     rpc_server_close(o->server);
     o->server = NULL;
     rpc_close(o->sw);

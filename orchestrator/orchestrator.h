@@ -80,9 +80,10 @@ struct orchestrator {
     struct rpc_peer *sw;
     int switch_pid;
     struct rpc_server *server;
-    struct child *children; /* by id, ascending */
-    uv_timer_t timer;       /* connecting, starting, leaving */
-    uv_timer_t patience;    /* of the operation's stage */
+    struct metrics *metrics; /* NULL: served nowhere */
+    struct child *children;  /* by id, ascending */
+    uv_timer_t timer;        /* connecting, starting, leaving */
+    uv_timer_t patience;     /* of the operation's stage */
     uv_signal_t signals[2];
     uint64_t connect_until;
     bool stop_asked; /* while connecting */
@@ -129,6 +130,10 @@ struct orchestrator {
     bool failed;
     char error[300];
 };
+
+/* metrics.c: serve metrics where the service file says so. SM_E_IO: *error says where not. */
+int metrics_listen(struct orchestrator *o, struct sm_errbuf *error);
+void metrics_close(struct orchestrator *o);
 
 /* orchestrator.c */
 void orchestrator_start(struct orchestrator *o);

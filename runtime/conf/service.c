@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "conf/service.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -220,9 +221,29 @@ static void read_limits(struct service *service, struct conf_node node)
     conf_duration(conf_get(hold, "time"), 1, 3600000000000, &service->limits.hold_ns);
 }
 
+/* "127.0.0.1:9464". */
+static void read_metrics(struct service_metrics *metrics, struct conf_node node)
+{
+    const char *text = NULL;
+    char address[INET_ADDRSTRLEN];
+    struct in_addr in;
+    uint64_t port;
+    if (!conf_string(node, &text))
+        return;
+    const char *colon = strrchr(text, ':');
+    size_t length = colon ? (size_t)(colon - text) : sizeof(address);
+    snprintf(address, sizeof(address), "%.*s", (int)(length < sizeof(address) ? length : 0), text);
+    bool right = inet_pton(AF_INET, address, &in) == 1 && ntohl(in.s_addr) >> 24 == 127 &&
+                 unit_count(colon + 1, &port) && port >= 1 && port <= UINT16_MAX;
+    if (right)
+        *metrics = (struct service_metrics){text, in.s_addr, (uint16_t)port};
+    else
+        conf_expected(node, "a loopback address and a port such as 127.0.0.1:9464");
+}
+
 int service_read(struct service *service, struct conf *conf, const char *file, struct sm_errbuf *error)
 {
-    static const char *const keys[] = {"service", "middlebox", "replicas", "mode", "ports", "limits", NULL};
+    static const char *const keys[] = {"service", "middlebox", "replicas", "mode", "ports", "limits", "metrics", NULL};
     static const char *const modes[] = {"inline", "tap", NULL};
     struct service s = {
         .file = file,
@@ -247,6 +268,7 @@ int service_read(struct service *service, struct conf *conf, const char *file, s
     s.mode = (enum service_mode)mode;
     read_ports(&s, conf_need(root, "ports", "a mapping with in and out"));
     read_limits(&s, conf_get(root, "limits"));
+    read_metrics(&s.metrics, conf_get(root, "metrics"));
     if (conf_error(conf)) {
         snprintf(error->text, sizeof(error->text), "%s", conf_error(conf));
         service_free(&s);

@@ -71,6 +71,13 @@ static inline bool service_stays(enum service_strategy strategy)
     return strategy == SERVICE_DRAIN || strategy == SERVICE_NEW_FLOWS;
 }
 
+/* Where metrics are served: a loopback address of IPv4. */
+struct service_metrics {
+    const char *text;
+    uint32_t address; /* in network byte order */
+    uint16_t port;    /* 0: nowhere */
+};
+
 struct service {
     const char *file;
     const char *name;
@@ -95,6 +102,7 @@ struct service {
         uint64_t shape_bytes;     /* of packets that the middlebox delays */
         uint64_t unresponsive_ns; /* a replica that leaves its input unanswered for longer is killed */
     } limits;
+    struct service_metrics metrics;
     struct conf *conf; /* owns the strings */
 };
 

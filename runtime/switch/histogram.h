@@ -15,6 +15,7 @@
 struct histogram {
     uint64_t count;
     uint64_t max;
+    uint64_t sum;
     uint64_t buckets[HISTOGRAM_BUCKETS];
 };
 
@@ -39,9 +40,20 @@ static inline uint64_t histogram_upper(unsigned bucket)
 static inline void histogram_add(struct histogram *histogram, uint64_t value)
 {
     histogram->count++;
+    histogram->sum += value;
     histogram->buckets[histogram_bucket(value)]++;
     if (value > histogram->max)
         histogram->max = value;
+}
+
+/* How many values are certain not to exceed a bound. */
+static inline uint64_t histogram_within(const struct histogram *histogram, uint64_t bound)
+{
+    uint64_t count = 0;
+
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS && histogram_upper(i) <= bound; i++)
+        count += histogram->buckets[i];
+    return count;
 }
 
 /* The value that a share of all values (0..1) does not exceed; 0 when there are none. */

@@ -75,14 +75,24 @@ static json_t *flows(const struct sm_switch *sw)
     return object;
 }
 
+/* Of the buckets of pauses: so many lasted at most so long. */
+static const uint64_t pause_bounds_us[] = {10,   20,   50,    100,   200,   500,    1000,
+                                           2000, 5000, 10000, 20000, 50000, 100000, 1000000};
+
 static json_t *moves(const struct sm_switch *sw)
 {
     json_t *object = json_object();
-    json_t *pause = json_object();
+    json_t *pause = json_object(), *buckets = json_array();
 
     json_object_set_new(pause, "p50", json_real((double)histogram_quantile(&sw->pauses, 0.50) / 1e3));
     json_object_set_new(pause, "p99", json_real((double)histogram_quantile(&sw->pauses, 0.99) / 1e3));
     json_object_set_new(pause, "max", json_real((double)sw->pauses.max / 1e3));
+    for (unsigned i = 0; i < sizeof pause_bounds_us / sizeof *pause_bounds_us; i++)
+        json_array_append_new(buckets, json_pack("[I, I]", (json_int_t)pause_bounds_us[i],
+                                                 (json_int_t)histogram_within(&sw->pauses, pause_bounds_us[i] * 1000)));
+    json_object_set_new(pause, "buckets", buckets);
+    json_object_set_new(pause, "count", integer(sw->pauses.count));
+    json_object_set_new(pause, "sum", json_real((double)sw->pauses.sum / 1e3));
     json_object_set_new(object, "started", integer(sw->moves_started));
     json_object_set_new(object, "completed", integer(sw->moves_completed));
     json_object_set_new(object, "abandoned", integer(sw->moves_abandoned));

@@ -31,6 +31,7 @@ LIBRARIES = (
      "runtime/switch/checkpoint_server.*",
      "runtime/switch/worker.*", "orchestrator/*"),
     (r"jansson\b.*", "runtime/wire/*", "runtime/switch/*", "runtime/replica/standalone.c", "orchestrator/*", "bench/*"),
+    (r"microhttpd\.h", "orchestrator/metrics.c"),
     (r"yaml\.h", "runtime/conf/*"),
     (r"sodium\.h", "middleboxes/ratelimiter/peers/seal.c"),
     (r"xxhash\.h", "runtime/state/*", "runtime/switch/audit.c", "runtime/switch/archive.c", "bench/*"),
