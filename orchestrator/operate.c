@@ -7,6 +7,7 @@
 #include "orchestrator.h"
 
 #define MOVE_DEADLINE_MS 10000
+#define MEASURE_MS 1000 /* of the load, for rebalance */
 #define ANSWER_MS 30000 /* the switch answers within this, or something is wrong with it */
 
 /* ---- selecting ---- */
@@ -54,11 +55,46 @@ static void do_select(struct orchestrator *o)
 
 /* ---- looking and moving ---- */
 
+static void do_look(struct orchestrator *o);
+
+static void on_measured(uv_timer_t *timer)
+{
+    struct orchestrator *o = timer->data;
+    if (o->phase == PHASE_RUNNING && o->sw && o->ops.stage == OPS_LOOKING && o->ops.request.verb == OPS_REBALANCE)
+        do_look(o);
+}
+
+/*
+ * What comes to each shard in MEASURE_MS; where nothing does, or the input waits for this operation, what came until
+ * now. False: it is being measured.
+ */
+static bool measure(struct orchestrator *o, const struct wire_value *packets)
+{
+    uint64_t load[PLACEMENT_SHARDS], sum = 0;
+    bool stands = o->operation_for == FOR_EVENT && o->gated && !o->gate_open, begun = o->measure.begun;
+    for (unsigned i = 0; i < PLACEMENT_SHARDS; i++) {
+        uint64_t now = wire_uint(wire_item(packets, i), 0);
+        load[i] = begun && now >= o->measure.before[i] ? now - o->measure.before[i] : now;
+        sum += load[i];
+        o->measure.before[i] = now;
+    }
+    o->measure.begun = !begun && !stands;
+    if (o->measure.begun) {
+        uv_timer_start(&o->measure.timer, on_measured, MEASURE_MS, 0);
+        return false;
+    }
+    ops_load(&o->ops, sum ? load : o->measure.before);
+    return true;
+}
+
 static void on_shards(void *user, const struct rpc_error *error, const struct wire_value *result)
 {
     struct orchestrator *o = user;
     placement_table owners;
     const struct wire_value *list = wire_get_array(result, "owners");
+    if (!error && o->ops.stage == OPS_LOOKING && o->ops.request.verb == OPS_REBALANCE &&
+        !measure(o, wire_get_array(result, "packets")))
+        return;
     for (unsigned i = 0; i < PLACEMENT_SHARDS; i++)
         owners[i] = (uint32_t)wire_uint(wire_item(list, i), 0);
     if (error)
@@ -68,6 +104,11 @@ static void on_shards(void *user, const struct rpc_error *error, const struct wi
     else
         ops_owners(&o->ops, owners, strcmp(wire_get_str(result, "way_back", ""), "new") == 0);
     operate(o);
+}
+
+static void do_look(struct orchestrator *o)
+{
+    rpc_request(o->sw, "shards", NULL, ANSWER_MS, on_shards, o);
 }
 
 static void on_move_answered(void *user, const struct rpc_error *error, const struct wire_value *result)
@@ -278,7 +319,8 @@ static void act(struct orchestrator *o, const struct ops_action *action)
         do_select(o);
         break;
     case OPS_DO_LOOK:
-        rpc_request(o->sw, "shards", NULL, ANSWER_MS, on_shards, o);
+        o->measure.begun = false;
+        do_look(o);
         break;
     case OPS_DO_MOVE:
         do_move(o);

@@ -185,6 +185,7 @@ enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, stru
     ops->result = (struct ops_result){.into = request->into};
     for (unsigned i = 0; i < ops->count; i++)
         ops->replicas[i].fresh = ops->replicas[i].leaving = false;
+    memset(ops->load, 0, sizeof(ops->load));
     ops->failure[0] = '\0';
     ops->began = ops->by_new = ops->returning = false;
     ops->tries = 0;
@@ -257,14 +258,17 @@ static unsigned staying(const struct ops *ops, uint32_t ids[OPS_MAX_REPLICAS])
     return count;
 }
 
-static void plan(const struct ops *ops, placement_table owners)
+static void plan(struct ops *ops, placement_table owners)
 {
     uint32_t ids[OPS_MAX_REPLICAS];
     unsigned count = staying(ops, ids), others = 0;
     switch (ops->request.verb) {
     case OPS_SCALE:
-    case OPS_REBALANCE:
         placement_spread(owners, ids, count);
+        break;
+    case OPS_REBALANCE:
+        if (!balance_by_load(owners, ops->load, ids, count, &ops->result.balance))
+            placement_spread(owners, ids, count);
         break;
     case OPS_SPLIT:
         placement_split(owners, ops->request.replica, ops->result.into);
@@ -427,6 +431,11 @@ static bool upgrade_exited(struct ops *ops, uint32_t id, enum ops_replica_state 
     if (ops->stage == OPS_STARTING || ops->stage == OPS_LOOKING || ops->stage == OPS_TRIAL)
         go_on_or_back(ops, ops->failure);
     return true; /* moves end, and then it is seen */
+}
+
+void ops_load(struct ops *ops, const uint64_t load[PLACEMENT_SHARDS])
+{
+    memcpy(ops->load, load, sizeof(ops->load));
 }
 
 void ops_owners(struct ops *ops, const placement_table owners, bool by_new)

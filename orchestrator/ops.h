@@ -27,6 +27,7 @@
  * others are started. Either is tried OPS_UPGRADE_TRIES times.
  */
 
+#include "balance.h"
 #include "conf/service.h"
 #include "placement.h"
 
@@ -68,7 +69,8 @@ struct ops_result {
     enum ops_code code;
     char message[256]; /* why not; empty where code is OPS_OK */
     struct ops_moved moved;
-    uint32_t into; /* split: who got the half */
+    uint32_t into;          /* split: who got the half */
+    struct balance balance; /* rebalance, by load */
 };
 
 enum ops_stage {
@@ -119,12 +121,13 @@ struct ops {
     enum ops_stage stage;
     struct ops_request request;
     struct ops_result result;
-    char failure[208];          /* upgrade: what the new version died of; empty: nothing so far */
-    bool began;                 /* upgrade: something may have moved */
-    bool by_new;                /* upgrade: only new replicas can bring flows back */
-    bool returning;             /* upgrade: they do so */
-    unsigned tries;             /* upgrade: how often the new version has failed since */
-    bool set[PLACEMENT_SHARDS]; /* move: what the selector gave */
+    char failure[208];               /* upgrade: what the new version died of; empty: nothing so far */
+    bool began;                      /* upgrade: something may have moved */
+    bool by_new;                     /* upgrade: only new replicas can bring flows back */
+    bool returning;                  /* upgrade: they do so */
+    unsigned tries;                  /* upgrade: how often the new version has failed since */
+    bool set[PLACEMENT_SHARDS];      /* move: what the selector gave */
+    uint64_t load[PLACEMENT_SHARDS]; /* rebalance: what came to each shard of late */
     struct placement_range ranges[PLACEMENT_SHARDS];
     size_t range_count;
     struct ops_action queue[4 * OPS_MAX_REPLICAS];
@@ -151,6 +154,8 @@ void ops_ready(struct ops *ops, uint32_t id);
  * to find out whether it owned anything. */
 bool ops_exited(struct ops *ops, uint32_t id, const char *how);
 void ops_selected(struct ops *ops, const bool set[PLACEMENT_SHARDS]);
+/* Before ops_owners(), for rebalance: what came to each shard; zeros: it goes by the number of shards. */
+void ops_load(struct ops *ops, const uint64_t load[PLACEMENT_SHARDS]);
 /* `by_new`: an upgrade is taken back by moving what the new replicas have. */
 void ops_owners(struct ops *ops, const placement_table owners, bool by_new);
 void ops_moved(struct ops *ops, const struct ops_moved *moved);

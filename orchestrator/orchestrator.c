@@ -34,7 +34,8 @@ void orchestrator_fail(struct orchestrator *o, const char *format, ...)
 
 static void close_everything(struct orchestrator *o)
 {
-    uv_handle_t *handles[] = {(uv_handle_t *)&o->timer, (uv_handle_t *)&o->patience, (uv_handle_t *)&o->replace,
+    uv_handle_t *handles[] = {(uv_handle_t *)&o->timer,      (uv_handle_t *)&o->patience,
+                              (uv_handle_t *)&o->replace,    (uv_handle_t *)&o->measure.timer,
                               (uv_handle_t *)&o->signals[0], (uv_handle_t *)&o->signals[1]};
     sigset_t late;
     metrics_close(o);
@@ -536,9 +537,10 @@ void orchestrator_start(struct orchestrator *o)
     ops_init(&o->ops, o->service.replicas.min, o->service.replicas.max);
     uv_timer_init(o->loop, &o->timer);
     uv_timer_init(o->loop, &o->patience);
+    uv_timer_init(o->loop, &o->measure.timer);
     uv_timer_init(o->loop, &o->replace);
     o->replace.data = o;
-    o->timer.data = o->patience.data = o;
+    o->timer.data = o->measure.timer.data = o->patience.data = o;
     for (unsigned i = 0; i < 2; i++) {
         uv_signal_init(o->loop, &o->signals[i]);
         o->signals[i].data = o;

@@ -84,6 +84,11 @@ struct orchestrator {
     struct child *children;  /* by id, ascending */
     uv_timer_t timer;        /* connecting, starting, leaving */
     uv_timer_t patience;     /* of the operation's stage */
+    struct {
+        uv_timer_t timer;
+        bool begun;
+        uint64_t before[PLACEMENT_SHARDS]; /* packets of each shard when it began */
+    } measure;                             /* of the load, for rebalance */
     uv_signal_t signals[2];
     uint64_t connect_until;
     bool stop_asked; /* while connecting */

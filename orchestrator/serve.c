@@ -27,6 +27,18 @@ void serve_reply(struct rpc_call *call, const struct ops_result *result, bool sp
     wire_put_double(out, "seconds", result->moved.seconds);
     wire_put_uint(out, "held_packets", result->moved.held_packets);
     wire_put_str(out, "cause", result->moved.cause[0] ? result->moved.cause : NULL);
+    if (result->balance.before > 0) {
+        wire_put_double(out, "imbalance_before", result->balance.before);
+        wire_put_double(out, "imbalance_after", result->balance.after);
+        wire_array_begin(out, "elephants");
+        for (unsigned i = 0; i < result->balance.elephants; i++) {
+            wire_map_begin(out, NULL);
+            wire_put_uint(out, "shard", result->balance.elephant[i].shard);
+            wire_put_double(out, "share", result->balance.elephant[i].share);
+            wire_map_end(out);
+        }
+        wire_array_end(out);
+    }
     if (split) {
         char name[16];
         snprintf(name, sizeof(name), "r%u", result->into);

@@ -36,7 +36,7 @@ static const struct command {
     {"merge", cmd_merge, "R --into R2 [--copy | --strategy S]", "all of R's shards to R2; R ends", true},
     {"move", cmd_move, "SELECTOR --to R [--copy | --strategy S]", "the shards of some flows to R", true},
     {"drain", cmd_drain, "R [--copy | --strategy S]", "all of R's shards to the others; R stays", true},
-    {"rebalance", cmd_rebalance, "[--copy | --strategy S]", "the same number of shards for all", true},
+    {"rebalance", cmd_rebalance, "[--copy | --strategy S]", "as much to do for all, by few moves", true},
     {"upgrade", cmd_upgrade, "--exec PROGRAM [--trial TIME | --no-rollback] [--args ARG...]",
      "to another version of the middlebox", false},
     {"reload", cmd_reload, "", "to its configuration as it is now", false},

@@ -60,6 +60,23 @@ static void print_result(const char *what, const json_t *result, bool copy)
            json_integer_value(json_object_get(result, "held_packets")));
 }
 
+/* Of rebalance, where there was load to go by. */
+static void print_balance(const json_t *result)
+{
+    const json_t *before = json_object_get(result, "imbalance_before"), *elephant;
+    size_t i;
+    if (!before)
+        return;
+    printf("the busiest replica had %.2f times its share of the load, and now has %.2f times\n",
+           json_number_value(before), json_number_value(json_object_get(result, "imbalance_after")));
+    json_array_foreach(json_object_get(result, "elephants"), i, elephant)
+    {
+        printf("shard %" JSON_INTEGER_FORMAT " alone has %.0f %% of all load: it can be moved, not shared out\n",
+               json_integer_value(json_object_get(elephant, "shard")),
+               json_number_value(json_object_get(elephant, "share")) * 100);
+    }
+}
+
 /* Under --wait an operation that is under way is waited for. */
 static int wait_idle(struct client *client, uint64_t until)
 {
@@ -112,6 +129,7 @@ int operation(struct options *options, const char *method, struct wire_out *para
         print_json(result);
     } else {
         print_result(what, result, options->copy);
+        print_balance(result);
         json_decref(result);
     }
     return status;
