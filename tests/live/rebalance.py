@@ -54,8 +54,6 @@ def main():
            f"the busiest had {done['imbalance_before']:.2f} times its share, now {done['imbalance_after']:.2f}", done)
     expect(FLOWS / 2 - 8 <= done["completed"] <= FLOWS / 2 + 4, f"{done['completed']} shards moved", done)
     expect(done["elephants"] == [], "no elephant", done)
-    flows = [replica["flows"] for replica in service.status()["replicas"]]
-    expect(min(flows) >= FLOWS / 2 - 8, f"flows: {flows}")
     again = rebalance(service)
     expect(again["completed"] <= 8, f"then {again['completed']} move", again)
     end(service)
