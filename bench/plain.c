@@ -230,6 +230,17 @@ sm_time sm_shared_low(const struct sm_replica *replica)
     return (sm_time){((const struct plain *)(const void *)replica)->clock};
 }
 
+sm_time sm_shared_high(const struct sm_replica *replica)
+{
+    return sm_shared_low(replica);
+}
+
+unsigned sm_slot(const struct sm_replica *replica)
+{
+    (void)replica;
+    return 0;
+}
+
 bool sm_standalone(const struct sm_replica *replica)
 {
     (void)replica;

@@ -49,6 +49,8 @@
 #define sm_packet_pass plain_packet_pass
 #define sm_packet_time plain_packet_time
 #define sm_packet_writable plain_packet_writable
+#define sm_shared_high plain_shared_high
 #define sm_shared_low plain_shared_low
 #define sm_shared_wait plain_shared_wait
+#define sm_slot plain_slot
 #define sm_standalone plain_standalone

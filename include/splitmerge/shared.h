@@ -181,10 +181,17 @@ SM_EXPORT void sm_shared_put(struct sm_replica *replica, sm_strong object, unsig
  * sm_shared_wait() waits until the packets of all replicas that are earlier than `packet` have been processed,
  * committing the packets done before; call it before any state is written for `packet`, and with no shared flow held.
  * False: packets that a move had held may still come, though earlier; they are not waited for.
+ *
+ * sm_shared_high() is a time that no packet which any replica has been given so far is later than.
+ *
+ * sm_slot() is a number below 64 that no other living replica of the service has; once this one has ended another may
+ * be given it. For what shared state keeps about each replica.
  */
 struct sm_packet;
 SM_EXPORT sm_time sm_shared_low(const struct sm_replica *replica);
+SM_EXPORT sm_time sm_shared_high(const struct sm_replica *replica);
 SM_EXPORT bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet);
+SM_EXPORT unsigned sm_slot(const struct sm_replica *replica);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "distributed.h"
+#include "purse.h"
 #include "record.h"
 #include "tags.h"
 
@@ -21,7 +22,7 @@
  *
  * Concurrency.  A partitioned bucket is this replica's alone for the whole packet: ask first, take at the end. A shared
  * one is locked from get to put, and no two at once: asking takes at once, and gives back when the packet is dropped by
- * a later limit, or has to wait.
+ * a later limit, or has to wait. From a bucket for all packets a replica takes ahead, to a purse (purse.h).
  *
  * Shaping.  The bucket of a limit that shapes says when the packet departs, and whether that is too late. It leaves at
  * the last of these times; each limit has counted it at its own.
@@ -62,6 +63,7 @@ struct taking {
     bool within;      /* within the limit's guarantee, else it borrows */
     uint32_t cost;
     uint64_t when;       /* packet time at which it is taken: the packet's, or its departure */
+    struct purse *purse; /* shared; it comes out of this, or NULL: out of the bucket */
     struct sm_flow flow; /* partitioned; null: no bucket yet, or it has another's record */
     struct debit debit;  /* shared; taken already */
 };
@@ -77,7 +79,8 @@ struct limiter {
     struct {
         sm_class cls;
         bool shared;
-        uint32_t spans; /* 0: has no room to be shared */
+        uint32_t spans;   /* 0: has no room to be shared */
+        uint32_t holders; /* where in the record the holders of purses are; 0: there are none */
     } classes[POLICY_MAX_KEYS];
     bool any_shared;
     struct distributed *distributed; /* NULL: no limit is */
@@ -90,6 +93,8 @@ struct limiter {
     struct counters counters;
     struct taking takings[POLICY_MAX_LIMITS]; /* of the packet in hand */
     unsigned taking_count;
+    unsigned slot;                          /* this replica's */
+    struct purse purses[POLICY_MAX_LIMITS]; /* of limits for all packets */
 };
 
 struct limiter *limiter_create(const struct policy *policy)
@@ -171,9 +176,28 @@ static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flo
         sm_flow_timer_set(replica, cls, flow, slot, (sm_time){full});
 }
 
-/* Undo what was done to a shared bucket. Where it has become another's meanwhile it is as good as undone. */
-static void undo_debit(struct record *record, const struct allowance *allowed, uint64_t now, const struct debit *debit)
+static uint64_t *holders_of(const struct limiter *limiter, unsigned key, struct record *record)
 {
+    uint32_t at = limiter->classes[key].holders;
+
+    return at > 0 ? (uint64_t *)(void *)((uint8_t *)record + at) : NULL;
+}
+
+/* What a shared bucket is run with: less than it is allowed where there are purses. */
+static struct allowance beside_purses(const struct allowance *allowed, const uint64_t *holders)
+{
+    struct allowance left = *allowed;
+
+    if (holders)
+        left.rate = purse_rate(&allowed->rate, *holders);
+    return left;
+}
+
+/* Undo what was done to a shared bucket. Where it has become another's meanwhile it is as good as undone. */
+static void undo_debit(const struct limiter *limiter, unsigned key, struct record *record,
+                       const struct allowance *allowed, uint64_t now, const struct debit *debit)
+{
+    const struct allowance left = beside_purses(allowed, holders_of(limiter, key, record));
     struct sm_shared_bucket *first = record_buckets(record);
 
     if (record->of != debit->of)
@@ -183,7 +207,7 @@ static void undo_debit(struct record *record, const struct allowance *allowed, u
         return;
     if (debit->cost)
         record_unpass(record, now, debit->cost);
-    shared_pair_undo(first, record_second(first), allowed, &debit->taken);
+    shared_pair_undo(first, record_second(first), &left, &debit->taken);
 }
 
 /* A replica took this and died: its packet will ask again. */
@@ -193,11 +217,14 @@ static void give_back_debit(struct sm_replica *replica, sm_class cls, sm_flow fl
     const struct limiter *limiter = user;
     const struct allowance *allowed = allowance_of(limiter, flow.state);
     struct debit debit;
+    unsigned key = 0;
 
-    (void)replica, (void)cls, (void)bytes;
+    (void)replica, (void)bytes;
+    while (limiter->classes[key].cls.id != cls.id)
+        key++;
     memcpy(&debit, note, sizeof(debit));
     if (allowed)
-        undo_debit(flow.state, allowed, debit.taken.of[0].time, &debit);
+        undo_debit(limiter, key, flow.state, allowed, debit.taken.of[0].time, &debit);
 }
 
 /* The unit of a class's tokens: limits in bytes and in packets may share it. */
@@ -228,15 +255,22 @@ static int register_class(struct limiter *limiter, struct sm_replica *replica, u
     bool never = sm_granularity_is_shared(key->by);
     uint32_t spans = key->by == SM_BY_ALL ? SM_BUCKET_MAX_SPANS : never || !join ? KEYED_SPANS : 0;
     bool apart = has_apart(limiter->policy, number);
-    struct sm_field fields[RECORD_FIELDS];
+    struct sm_field fields[RECORD_FIELDS + 1];
+    uint32_t size = record_size(spans, apart);
     unsigned count = record_fields(fields, token_unit(limiter->policy, number), spans, apart);
 
     limiter->classes[number].spans = spans;
+    if (key->by == SM_BY_ALL) {
+        limiter->classes[number].holders = size;
+        fields[count++] = (struct sm_field){
+            .name = "purses", .type = SM_FIELD_OPAQUE, .offset = (uint16_t)size, .size = sizeof(uint64_t)};
+        size += (uint32_t)sizeof(uint64_t);
+    }
     const struct sm_class_options options = {
         .size = sizeof(options),
         .name = key->name,
         .version = RECORD_VERSION,
-        .record_size = record_size(spans, apart),
+        .record_size = size,
         .granularity = key->by,
         .prefix4 = key->prefix4,
         .prefix6 = key->prefix6,
@@ -310,6 +344,9 @@ int limiter_register(struct limiter *limiter, struct sm_replica *replica)
 int limiter_started(struct limiter *limiter, struct sm_replica *replica, struct sm_errbuf *error)
 {
     limiter->alone = sm_standalone(replica);
+    limiter->slot = sm_slot(replica);
+    for (unsigned i = 0; i < POLICY_MAX_LIMITS; i++)
+        limiter->purses[i].time = sm_shared_high(replica).ns; /* whoever had the slot before had its own until then */
     for (unsigned i = 0; i < limiter->policy->key_count; i++) {
         limiter->classes[i].shared = !sm_class_partitioned(replica, limiter->classes[i].cls);
         limiter->any_shared |= limiter->classes[i].shared;
@@ -346,34 +383,65 @@ static void begin_shared(struct record *record, const struct taking *taking, uin
         record_second(first)->bucket.level = 0;
 }
 
+/* The purse that a packet's tokens come from, or NULL. Queues, guarantees and reserves go by the bucket's own level. */
+static struct purse *purse_for(struct limiter *limiter, const struct taking *taking)
+{
+    const struct limit *limit = taking->limit;
+    struct purse *purse = &limiter->purses[limit - limiter->policy->limits];
+
+    if (limiter->alone || taking->counts || limit->queue > 0 || limit->borrows || limit->reserve > 0)
+        return NULL;
+    return purse_serves(purse, &taking->allowed->rate, taking->when, taking->cost) ? purse : NULL;
+}
+
+static enum sm_bucket_verdict take_shared(struct limiter *limiter, struct taking *taking, struct record *record,
+                                          uint64_t low, bool patient)
+{
+    struct sm_shared_bucket *shared = record_buckets(record);
+    uint64_t *holders = holders_of(limiter, taking->limit->key, record);
+    const struct allowance left = beside_purses(taking->allowed, holders);
+    struct pair_debit *taken = &taking->debit.taken;
+
+    if (taking->purse)
+        return purse_fill(taking->purse, limiter->slot, shared, holders, &taking->allowed->rate, low, taking->when,
+                          taking->cost, patient, &taken->of[0]);
+    if (taking->limit->queue > 0)
+        return sm_shared_bucket_depart(shared, &left.rate, low, taking->when, taking->cost, taking->limit->queue,
+                                       patient, &taken->of[0], &taking->when);
+    return shared_pair_take(shared, record_second(shared), &left, low, taking->when, taking->cost, patient, taken,
+                            &taking->within);
+}
+
+static enum answer answer_of(enum sm_bucket_verdict verdict)
+{
+    return verdict == SM_BUCKET_HAS ? HAS : verdict == SM_BUCKET_LACKS ? LACKS : UNCERTAIN;
+}
+
 /* Ask a shared bucket, and take at once what it has. */
 static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replica, const struct sm_packet *packet,
                               sm_time low, bool patient, struct taking *taking)
 {
-    const struct allowance *allowed = taking->allowed;
     sm_class cls = taking->cls;
-    uint64_t now = sm_packet_time(packet).ns, since = low.ns < now ? low.ns : now;
-    uint32_t spans = limiter->classes[taking->limit->key].spans;
-    enum sm_bucket_verdict verdict;
-    struct sm_shared_bucket *shared;
+    uint64_t now = taking->when, since = low.ns < now ? low.ns : now;
+    enum sm_bucket_verdict verdict = SM_BUCKET_UNCERTAIN;
     struct record *record;
     sm_flow flow;
 
     taking->debit = (struct debit){.of = taking->of};
-    if (!pair_full_has(allowed, taking->cost, &taking->within))
+    taking->purse = NULL;
+    if (!pair_full_has(taking->allowed, taking->cost, &taking->within))
         return LACKS;
+    taking->purse = purse_for(limiter, taking);
+    if (taking->purse)
+        verdict = purse_take(taking->purse, now, taking->cost);
+    if (verdict != SM_BUCKET_UNCERTAIN)
+        return answer_of(verdict);
     flow = sm_flow_get(replica, cls, packet, taking->tag);
     if (!flow.state && sm_flow_create(replica, cls, packet, taking->tag, &flow, NULL) < 0)
         return NO_ROOM;
     record = flow.state;
-    shared = record_buckets(record);
-    begin_shared(record, taking, since, spans);
-    if (taking->limit->queue > 0)
-        verdict = sm_shared_bucket_depart(shared, &allowed->rate, low.ns, now, taking->cost, taking->limit->queue,
-                                          patient, &taking->debit.taken.of[0], &taking->when);
-    else
-        verdict = shared_pair_take(shared, record_second(shared), allowed, low.ns, now, taking->cost, patient,
-                                   &taking->debit.taken, &taking->within);
+    begin_shared(record, taking, since, limiter->classes[taking->limit->key].spans);
+    verdict = take_shared(limiter, taking, record, low.ns, patient);
     if (taking->counts && verdict == SM_BUCKET_HAS)
         record_pass(record, now, taking->debit.cost = taking->cost);
     if (taking->counts && verdict == SM_BUCKET_LACKS)
@@ -382,7 +450,7 @@ static enum answer ask_shared(struct limiter *limiter, struct sm_replica *replic
     if (verdict == SM_BUCKET_HAS || taking->debit.exceeded)
         sm_flow_escrow(replica, cls, flow, &taking->debit, sizeof(taking->debit));
     sm_flow_put(replica, cls, flow);
-    return verdict == SM_BUCKET_HAS ? HAS : verdict == SM_BUCKET_LACKS ? LACKS : UNCERTAIN;
+    return answer_of(verdict);
 }
 
 /* Ask a partitioned bucket. None is as good as a full one. */
@@ -418,9 +486,13 @@ static void give_back(struct limiter *limiter, struct sm_replica *replica, const
             distributed_give_back(limiter->distributed, (unsigned)taking->limit->distributed, taking->cost);
         if (!taking->shared || !(taking->has || taking->debit.exceeded))
             continue;
+        if (taking->purse) { /* what it was filled with is its to keep */
+            purse_give_back(taking->purse, taking->cost);
+            continue;
+        }
         flow = sm_flow_get(replica, cls, packet, taking->tag);
         assert(flow.state);
-        undo_debit(flow.state, taking->allowed, sm_packet_time(packet).ns, &taking->debit);
+        undo_debit(limiter, taking->limit->key, flow.state, taking->allowed, sm_packet_time(packet).ns, &taking->debit);
         sm_flow_unescrow(replica, cls, flow);
         sm_flow_put(replica, cls, flow);
     }

@@ -71,6 +71,16 @@ sm_time sm_shared_low(const struct sm_replica *replica)
     return (sm_time){own < low ? own : low};
 }
 
+sm_time sm_shared_high(const struct sm_replica *replica)
+{
+    return (sm_time){atomic_load_explicit(&replica->arena->pushed_time, memory_order_acquire)};
+}
+
+unsigned sm_slot(const struct sm_replica *replica)
+{
+    return replica->slot;
+}
+
 /*
  * Late packets are not waited for: they may be behind the packet in hand in our own ring, or behind a release that is
  * behind another's. So a replica only ever waits for one that is at an earlier packet, and the earliest of all never

@@ -7,7 +7,7 @@
  * Built with KILLS, replicas take turns on one thread and are killed at random steps; few enough packets are in flight
  * for nobody to have to wait. What the dead took and did not commit comes back: else less would pass. SM_SEED fixes the
  * schedule; SM_CAPTURE names another capture. The same for what a limit that shapes lets out, at the times when it
- * does.
+ * does. Built with PURSES, a replica's purse is large enough for packets of this sample to go by it.
  */
 
 #include <stdio.h>
@@ -25,17 +25,21 @@
 #ifndef KILLS
 #define KILLS 0
 #endif
+#ifndef PURSES
+#define PURSES 0
+#endif
 
 /*
  * Percent of what passes unsplit. A death in forty packets costs a little: those that were held come behind later ones.
  * So do threads that an instrumented build lets drift apart on a busy machine. In a hierarchy whoever is ahead may not
  * borrow what another one's guarantee would still have a claim to: 91.9 % were seen with eight runnable threads on two
- * cores, 98.4 % without.
+ * cores, 98.4 % without. Purses of a thirty-second of the bucket each, built with PURSES, take from what it can hold,
+ * and die with their replicas: 98.1 % were seen, 96.4 % with kills.
  */
 #ifdef __SANITIZE_THREAD__
 #define LEAST 90u
 #else
-#define LEAST (KILLS ? 95u : 98u)
+#define LEAST ((KILLS ? 95u : 98u) - (PURSES ? 3u : 0u))
 #endif
 #define LEAST_OF_HIERARCHY 80u
 
@@ -263,7 +267,7 @@ int main(void)
         return 1;
     snprintf(output, sizeof output, "%s/out.pcap", folder);
     /* Where replicas take turns nobody may wait, and departures wait for what came before. */
-    for (unsigned i = 0; i < (KILLS ? 1 : 3); i++)
+    for (unsigned i = 0; i < (KILLS || PURSES ? 1 : 3); i++)
         failures += try(&sorts[i], input, output, seed, &deaths);
     unlink(output);
     rmdir(folder);
