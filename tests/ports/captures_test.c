@@ -199,7 +199,7 @@ Test(captures, cut_at_every_length)
 
 static void gzip_file(const char *path)
 {
-    char command[256];
+    char command[512];
     snprintf(command, sizeof command, "gzip -c %s > %s.z && mv %s.z %s", path, path, path, path);
     cr_assert_eq(system(command), 0);
 }
@@ -343,7 +343,7 @@ Test(captures, a_full_disk)
 /* Standard input and output, which are given to a child: a file, a pipe, an archive in a pipe. */
 static int copy_standard(const char *shell_input)
 {
-    char command[256];
+    char command[512];
     snprintf(command, sizeof command, shell_input, in_path);
     FILE *input = popen(command, "r");
     cr_assert_not_null(input);

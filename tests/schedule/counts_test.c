@@ -145,7 +145,7 @@ static bool compare(const char *text, bool shared, uint64_t seed, uint64_t *deat
                                       .setup = setup,
                                       .started = started,
                                       .ended = ended};
-    struct counts alone, split;
+    struct counts alone = {0}, split = {0};
     uint64_t dropped[LIMITS], dropped_split[LIMITS];
     struct sm_test_result result;
     struct sm_errbuf error;
