@@ -143,7 +143,7 @@ const char *plan_note(const struct experiment *experiment)
     };
 
     for (unsigned i = 0; i < sizeof notes / sizeof *notes; i++)
-        if (strncmp(experiment->name, notes[i].name, strlen(notes[i].name)) == 0)
+        if (strcmp(experiment->name, notes[i].name) == 0)
             return notes[i].note;
     return "";
 }
