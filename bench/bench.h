@@ -92,7 +92,7 @@ int report_page(const struct report *report, const struct bench_options *options
 /* The experiments. 0, or an error: *error says why it could not be measured. */
 typedef int experiment_fn(const struct bench_options *options, struct report *report, struct sm_errbuf *error);
 experiment_fn bench_forward, bench_move, bench_failover, bench_library, bench_state, bench_coherent, bench_checkpoint,
-    bench_limits, bench_drl, bench_scale_out, bench_scale_in;
+    bench_limits, bench_network, bench_drl, bench_scale_out, bench_scale_in;
 
 /* Clocks, ns, and cores. */
 uint64_t bench_now(void);

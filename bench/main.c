@@ -20,7 +20,7 @@ enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
     "usage: sm-bench forward | move | failover | scale-out | scale-in | library | limits | state | coherent |\n"
-    "                checkpoint | all | drl [options]\n"
+    "                checkpoint | network | all | drl [options]\n"
     "\n"
     "  forward   packets a second through the switch and one replica, against a bare ring\n"
     "  move      moving all flows between two replicas while packets flow, against copying them\n"
@@ -32,6 +32,8 @@ static const char usage[] =
     "  state     packets a second with the undo journal, against without; our table beside others\n"
     "  coherent  updates of eventual and strong counters, against plain and atomic increments\n"
     "  checkpoint  writing all flows to a file, against msgpack-c, and what packets notice of it\n"
+    "  network   the rate limiter between two virtual links by AF_XDP, against bare AF_XDP, and a bridge with nft; "
+    "root only\n"
     "  all       all of these\n"
     "  drl       the experiments of Distributed Rate Limiting (SIGCOMM 2007), simulated\n"
     "\n"
@@ -61,6 +63,9 @@ static const struct {
     {"state", bench_state, false},
     {"coherent", bench_coherent, false},
     {"checkpoint", bench_checkpoint, false},
+#ifdef SM_XDP
+    {"network", bench_network, false},
+#endif
     {"drl", bench_drl, true},
 };
 
@@ -164,6 +169,10 @@ static int run(const struct bench_options *options, const char *name)
             fprintf(stderr, "sm-bench: measuring %s ...\n", experiments[i].name);
         page &= !experiments[i].apart;
         result = experiments[i].run(options, &report, &error);
+        if (result == SM_E_PERMISSION && strcmp(name, "all") == 0) {
+            fprintf(stderr, "sm-bench: %s is left out: %s\n", experiments[i].name, error.text);
+            result = 0;
+        }
         if (result != 0)
             status = say_failure(experiments[i].name, result, &error);
     }
