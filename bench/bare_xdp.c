@@ -134,24 +134,25 @@ static void turn(struct bare *bare)
     stock_up(bare, count);
 }
 
-int bare_xdp_forward(double seconds, uint64_t (*count)(const struct wire *wire), const struct wire *wire, double *rate,
-                     struct sm_errbuf *error)
+int bare_xdp_forward(double seconds, const struct wire *wire, double *rate, struct sm_errbuf *error)
 {
     struct bare *bare = calloc(1, sizeof *bare);
     int failed = bare ? open_bare(bare) : -ENOMEM;
 
     if (!failed) {
-        uint64_t begin = bench_now(), now = begin, from = 0, measured = 0;
+        const uint64_t before = wire_sunk(wire), begin = bench_now();
+        uint64_t now = begin, from = 0, measured = 0;
         stock_up(bare, STOCK);
-        while (measured == 0 || (double)(now - measured) < seconds * 1e9) {
+        while (measured == 0 || !wire_is_measured(wire, from, measured, now, seconds)) {
             turn(bare);
             now = bench_now();
-            if (measured == 0 && (double)(now - begin) > seconds * 1e8) {
+            if (measured == 0 && (double)(now - begin) > seconds * 1e8 &&
+                (wire_sunk(wire) != before || now - begin > WIRE_PATIENCE_NS)) {
                 measured = now;
-                from = count(wire);
+                from = wire_sunk(wire);
             }
         }
-        *rate = (double)(count(wire) - from) * 1e9 / (double)(now - measured);
+        *rate = (double)(wire_sunk(wire) - from) * 1e9 / (double)(now - measured);
     } else {
         snprintf(error->text, sizeof error->text, "bare AF_XDP forwarding: %s", strerror(-failed));
     }

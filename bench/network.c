@@ -24,7 +24,6 @@
 
 #define MOST_FLOWS 65536u
 #define LEAST_SECONDS 0.05
-#define PATIENCE_NS 10000000000ull
 #define GENERATOR_MARGIN 1.3 /* the generator alone has to be so much faster than what it feeds */
 
 static const char policy_text[] = "limits: [{name: flow, per: flow, rate: 100Mbit, burst: 64KiB}]\n";
@@ -57,12 +56,14 @@ static double count_for(const struct network *network)
 {
     uint64_t begin = bench_now(), from = wire_sunk(&network->wire);
 
-    while (wire_sunk(&network->wire) == from && bench_now() - begin < PATIENCE_NS)
+    while (wire_sunk(&network->wire) == from && bench_now() - begin < WIRE_PATIENCE_NS)
         usleep(1000);
     usleep((useconds_t)(network->seconds * 1e5));
     from = wire_sunk(&network->wire);
     begin = bench_now();
-    usleep((useconds_t)(network->seconds * 1e6));
+    do
+        usleep((useconds_t)(network->seconds * 1e6));
+    while (!wire_is_measured(&network->wire, from, begin, bench_now(), network->seconds));
     return (double)(wire_sunk(&network->wire) - from) * 1e9 / (double)(bench_now() - begin);
 }
 
@@ -85,7 +86,7 @@ static int measure_bare(struct network *network, double *rate, struct sm_errbuf 
     int result = wire_flood(&network->wire);
 
     if (result == 0)
-        result = bare_xdp_forward(network->seconds, wire_sunk, &network->wire, rate, error);
+        result = bare_xdp_forward(network->seconds, &network->wire, rate, error);
     wire_quiet(&network->wire);
     return result;
 }
@@ -185,14 +186,14 @@ static double forward(struct network *network, struct service *service)
 {
     uint64_t begin = bench_now(), now = begin, from = 0, measured = 0;
 
-    while (measured == 0 || (double)(now - measured) < network->seconds * 1e9) {
+    while (measured == 0 || !wire_is_measured(&network->wire, from, measured, now, network->seconds)) {
         arena_huge_ahead(service->arena, &service->huge_done); /* as the control thread of sm-switch does */
         service_turn(service);
         now = bench_now();
         if (measured == 0 && (double)(now - begin) > network->seconds * 1e8 && service->sw->out > network->flows) {
             measured = now;
             from = wire_sunk(&network->wire);
-        } else if (measured == 0 && now - begin > PATIENCE_NS) {
+        } else if (measured == 0 && now - begin > WIRE_PATIENCE_NS) {
             return 0;
         }
     }

@@ -210,6 +210,13 @@ uint64_t wire_sunk(const struct wire *wire)
     return sum;
 }
 
+bool wire_is_measured(const struct wire *wire, uint64_t from, uint64_t begin, uint64_t now, double seconds)
+{
+    const double passed = (double)(now - begin);
+
+    return passed >= seconds * 1e9 && (passed >= WIRE_PATIENCE_NS || wire_sunk(wire) > from);
+}
+
 int wire_shortcut(const struct wire *wire)
 {
     return attach(wire->sink, wire->in0);

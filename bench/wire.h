@@ -36,6 +36,11 @@ void wire_quiet(struct wire *wire);
 /* Frames that have come to the sink. */
 uint64_t wire_sunk(const struct wire *wire);
 
+#define WIRE_PATIENCE_NS 10000000000ull /* on a busy machine the generator's turn may come late */
+
+/* Whether it is `seconds` at `now` since `begin`, when `from` frames had come, and some came since, or none will. */
+bool wire_is_measured(const struct wire *wire, uint64_t from, uint64_t begin, uint64_t now, double seconds);
+
 /* Attach a sink to in0 as well, to see what the generator makes; wire_sunk() counts its frames too. -1: refused. */
 int wire_shortcut(const struct wire *wire);
 
@@ -43,7 +48,6 @@ int wire_shortcut(const struct wire *wire);
 int wire_command(const char *command, struct sm_errbuf *error);
 
 /* Forward from in0 to out0 for `seconds`: nothing but AF_XDP, in bursts of 64, the headers turned over to no one. */
-int bare_xdp_forward(double seconds, uint64_t (*count)(const struct wire *wire), const struct wire *wire, double *rate,
-                     struct sm_errbuf *error);
+int bare_xdp_forward(double seconds, const struct wire *wire, double *rate, struct sm_errbuf *error);
 
 #endif
