@@ -51,26 +51,19 @@ static void detach(struct source *source)
 
 static int attach(struct source *source, struct sm_errbuf *error)
 {
-    struct sm_replica *replica = calloc(1, sizeof *replica);
-    struct registration *registration = calloc(1, sizeof *registration);
+    struct sm_replica *replica = replica_new(program_invocation_short_name, error);
 
-    if (!replica || !registration) {
-        free(replica);
-        free(registration);
-        snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
+    if (!replica)
         return SM_E_NO_MEMORY;
-    }
-    snprintf(registration->middlebox, sizeof registration->middlebox, "%s", program_invocation_short_name);
-    registration->others = true;
-    replica->registration = registration;
+    replica->registration->others = true;
     replica->reads_data = true;
     source->replica = replica;
-    int result = attach_open(replica, getenv("SPLITMERGE_ATTACH"), registration->middlebox, error);
+    int result = attach_open(replica, getenv("SPLITMERGE_ATTACH"), replica->registration->middlebox, error);
     if (result) {
         detach(source);
         return result;
     }
-    registration->sends = source_inline(source) ? SENDS : 0;
+    replica->registration->sends = source_inline(source) ? SENDS : 0;
     /* A program that waits before it asks is to ask: only then packets are sent here. */
     attach_wake(replica);
     return 0;

@@ -2,6 +2,7 @@
 #include "replica/replica.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,22 @@ _Static_assert(sizeof(struct packet_meta) <= POOL_DATA_OFFSET - 128, "meta data 
 #define BINDS_PROMISE 8192u
 
 #define FETCH_EVERY 4u /* entries at a time: a cache line of the ring */
+
+struct sm_replica *replica_new(const char *middlebox, struct sm_errbuf *error)
+{
+    struct sm_replica *replica = calloc(1, sizeof *replica);
+    struct registration *registration = calloc(1, sizeof *registration);
+
+    if (!replica || !registration) {
+        free(replica);
+        free(registration);
+        snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
+        return NULL;
+    }
+    snprintf(registration->middlebox, sizeof registration->middlebox, "%s", middlebox);
+    replica->registration = registration;
+    return replica;
+}
 
 int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot)
 {

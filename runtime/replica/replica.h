@@ -153,6 +153,9 @@ struct sm_replica {
     struct sm_errbuf last_error;
 };
 
+/* All zero, with the beginnings of a registration; both the caller's to free. NULL: no memory, *error says so. */
+struct sm_replica *replica_new(const char *middlebox, struct sm_errbuf *error);
+
 /* Bind an opened replica to its channel. SM_E_NO_MEMORY. */
 int replica_bind(struct sm_replica *replica, struct arena *arena, unsigned slot);
 void replica_unbind(struct sm_replica *replica);

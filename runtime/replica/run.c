@@ -38,18 +38,11 @@ int sm_open(struct sm_replica **out, const struct sm_options *options, struct sm
                  "neither an input nor a service to attach to (SPLITMERGE_ATTACH is not set)");
         return SM_E_INVALID;
     }
-    struct sm_replica *replica = calloc(1, sizeof *replica);
-    struct registration *registration = calloc(1, sizeof *registration);
-    if (!replica || !registration) {
-        free(replica);
-        free(registration);
-        snprintf(error->text, sizeof error->text, "%s", sm_strerror(SM_E_NO_MEMORY));
+    struct sm_replica *replica = replica_new(options->name, error);
+    if (!replica)
         return SM_E_NO_MEMORY;
-    }
-    snprintf(registration->middlebox, sizeof registration->middlebox, "%s", options->name);
-    registration->sends = options->max_sends;
-    registration->delays = replica->delays = options->delays;
-    replica->registration = registration;
+    replica->registration->sends = options->max_sends;
+    replica->registration->delays = replica->delays = options->delays;
     replica->on_packet = options->on_packet;
     replica->user = options->user;
     int result = path ? attach_open(replica, path, options->name, error) : standalone_open(replica, options, error);
