@@ -121,8 +121,11 @@ struct sm_test_options {
     uint32_t max_bindings; /* 0: 65536 */
     uint64_t memory;       /* of per-flow state, bytes; 0: 32 MiB */
     unsigned buffers;      /* packets in flight; 0: 512 */
-    uint64_t hold_ns;      /* of the virtual clock, limits.hold.time; 0: no bound */
-    uint64_t hold_bytes;   /* with cannot_wait: a hold over this abandons its move; 0: no bound */
+    /* Without threads: whoever had no turn while more packets than this came in has the next. Replicas that take turns
+     * cannot wait for each other's packets (sm_shared_wait()), so none may fall far behind. 0: turns are at random. */
+    unsigned in_step;
+    uint64_t hold_ns;    /* of the virtual clock, limits.hold.time; 0: no bound */
+    uint64_t hold_bytes; /* with cannot_wait: a hold over this abandons its move; 0: no bound */
 
     /* A record as a number, to compare flows of two runs by; NULL: its bytes. Needed where records hold addresses. */
     uint64_t (*digest)(const struct sm_test_flow *flow);

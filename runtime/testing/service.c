@@ -363,6 +363,15 @@ static void poll(struct sm_test *test, void *arg)
     switch_poll(test->sw);
 }
 
+/* Who is too far behind for anybody else to go first; else `slot`. */
+static unsigned overdue_or(const struct sm_test *test, unsigned slot)
+{
+    for (unsigned i = 0; test->options.in_step > 0 && i < ARENA_SLOTS; i++)
+        if (test->members[i].replica && test->sw->entered > test->members[i].entered + test->options.in_step)
+            return i;
+    return slot;
+}
+
 int sm_test_step(struct sm_test *test)
 {
     const struct sm_test_options *options = &test->options;
@@ -381,7 +390,9 @@ int sm_test_step(struct sm_test *test)
     if (options->switch_kills && test_below(test, options->switch_kills) == 0)
         test_kill_switch_at_random(test);
     test_retire_leavers(test);
-    unsigned slot = (unsigned)test_below(test, SM_TEST_REPLICAS + 2);
+    unsigned slot = overdue_or(test, (unsigned)test_below(test, SM_TEST_REPLICAS + 2));
+    if (slot < ARENA_SLOTS)
+        test->members[slot].entered = sw->entered;
     if (options->threads)
         turn_among_threads(test);
     else if (slot < ARENA_SLOTS && test->members[slot].replica)

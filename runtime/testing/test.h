@@ -24,6 +24,7 @@ struct member {
     unsigned version;
     pthread_t thread;
     _Atomic bool through; /* the replica's thread has met its end */
+    uint64_t entered;     /* packets that had come in when it last had a turn */
 };
 
 #define TEST_HANDS 64u             /* deaths of switches that are remembered */

@@ -156,7 +156,8 @@ static bool compare(const char *text, bool shared, uint64_t seed, uint64_t *deat
     options.replicas = 1 + (unsigned)seed % SM_TEST_REPLICAS;
     options.schedule = true;
     options.kills = 25;
-    options.buffers = shared ? 48 : 0; /* few enough for nobody to have to wait */
+    options.buffers = shared ? 16 : 0; /* few enough for nobody to have to wait */
+    options.in_step = shared ? 8 : 0;
     right = right && run(options, &split, &result, dropped_split) && agrees(&split, dropped_split);
     if (right && !shared)
         right = memcmp(&alone, &split, sizeof alone) == 0 && memcmp(dropped, dropped_split, sizeof dropped) == 0;

@@ -48,7 +48,8 @@
  * machine schedules them: 64 are 70 ms of the sample, and the burst of 245 ms outlasts that. A bucket that were full
  * meanwhile would have nothing to give for the past.
  */
-#define IN_FLIGHT (KILLS ? 48u : 64u)
+#define IN_FLIGHT (KILLS ? 16u : 64u)
+#define IN_STEP (KILLS ? 8u : 0u) /* nobody may wait: a bucket keeps 64 debits apart */
 
 #define RATE 200000u /* bit/s */
 #define BURST 6144u  /* bytes */
@@ -191,6 +192,7 @@ static int run(struct policy *policy, const char *input, const char *output, uns
         .threads = KILLS == 0,
         .kills = schedule ? KILLS : 0,
         .buffers = IN_FLIGHT,
+        .in_step = IN_STEP,
         .on_packet = limiter_packet,
         .setup = setup,
         .started = started,

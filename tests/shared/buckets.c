@@ -238,6 +238,7 @@ int main(void)
                                                 .seed = seed,
                                                 .replicas = 1 + (unsigned)(seed / 2 % SM_TEST_REPLICAS),
                                                 .buffers = IN_FLIGHT(by_source),
+                                                .in_step = KILLS ? 8 : 0,
                                                 .order_arrival = true,
                                                 .schedule = true,
                                                 .kills = KILLS,
