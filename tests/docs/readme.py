@@ -54,7 +54,7 @@ def tree(folder):
 def programs(folder):
     env, flags = environment(folder), os.environ.get("SM_TEST_FLAGS", "")
     if "thread" in flags:
-        print("note: what is not instrumented cannot load a library that needs ThreadSanitizer's runtime")
+        print("note: what is not instrumented cannot load a library that needs the race detector's runtime")
         return
     if "address" in flags:
         library = subprocess.run(["cc", "-print-file-name=libasan.so"], stdout=subprocess.PIPE, text=True, check=True)
