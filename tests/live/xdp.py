@@ -196,7 +196,14 @@ def whole(trial, tap, what, name):
 def missed(trial):
     """The switch stands still while more comes than can wait: the rest is counted as missed, to the last one."""
     outlet = sender(trial.path.client)
-    before, sent = trial.received(), link_counters(trial.path.client, "eth0")["tx"]["packets"]
+
+    def counts():
+        return trial.received(), link_counters(trial.path.client, "eth0")["tx"]["packets"]
+
+    # What was sent a moment ago may not be counted as received yet.
+    before, sent = counts()
+    while time.sleep(0.5) or (before, sent) != counts():
+        before, sent = counts()
     pid = next(pid for pid, command in lab.others() if "sm-switch" in command.split(" ")[0])
     os.kill(pid, signal.SIGSTOP)
     send(outlet, list(frames(6000, (50,))), 0)
