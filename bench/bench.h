@@ -15,8 +15,8 @@
 #include "plot.h"
 
 #define BENCH_MAX_REPEAT 99u
-#define BENCH_MAX_FIGURES 96u
-#define BENCH_MAX_PLOTS 8u
+#define BENCH_MAX_FIGURES 160u
+#define BENCH_MAX_PLOTS 12u
 
 struct samples {
     double value[BENCH_MAX_REPEAT];
@@ -74,8 +74,8 @@ struct report {
 
 struct figure *report_figure(struct report *report, const char *name, const char *unit);
 
-/* A plot whose words the caller fills in. */
-struct plot *report_plot(struct report *report);
+/* A plot; curves, and how it is drawn, are the caller's to add. `x` and `y` say what the axes are. */
+struct plot *report_plot(struct report *report, const char *name, const char *title, const char *x, const char *y);
 
 /* What a figure's own target is held against: the median, or not a number, which meets none, if it was not measured. */
 double report_judged(const struct figure *figure);
@@ -107,10 +107,7 @@ void bench_unpin(void);
 /* Zeroed memory in huge pages, if there are any, as the arena's; the caller frees. NULL: out of memory. */
 void *bench_memory(size_t bytes);
 
-/* xorshift64*; the seed is not 0. */
-uint64_t bench_random(uint64_t *state);
-
-/* 0..count-1 in random order; the caller frees. NULL: out of memory. */
+/* 0..count-1 in random order, by a seed that is not 0; the caller frees. NULL: out of memory. */
 uint32_t *bench_shuffled(uint32_t count, uint64_t seed);
 
 #endif

@@ -19,10 +19,10 @@
 
 #include "arena/snapshot.h"
 #include "bench.h"
+#include "latency.h"
 #include "packing.h"
 #include "service.h"
 #include "switch/checkpoint.h"
-#include "switch/histogram.h"
 
 #define RATE 200000u /* packets a second */
 #define COPY_BYTES (32u << 20)
@@ -43,11 +43,6 @@ struct writer {
     uint8_t *from, *to;  /* COPY_BYTES each */
     int result;
     struct sm_errbuf error;
-};
-
-struct latency_port {
-    struct sm_port port;
-    struct histogram latencies;
 };
 
 struct saving {
@@ -143,63 +138,11 @@ static int save(struct saving *s, struct sm_errbuf *error)
     return s->writer.result;
 }
 
-/* ---- a port that measures ---- */
-
-static int measure(struct sm_port *port, const struct sm_frame *frame)
-{
-    struct latency_port *self = (struct latency_port *)(void *)port;
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec, then = sm_frame_time(port, frame).ns;
-    histogram_add(&self->latencies, ns > then ? ns - then : 0);
-    return 0;
-}
-
-static int flush(struct sm_port *port)
-{
-    (void)port;
-    return 0;
-}
-
-static int close_port(struct sm_port *port, bool whole, struct sm_errbuf *error)
-{
-    (void)whole, (void)error;
-    free(port);
-    return 0;
-}
-
-static int replace_output(struct saving *s)
-{
-    static const struct sm_port_ops ops = {.send = measure, .flush = flush, .close = close_port};
-    struct sm_port *old = s->service.sw->ports[1];
-    struct sm_errbuf ignored;
-
-    s->out = calloc(1, sizeof *s->out);
-    if (!s->out)
-        return SM_E_NO_MEMORY;
-    s->out->port = *old;
-    s->out->port.ops = &ops;
-    s->service.sw->ports[1] = &s->out->port;
-    return old->ops->close(old, true, &ignored);
-}
-
 /* ---- figures ---- */
 
 struct findings {
     struct figure *rate, *p99, *copying;
 };
-
-/* The packets' p99 from here to where it is asked for. */
-static void begin_latencies(struct saving *s)
-{
-    memset(&s->out->latencies, 0, sizeof s->out->latencies);
-}
-
-static double p99_us(struct saving *s)
-{
-    return (double)histogram_quantile(&s->out->latencies, 0.99) / 1e3;
-}
 
 static void turns(struct saving *s, uint64_t ns)
 {
@@ -219,17 +162,17 @@ static int with_traffic(const struct bench_options *options, struct saving *s, s
         return result;
     service_input(&s->service, generator);
     turns(s, ns / 4);
-    begin_latencies(s);
+    latency_begin(s->out);
     turns(s, ns);
-    const double steady = p99_us(s);
-    begin_latencies(s);
+    const double steady = latency_us(s->out, 0.99);
+    latency_begin(s->out);
     for (uint64_t begin = bench_now(); result == 0 && bench_now() - begin < ns;)
         result = save(s, error);
-    samples_add(&found->p99->ours, p99_us(s));
+    samples_add(&found->p99->ours, latency_us(s->out, 0.99));
     samples_add(&found->p99->reference, steady);
     if (result)
         return result;
-    begin_latencies(s);
+    latency_begin(s->out);
     atomic_store_explicit(&s->writer.stop, false, memory_order_relaxed);
     tell(&s->writer, COPY);
     turns(s, ns);
@@ -237,7 +180,7 @@ static int with_traffic(const struct bench_options *options, struct saving *s, s
     while (at_work(s))
         service_turn(&s->service);
     atomic_store_explicit(&s->writer.stop, false, memory_order_relaxed);
-    samples_add(&found->copying->ours, p99_us(s));
+    samples_add(&found->copying->ours, latency_us(s->out, 0.99));
     samples_add(&found->copying->reference, steady);
     return 0;
 }
@@ -260,29 +203,22 @@ static int without_traffic(struct saving *s, struct findings *found, struct sm_e
 static int repeat(const struct bench_options *options, struct saving *s, struct findings *found,
                   struct sm_errbuf *error)
 {
-    const struct service_options wanted = {.replicas = 1,
-                                           .threads = true,
-                                           .buffers = 4096,
-                                           .flows = options->flows,
-                                           .seed = options->seed,
-                                           .setup = counter_setup,
-                                           .on_packet = counter_packet,
-                                           .user = &s->cls};
-    struct sm_errbuf ignored;
+    struct service_options wanted = service_of_counters(1, options->flows, options->seed, &s->cls);
+
+    wanted.threads = true;
     int result = service_open(&s->service, &wanted, error);
 
     bench_pin(0);
     s->writer.sw = s->service.sw;
     if (result == 0)
         result = service_warm(&s->service, options->flows, error);
-    if (result == 0)
-        result = replace_output(s);
+    if (result == 0 && !(s->out = latency_output(&s->service)))
+        result = SM_E_NO_MEMORY;
     if (result == 0)
         result = without_traffic(s, found, error);
     if (result == 0)
         result = with_traffic(options, s, found, error);
-    int closed = service_close(&s->service, result ? &ignored : error);
-    return result ? result : closed;
+    return service_close(&s->service, result, error);
 }
 
 int bench_checkpoint(const struct bench_options *options, struct report *report, struct sm_errbuf *error)

@@ -13,6 +13,7 @@
 
 #include "bench.h"
 #include "process.h"
+#include "testing/random.h"
 
 #define RATE 500000u /* packets a second */
 #define KILLS 40u    /* in one repetition */
@@ -31,12 +32,6 @@ struct failover {
     double cold[KILLS], warm[KILLS];      /* ms */
     unsigned count;
 };
-
-static void rest(struct failover *f, uint64_t ns)
-{
-    for (uint64_t begin = bench_now(); bench_now() - begin < ns;)
-        service_turn(&f->service);
-}
 
 /* One death, measured. */
 static void kill_one(struct failover *f, struct process *victim)
@@ -124,15 +119,15 @@ static int repeat(const struct bench_options *options, struct failover *f, struc
     if (result)
         return result;
     service_input(&f->service, generator);
-    rest(f, REST_NS);
+    service_rest(&f->service, REST_NS);
     uint64_t begin = bench_now(), out = sw->out;
     for (f->count = 0; f->count < kills;) {
-        struct process *victim = &f->processes[bench_random(&random) % REPLICAS];
+        struct process *victim = &f->processes[random_star(&random) % REPLICAS];
         kill_one(f, victim);
         result = replace(f, victim, error);
         if (result)
             return result;
-        rest(f, REST_NS);
+        service_rest(&f->service, REST_NS);
     }
     samples_add(&found->rate->ours, (double)(sw->out - out) * 1e6 / (double)(bench_now() - begin));
     samples_add(&found->noticed->ours, quantile(f->noticed, f->count, 0.5));
@@ -150,12 +145,9 @@ static int repeat(const struct bench_options *options, struct failover *f, struc
 /* The distribution of the last repetition's deaths. */
 static void draw_deaths(struct report *report, struct failover *f)
 {
-    struct plot *plot = report_plot(report);
+    struct plot *plot = report_plot(report, "deaths", "failover: from SIGKILL until the survivor serves the flows",
+                                    "ms", "% of the deaths");
 
-    plot->name = "deaths";
-    plot->title = "failover: from SIGKILL until the survivor serves the flows";
-    plot->x = "ms";
-    plot->y = "% of the deaths";
     plot->steps = true;
     struct curve *noticed = plot_curve(plot, "the kernel reports it"), *served = plot_curve(plot, "flows are served");
     for (unsigned i = 0; i < f->count; i++) {
@@ -185,16 +177,9 @@ static void name_figures(struct report *report, struct findings *found)
 
 static int open_service(struct failover *f, const struct bench_options *options, struct sm_errbuf *error)
 {
-    const struct service_options wanted = {
-        .replicas = 0,
-        .threads = true,
-        .buffers = 4096,
-        .flows = options->flows,
-        .seed = options->seed,
-        .setup = counter_setup,
-        .on_packet = counter_packet,
-        .user = &f->cls,
-    };
+    struct service_options wanted = service_of_counters(0, options->flows, options->seed, &f->cls);
+
+    wanted.threads = true;
     int result = service_open(&f->service, &wanted, error);
 
     if (result == 0)
@@ -215,7 +200,6 @@ int bench_failover(const struct bench_options *options, struct report *report, s
 {
     static struct failover f;
     struct findings found;
-    struct sm_errbuf closing;
 
     bench_pin(0);
     int result = open_service(&f, options, error);
@@ -224,17 +208,13 @@ int bench_failover(const struct bench_options *options, struct report *report, s
         result = repeat(options, &f, &found, error);
     if (result == 0)
         draw_deaths(report, &f);
-    int closed = service_close(&f.service, &closing);
+    result = service_close(&f.service, result, error);
     for (unsigned i = 0; i < REPLICAS; i++)
         if (f.processes[i].pid > 0) {
             if (result)
                 kill(f.processes[i].pid, SIGKILL);
             process_bury(&f.processes[i]);
         }
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
-    }
     json_object_set_new(report->parameters, "failover",
                         json_pack("{s:i, s:i, s:i}", "rate_pps", (int)RATE, "kills",
                                   (int)(options->quick ? QUICK_KILLS : KILLS), "replicas", (int)REPLICAS));

@@ -2,6 +2,7 @@
 #include "lengths.h"
 
 #include "bench.h"
+#include "testing/random.h"
 
 #define STEPS 20u
 
@@ -20,7 +21,7 @@ double lengths_quantile(double share)
 /* 0..1 */
 static double uniform(uint64_t *random)
 {
-    return (double)(bench_random(random) >> 11) / (double)(1ull << 53);
+    return random_unit(random_star(random));
 }
 
 double lengths_draw(uint64_t *random)

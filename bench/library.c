@@ -2,18 +2,17 @@
 
 /*
  * What the library costs: CPU time per packet of the rate limiter, on one thread as a standalone program runs it,
- * against the same limiter over a plain table in a plain loop (plain.h): the same sources, ports and parser. Both must
- * decide alike, packet by packet in number. The plain loop keeps no order, and neither prefetches nor can be split.
+ * against the same limiter in a plain loop (plain.h): the same sources, ports and parser, over a plain table, and over
+ * the library's own table and timers. All must decide alike, packet by packet in number. The plain loop keeps no order,
+ * and neither prefetches nor can be split.
  */
 
 #include <stdio.h>
-#include <string.h>
 
 #include "bench.h"
-#include "limiter.h"
+#include "limited.h"
 #include "plain.h"
 #include "replay.h"
-#include "service.h"
 
 /* A packet of each flow every 10 ms of made-up time when there are 100,000: a fifth of them is too much. */
 static const char policy_text[] = "limits:\n"
@@ -22,117 +21,155 @@ static const char policy_text[] = "limits:\n"
                                   "    rate: 40kbit\n"
                                   "    burst: 512B\n";
 #define WARM_ROUNDS 40u /* until the buckets have found their level */
-struct limiter_run {
-    struct policy *policy;
-    struct limiter *limiter;
-    struct service service;
+
+enum { OWN_TABLE, LIBRARYS_TABLE, PLAINS };
+
+/* In turns over the same packets: the library, then both plain ones; with the journal, then without. */
+struct contest {
+    struct limited limited;
+    struct plain *plain[PLAINS];
+    struct sm_port *in[PLAINS];
+    struct figure *beside_plain, *beside_same, *without_journal;
 };
 
-static int setup(struct sm_replica *replica, void *user)
+static int open_limited(struct limited *run, const struct bench_options *options, struct sm_errbuf *error)
 {
-    return limiter_register(user, replica);
-}
-
-static int limiter_open(struct limiter_run *run, const struct bench_options *options, struct sm_errbuf *error)
-{
-    *run = (struct limiter_run){.policy = policy_parse("bench", policy_text, strlen(policy_text), error)};
-    if (!run->policy)
-        return SM_E_INVALID;
-    run->limiter = limiter_create(run->policy);
-    if (!run->limiter)
-        return SM_E_NO_MEMORY;
     const struct service_options wanted = {
         .replicas = 1,
         .order_arrival = true, /* as standalone programs do over files */
         .buffers = 1024,
         .flows = options->flows,
         .seed = options->seed,
-        .setup = setup,
-        .on_packet = limiter_packet,
-        .user = run->limiter,
     };
-    int result = service_open(&run->service, &wanted, error);
-    return result ? result : limiter_started(run->limiter, run->service.replicas[0].replica, error);
+
+    return limited_open(run, policy_text, &wanted, error);
 }
 
-static int limiter_close(struct limiter_run *run, struct sm_errbuf *error)
+/* CPU time of a packet, ns. */
+static int library_pass(struct contest *contest, uint64_t count, bool journal, double *ns, struct sm_errbuf *error)
 {
-    int result = service_close(&run->service, error);
+    uint64_t before = bench_thread_cpu();
 
-    limiter_destroy(run->limiter);
-    policy_free(run->policy);
+    contest->limited.service.replicas[0].replica->journal.off = !journal;
+    int result = service_warm(&contest->limited.service, count, error);
+    *ns = (double)(bench_thread_cpu() - before) / (double)count;
     return result;
 }
 
-static void plain_more(struct plain *plain, struct sm_port *in, uint64_t count)
+static double plain_pass(struct contest *contest, unsigned which, uint64_t count)
 {
-    replay_more(in, count);
-    plain_run(plain);
+    uint64_t before = bench_thread_cpu();
+
+    replay_more(contest->in[which], count);
+    plain_run(contest->plain[which]);
+    return (double)(bench_thread_cpu() - before) / (double)count;
 }
 
-/* CPU time of a packet, ns, over the library and over the plain table, in turns. */
-static int measure(struct limiter_run *run, struct plain *plain, struct sm_port *in,
-                   const struct bench_options *options, struct figure *figure, struct sm_errbuf *error)
+/* One turn of each. */
+static int turn(struct contest *contest, uint64_t count, bool journal, double *library, double *plain,
+                struct sm_errbuf *error)
+{
+    int result = library_pass(contest, count, journal, library, error);
+
+    for (unsigned which = 0; which < PLAINS; which++)
+        plain[which] = plain_pass(contest, which, count);
+    return result;
+}
+
+static int repeat(struct contest *contest, uint64_t count, struct sm_errbuf *error)
+{
+    double library, plain[PLAINS];
+    int result = turn(contest, count, true, &library, plain, error);
+
+    if (result)
+        return result;
+    samples_add(&contest->beside_plain->ours, library);
+    samples_add(&contest->beside_plain->reference, plain[OWN_TABLE]);
+    samples_add(&contest->beside_same->ours, library);
+    samples_add(&contest->beside_same->reference, plain[LIBRARYS_TABLE]);
+    result = turn(contest, count, false, &library, plain, error);
+    samples_add(&contest->without_journal->ours, library);
+    samples_add(&contest->without_journal->reference, plain[LIBRARYS_TABLE]);
+    return result;
+}
+
+static int judge(const struct contest *contest, struct sm_errbuf *error)
+{
+    const uint64_t ours = contest->limited.service.sw->out;
+
+    for (unsigned which = 0; which < PLAINS; which++) {
+        uint64_t theirs = plain_passed(contest->plain[which]);
+        if (theirs == ours)
+            continue;
+        snprintf(error->text, sizeof error->text, "the limiters disagree: %llu packets passed, %llu in a plain one",
+                 (unsigned long long)ours, (unsigned long long)theirs);
+        return SM_E_STATE;
+    }
+    return 0;
+}
+
+static int measure(struct contest *contest, const struct bench_options *options, struct sm_errbuf *error)
 {
     uint64_t count = options->flows;
+    double library, plain[PLAINS];
+    int result = turn(contest, count * WARM_ROUNDS, true, &library, plain, error);
 
-    plain_more(plain, in, count * WARM_ROUNDS);
-    int result = service_warm(&run->service, count * WARM_ROUNDS, error);
-    uint64_t start = bench_thread_cpu();
-    plain_more(plain, in, count);
     if (result == 0)
-        result = service_warm(&run->service, count, error);
-    /* From what both took for a round of the flows: how many rounds make the time asked for? */
-    double rounds = options->seconds * 2e9 / (double)(bench_thread_cpu() - start);
+        result = turn(contest, count, true, &library, plain, error);
+    /* From what a round of the flows took: how many rounds make the time asked for? */
+    double rounds = options->seconds * 1e9 / ((library + plain[OWN_TABLE] + plain[LIBRARYS_TABLE]) * (double)count);
     count *= rounds < 1 ? 1 : (uint64_t)rounds;
-    for (unsigned i = 0; result == 0 && i < options->repeat; i++) {
-        uint64_t before = bench_thread_cpu();
-        result = service_warm(&run->service, count, error);
-        uint64_t between = bench_thread_cpu();
-        plain_more(plain, in, count);
-        uint64_t after = bench_thread_cpu();
-        samples_add(&figure->ours, (double)(between - before) / (double)count);
-        samples_add(&figure->reference, (double)(after - between) / (double)count);
-    }
-    if (result == 0 && plain_passed(plain) != run->service.sw->out) {
-        snprintf(error->text, sizeof error->text, "the limiters disagree: %llu packets passed, %llu in the plain one",
-                 (unsigned long long)run->service.sw->out, (unsigned long long)plain_passed(plain));
-        result = SM_E_STATE;
+    for (unsigned i = 0; result == 0 && i < options->repeat; i++)
+        result = repeat(contest, count, error);
+    return result ? result : judge(contest, error);
+}
+
+static int open_plain(struct contest *contest, const struct bench_options *options, struct sm_errbuf *error)
+{
+    int result = 0;
+
+    for (unsigned which = 0; result == 0 && which < PLAINS; which++) {
+        result = replay_open(&contest->in[which], options->flows, 0, options->seed);
+        if (result == 0)
+            result = plain_open(&contest->plain[which], contest->in[which], policy_text, options->flows,
+                                which == LIBRARYS_TABLE, error);
     }
     return result;
+}
+
+static void name_figures(struct report *report, struct contest *contest)
+{
+    contest->beside_plain = report_figure(report, "library: limiter, CPU of a packet", "ns");
+    contest->beside_same = report_figure(report, "library: the same, over the same table in a plain loop", "ns");
+    contest->without_journal = report_figure(report, "library: the same, without the journal", "ns");
+    contest->beside_plain->ratio = (struct target){TARGET_AT_MOST, 1.3};
+    contest->beside_same->ratio = (struct target){TARGET_AT_MOST, 1.08};
+    contest->without_journal->ratio = (struct target){TARGET_AT_MOST, 1.03};
 }
 
 int bench_library(const struct bench_options *options, struct report *report, struct sm_errbuf *error)
 {
-    struct limiter_run run;
-    struct plain *plain = NULL;
-    struct sm_port *in = NULL;
-    struct figure *figure = report_figure(report, "library: limiter, CPU of a packet", "ns");
-    struct sm_errbuf closing;
+    struct contest contest = {.plain = {NULL}};
+    struct sm_errbuf ignored;
 
     bench_pin(0);
-    figure->ratio = (struct target){TARGET_AT_MOST, 1.3};
-    int result = replay_open(&in, options->flows, 0, options->seed);
+    name_figures(report, &contest);
+    int result = open_limited(&contest.limited, options, error);
     if (result == 0)
-        result = plain_open(&plain, in, policy_text, options->flows, error);
-    int opened = limiter_open(&run, options, error);
+        result = open_plain(&contest, options, error);
     if (result == 0)
-        result = opened;
-    if (result == 0)
-        result = measure(&run, plain, in, options, figure, error);
-    int closed = limiter_close(&run, &closing);
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
-    }
+        result = measure(&contest, options, error);
+    result = limited_close(&contest.limited, result, error);
     if (result == 0) {
-        double dropped = (double)plain_dropped(plain);
-        dropped *= 100.0 / ((double)plain_passed(plain) + dropped);
-        samples_add(&report_figure(report, "library: dropped, both alike", "%")->ours, dropped);
+        double dropped = (double)plain_dropped(contest.plain[0]);
+        dropped *= 100.0 / ((double)plain_passed(contest.plain[0]) + dropped);
+        samples_add(&report_figure(report, "library: dropped, all alike", "%")->ours, dropped);
     }
-    plain_close(plain);
-    if (in)
-        in->ops->close(in, false, &closing);
+    for (unsigned which = 0; which < PLAINS; which++) {
+        plain_close(contest.plain[which]);
+        if (contest.in[which])
+            contest.in[which]->ops->close(contest.in[which], false, &ignored);
+    }
     json_object_set_new(
         report->parameters, "library",
         json_pack("{s:s, s:s, s:i}", "order", "arrival", "policy", policy_text, "packet_bytes", (int)REPLAY_BYTES));

@@ -12,9 +12,8 @@
 #include <string.h>
 
 #include "bench.h"
-#include "limiter.h"
+#include "limited.h"
 #include "replay.h"
-#include "service.h"
 #include "tables.h"
 
 #define MANY 10000u
@@ -25,29 +24,9 @@
 #define OFFERED_KBIT (REPLAY_BYTES * 8000000ull / REPLAY_STEP_NS)
 #define ALLOWED_KBIT (OFFERED_KBIT / 5 * 4)
 
-struct limited {
-    struct policy *policy;
-    struct limiter *limiter[SERVICE_REPLICAS];
-    unsigned started;
-    struct service service;
-};
-
-static int setup(struct sm_replica *replica, void *user)
-{
-    struct limited *limited = user;
-
-    return limiter_register(replica->user = limited->limiter[limited->started++], replica);
-}
-
-static int limited_open(struct limited *limited, const char *policy, unsigned replicas, uint32_t flows, uint64_t seed,
+static int open_limited(struct limited *limited, const char *policy, unsigned replicas, uint32_t flows, uint64_t seed,
                         struct sm_errbuf *error)
 {
-    *limited = (struct limited){.policy = policy_parse("bench", policy, strlen(policy), error)};
-    if (!limited->policy)
-        return SM_E_INVALID;
-    for (unsigned i = 0; i < replicas; i++)
-        if (!(limited->limiter[i] = limiter_create(limited->policy)))
-            return SM_E_NO_MEMORY;
     const struct service_options wanted = {
         .replicas = replicas,
         .halves = replicas > 1,
@@ -56,24 +35,9 @@ static int limited_open(struct limited *limited, const char *policy, unsigned re
         .buffers = 1024,
         .flows = flows,
         .seed = seed,
-        .setup = setup,
-        .on_packet = limiter_packet,
-        .user = limited,
     };
-    int result = service_open(&limited->service, &wanted, error);
-    for (unsigned i = 0; result == 0 && i < replicas; i++)
-        result = limiter_started(limited->limiter[i], limited->service.replicas[i].replica, error);
-    return result;
-}
 
-static int limited_close(struct limited *limited, struct sm_errbuf *error)
-{
-    int result = service_close(&limited->service, error);
-
-    for (unsigned i = 0; i < SERVICE_REPLICAS; i++)
-        limiter_destroy(limited->limiter[i]);
-    policy_free(limited->policy);
-    return result;
+    return limited_open(limited, policy, &wanted, error);
 }
 
 /* Packets a second, of `count`. */
@@ -102,10 +66,9 @@ static int compare(const struct bench_options *options, const char *ours, const 
                    uint32_t flows, struct figure *figure, struct sm_errbuf *error)
 {
     struct limited of[2];
-    struct sm_errbuf closing;
     uint64_t count = 0;
-    int result = limited_open(&of[0], ours, replicas, flows, options->seed, error);
-    int other = limited_open(&of[1], reference, replicas, flows, options->seed, error);
+    int result = open_limited(&of[0], ours, replicas, flows, options->seed, error);
+    int other = open_limited(&of[1], reference, replicas, flows, options->seed, error);
 
     result = result ? result : other;
     for (unsigned i = 0; result == 0 && i < 2; i++)
@@ -117,13 +80,8 @@ static int compare(const struct bench_options *options, const char *ours, const 
         if (result == 0)
             result = rate(&of[1], count, &figure->reference, error);
     }
-    for (unsigned i = 0; i < 2; i++) {
-        int closed = limited_close(&of[i], &closing);
-        if (result == 0 && closed != 0) {
-            result = closed;
-            *error = closing;
-        }
-    }
+    for (unsigned i = 0; i < 2; i++)
+        result = limited_close(&of[i], result, error);
     return result;
 }
 
@@ -180,10 +138,9 @@ int bench_decisions(const struct bench_options *options, double *rate, struct sm
 {
     static const char policy[] = "limits: [{name: flow, per: flow, rate: 40kbit, burst: 512B}]\n";
     struct limited limited;
-    struct sm_errbuf closing;
     uint64_t busy = 0, done = 0;
 
-    int result = limited_open(&limited, policy, 1, options->flows, options->seed, error);
+    int result = open_limited(&limited, policy, 1, options->flows, options->seed, error);
     if (result == 0)
         result = service_warm(&limited.service, 2ull * options->flows, error);
     if (result == 0) {
@@ -197,11 +154,7 @@ int bench_decisions(const struct bench_options *options, double *rate, struct sm
         }
         *rate = (double)done * 1e9 / (double)busy;
     }
-    int closed = limited_close(&limited, &closing);
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
-    }
+    result = limited_close(&limited, result, error);
     return result;
 }
 

@@ -8,6 +8,8 @@
 
 #include "bench.h"
 #include "lengths.h"
+#include "ports/internal.h"
+#include "testing/random.h"
 
 #define PACKET_BYTES 64u
 #define LINK_ETHERNET 1 /* DLT_EN10MB */
@@ -33,13 +35,13 @@ static void begin_flow(struct load *load, struct load_flow *flow)
     uint32_t shard;
 
     do {
-        uint64_t random = bench_random(&load->random);
+        uint64_t random = random_star(&load->random);
         struct sm_key key;
         memcpy(flow->source, &random, 4);
         memcpy(flow->destination, (uint8_t *)&random + 4, 4);
         flow->source[0] = 10;
         flow->destination[0] = 198;
-        flow->port = (uint16_t)(1024 + bench_random(&load->random) % 60000);
+        flow->port = (uint16_t)(1024 + random_star(&load->random) % 60000);
         sm_key_make(&key, 4, 17, flow->source, flow->port, flow->destination, 9);
         shard = state_shard_of(state_hash(load->options.state, &key));
     } while (shard < load->first_shard || shard > load->last_shard);
@@ -128,29 +130,10 @@ static int load_send(struct sm_port *port, const struct sm_frame *frame)
     return 0;
 }
 
-static int load_flush(struct sm_port *port)
-{
-    (void)port;
-    return 0;
-}
-
-static int load_fd(struct sm_port *port)
-{
-    (void)port;
-    return -1;
-}
-
-static int load_close(struct sm_port *port, bool whole, struct sm_errbuf *error)
-{
-    (void)whole;
-    (void)error;
-    free(port);
-    return 0;
-}
-
 static const struct sm_port_ops in_ops = {
-    .receive = load_receive, .flush = load_flush, .fd = load_fd, .close = load_close};
-static const struct sm_port_ops out_ops = {.send = load_send, .flush = load_flush, .fd = load_fd, .close = load_close};
+    .receive = load_receive, .flush = sm_port_flush_nothing, .fd = sm_port_fd_none, .close = sm_port_close_plain};
+static const struct sm_port_ops out_ops = {
+    .send = load_send, .flush = sm_port_flush_nothing, .fd = sm_port_fd_none, .close = sm_port_close_plain};
 
 static int open_port(struct load *load, const struct sm_port_ops *ops, struct sm_port **port)
 {

@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "testing/random.h"
+
 static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec now;
@@ -65,20 +67,12 @@ void *bench_memory(size_t bytes)
     return memory;
 }
 
-uint64_t bench_random(uint64_t *state)
-{
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * 0x2545f4914f6cdd1dull;
-}
-
 uint32_t *bench_shuffled(uint32_t count, uint64_t seed)
 {
     uint32_t *order = malloc(count * sizeof *order);
 
     for (uint32_t i = 0; order && i < count; i++) {
-        uint32_t other = (uint32_t)(bench_random(&seed) % (i + 1));
+        uint32_t other = (uint32_t)(random_star(&seed) % (i + 1));
         order[i] = order[other];
         order[other] = i;
     }

@@ -14,16 +14,18 @@
 
 #include "bench.h"
 #include "copying.h"
+#include "opennf.h"
+#include "relabel.h"
 #include "ring.h"
 #include "service.h"
 #include "table.h"
+#include "testing/random.h"
 
 #define RATE 200000u /* packets a second, all the time */
 #define RECORD_BYTES 64u
 #define MOVES 10u /* in one repetition, back and forth */
 #define COPIES 3u /* of the reference */
 #define REST_NS 20000000ull
-#define PATIENCE_NS 20000000000ull
 #define RING_ENTRIES 4096u
 
 struct parcel {
@@ -96,7 +98,7 @@ static bool copying_init(struct copying *copying, struct sm_key *keys, uint64_t 
         !ring_init(&copying->ring, RING_ENTRIES, sizeof(struct parcel)))
         return false;
     for (uint32_t i = 0; i < copying->flows; i++) {
-        uint32_t a = (uint32_t)bench_random(&seed);
+        uint32_t a = (uint32_t)random_star(&seed);
         keys[i] = (struct sm_key){.a_port = (uint16_t)i, .b_port = 9, .family = 4, .protocol = 17};
         memcpy(keys[i].a, &a, sizeof a);
         memcpy(keys[i].b, &i, sizeof i); /* so that no two are the same */
@@ -133,32 +135,6 @@ struct findings {
     struct figure *total, *p50, *p99, *max, *rate, *held, *lost, *reordered;
 };
 
-static void rest(struct service *service, uint64_t ns)
-{
-    for (uint64_t begin = bench_now(); bench_now() - begin < ns;)
-        service_turn(service);
-}
-
-/* All shards to a slot; ms. */
-static int move_all(struct service *service, unsigned to, double *ms, struct sm_errbuf *error)
-{
-    struct sm_switch *sw = service->sw;
-
-    int result = switch_move_begin(sw, bench_now() + PATIENCE_NS, false);
-    if (result == 0)
-        result = switch_move_add(sw, 0, SM_SHARDS - 1, to);
-    uint64_t begin = bench_now();
-    if (result == 0)
-        switch_move_go(sw);
-    while (result == 0 && sw->operation.active)
-        service_turn(service);
-    *ms = (double)(bench_now() - begin) / 1e6;
-    if (result == 0 && sw->operation.abandoned == 0 && sw->operation.completed == SM_SHARDS)
-        return 0;
-    snprintf(error->text, sizeof error->text, "moves were abandoned: %s", sw->operation.cause);
-    return SM_E_STATE;
-}
-
 static int repeat(const struct bench_options *options, struct service *service, struct findings *found,
                   struct sm_errbuf *error)
 {
@@ -171,16 +147,16 @@ static int repeat(const struct bench_options *options, struct service *service, 
     if (opened)
         return opened;
     service_input(service, generator);
-    rest(service, REST_NS);
+    service_rest(service, REST_NS);
     uint64_t begin = bench_now(), out = sw->out, held = sw->held_packets;
     memset(&sw->pauses, 0, sizeof sw->pauses);
     for (unsigned i = 0; i < MOVES; i++) {
         double ms;
-        int result = move_all(service, (i + 1) % 2, &ms, error);
+        int result = service_move_all(service, (i + 1) % 2, false, &ms, error);
         if (result)
             return result;
         samples_add(&totals, ms);
-        rest(service, REST_NS);
+        service_rest(service, REST_NS);
     }
     samples_add(&found->rate->ours, (double)(sw->out - out) * 1e6 / (double)(bench_now() - begin));
     samples_add(&found->total->ours, samples_median(&totals));
@@ -229,16 +205,9 @@ static void name_figures(struct report *report, struct findings *found)
 static int open_service(struct service *service, sm_class *cls, const struct bench_options *options,
                         struct sm_errbuf *error)
 {
-    const struct service_options wanted = {
-        .replicas = 2,
-        .threads = true,
-        .buffers = 4096,
-        .flows = options->flows,
-        .seed = options->seed,
-        .setup = counter_setup,
-        .on_packet = counter_packet,
-        .user = cls,
-    };
+    struct service_options wanted = service_of_counters(2, options->flows, options->seed, cls);
+
+    wanted.threads = true;
     int result = service_open(service, &wanted, error);
 
     if (result == 0)
@@ -249,12 +218,9 @@ static int open_service(struct service *service, sm_class *cls, const struct ben
 /* The distribution of the last repetition's holds. */
 static void draw_holds(struct report *report, const struct histogram *holds)
 {
-    struct plot *plot = report_plot(report);
+    struct plot *plot =
+        report_plot(report, "holds", "move: how long a shard's packets were held", "us", "% of the shards");
 
-    plot->name = "holds";
-    plot->title = "move: how long a shard's packets were held";
-    plot->x = "us";
-    plot->y = "% of the shards";
     plot->log_x = true;
     struct curve *curve = plot_curve(plot, "relabel, under traffic");
     for (unsigned share = 0; share <= 1000; share++)
@@ -265,7 +231,6 @@ int bench_move(const struct bench_options *options, struct report *report, struc
 {
     struct service service;
     struct findings found;
-    struct sm_errbuf closing;
     sm_class cls;
     int result;
 
@@ -279,15 +244,15 @@ int bench_move(const struct bench_options *options, struct report *report, struc
     }
     if (result == 0)
         draw_holds(report, &service.sw->pauses);
-    int closed = service_close(&service, &closing);
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
-    }
-    if (result == 0)
-        result = bench_copying(options, report, error);
+    result = service_close(&service, result, error);
     json_object_set_new(report->parameters, "move",
                         json_pack("{s:i, s:i, s:i, s:i}", "rate_pps", (int)RATE, "record_bytes", (int)RECORD_BYTES,
                                   "moves", (int)MOVES, "shards", (int)SM_SHARDS));
+    if (result == 0)
+        result = bench_copying(options, report, error);
+    if (result == 0)
+        result = bench_relabel(options, report, error);
+    if (result == 0)
+        result = bench_opennf(options, report, error);
     return result;
 }

@@ -2,10 +2,11 @@
 
 /*
  * The rate limiter, one limit a flow that nobody reaches, between two virtual links by AF_XDP, in frames of 64 bytes a
- * second; beside bare AF_XDP forwarding, and beside the kernel's way to do the same job: a bridge with an nftables
- * limit for each flow. The generator (wire.h) has one core, and so has whoever forwards: switch and replica share it;
- * the bridge works in a thread of the kernel's there. Receiving from the link up to the socket is done on the
- * generator's core, for all but the bridge, which would get no time there.
+ * second; beside bare AF_XDP forwarding, beside the kernel's way to do the same job, a bridge with an nftables limit
+ * for each flow, and beside Open vSwitch with AF_XDP ports, which limits nothing. The generator (wire.h) has one core,
+ * and so has whoever forwards: switch and replica share it; the bridge works in a thread of the kernel's there.
+ * Receiving from the link up to the socket is done on the generator's core, for all but the bridge, which would get no
+ * time there.
  */
 
 #include <dirent.h>
@@ -17,9 +18,8 @@
 
 #include "arena/huge.h"
 #include "bench.h"
-#include "limiter.h"
+#include "limited.h"
 #include "ports/xdp.h"
-#include "service.h"
 #include "wire.h"
 
 #define MOST_FLOWS 65536u
@@ -43,12 +43,29 @@ static const char no_bridge_text[] = "(nft delete table bridge t && unshare -m s
                                      "0 > /sys/class/net/in0/threaded' && "
                                      "ethtool -K in0 gro off && ip link del br0) >/dev/null 2>&1";
 
+/* Open vSwitch in user space, with AF_XDP ports, and its thread on the core that we are on. */
+static const char ovs_text[] =
+    "(D=/tmp/sm-bench-ovs.$PPID && mkdir $D && export OVS_RUNDIR=$D OVS_LOGDIR=$D OVS_DBDIR=$D && "
+    "V=\"ovs-vsctl --timeout=10 --db=unix:$D/db.sock\" && "
+    "ovsdb-tool create $D/conf.db /usr/share/openvswitch/vswitch.ovsschema && "
+    "ovsdb-server $D/conf.db --remote=punix:$D/db.sock --pidfile=$D/db.pid --detach --log-file=/dev/null && "
+    "$V --no-wait init && "
+    "$V --no-wait set Open_vSwitch . other_config:pmd-cpu-mask=0x$(taskset -p $$ | sed 's/.* //') && "
+    "ovs-vswitchd unix:$D/db.sock --pidfile=$D/sw.pid --detach --log-file=/dev/null && "
+    "$V add-br br0 -- set bridge br0 datapath_type=netdev -- "
+    "add-port br0 in0 -- set interface in0 type=afxdp -- add-port br0 out0 -- set interface out0 type=afxdp"
+    ") >/dev/null 2>&1";
+static const char no_ovs_text[] =
+    "(D=/tmp/sm-bench-ovs.$PPID; ovs-vsctl --timeout=10 --db=unix:$D/db.sock del-br br0; "
+    "for i in sw db; do P=$(cat $D/$i.pid) && kill $P && while kill -0 $P; do sleep 0.02; done; done; rm -r $D; "
+    "ip link set in0 up && ip link set out0 up) >/dev/null 2>&1";
+
 struct network {
     const struct bench_options *options;
     struct wire wire;
     uint32_t flows;
     double seconds;
-    struct figure *alone, *bare, *bridge;
+    struct figure *alone, *bare, *bridge, *ovs;
 };
 
 /* Frames a second at the sink, while somebody else forwards them. 0: none came. */
@@ -125,17 +142,6 @@ static int measure_bridge(struct network *network, double *rate, struct sm_errbu
     return result ? result : wire_command(no_bridge_text, error);
 }
 
-struct limited {
-    struct policy *policy;
-    struct limiter *limiter;
-    struct service service;
-};
-
-static int setup(struct sm_replica *replica, void *user)
-{
-    return limiter_register(user, replica);
-}
-
 /* Both ports by AF_XDP, over the service's pool. */
 static int use_xdp(struct service *service, struct sm_errbuf *error)
 {
@@ -158,13 +164,8 @@ static int use_xdp(struct service *service, struct sm_errbuf *error)
     return 0;
 }
 
-static int limited_open(struct limited *limited, const struct network *network, struct sm_errbuf *error)
+static int open_limited(struct limited *limited, const struct network *network, struct sm_errbuf *error)
 {
-    *limited = (struct limited){.policy = policy_parse("bench", policy_text, strlen(policy_text), error)};
-    if (!limited->policy)
-        return SM_E_INVALID;
-    if (!(limited->limiter = limiter_create(limited->policy)))
-        return SM_E_NO_MEMORY;
     const struct service_options wanted = {
         .replicas = 1,
         .threads = true,
@@ -172,13 +173,9 @@ static int limited_open(struct limited *limited, const struct network *network, 
         .buffers = POOL_SMALL_COUNT + 2 * SM_PORT_POOL_STOCK,
         .flows = network->flows,
         .seed = network->options->seed,
-        .setup = setup,
-        .on_packet = limiter_packet,
-        .user = limited->limiter,
     };
-    int result = service_open(&limited->service, &wanted, error);
-    if (result == 0)
-        result = limiter_started(limited->limiter, limited->service.replicas[0].replica, error);
+    int result = limited_open(limited, policy_text, &wanted, error);
+
     return result ? result : use_xdp(&limited->service, error);
 }
 
@@ -203,21 +200,46 @@ static double forward(struct network *network, struct service *service)
 static int measure_ours(struct network *network, double *rate, struct sm_errbuf *error)
 {
     struct limited limited;
-    struct sm_errbuf closing;
-    int result = limited_open(&limited, network, error);
+    int result = open_limited(&limited, network, error);
 
     if (result == 0)
         result = wire_flood(&network->wire);
     if (result == 0)
         *rate = forward(network, &limited.service);
     wire_quiet(&network->wire);
-    int closed = limited.policy ? service_close(&limited.service, &closing) : 0;
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
+    result = limited_close(&limited, result, error);
+    return result;
+}
+
+/* Where it is not there, or does not run, that is said once, and it is not tried again. */
+static int measure_ovs(struct network *network, double ours, struct sm_errbuf *error)
+{
+    struct figure *figure = network->ovs;
+    struct sm_errbuf ignored;
+    double rate = 0;
+    int result = 0;
+
+    samples_add(&figure->ours, ours / 1e6);
+    if (figure->missing[0])
+        return 0;
+    if (system("command -v ovs-vswitchd ovsdb-server ovs-vsctl taskset >/dev/null 2>&1") != 0) {
+        strcpy(figure->missing, "missing: Open vSwitch (openvswitch-switch) is not installed");
+        return 0;
     }
-    limiter_destroy(limited.limiter);
-    policy_free(limited.policy);
+    if (wire_command(ovs_text, &ignored) == 0) {
+        result = wire_flood(&network->wire);
+        if (result == 0)
+            rate = count_for(network);
+        wire_quiet(&network->wire);
+    }
+    if (wire_command(no_ovs_text, error) != 0)
+        return SM_E_STATE;
+    if (rate > 0)
+        samples_add(&figure->reference, rate / 1e6);
+    else
+        strcpy(figure->missing, "missing: Open vSwitch does not run here with AF_XDP ports");
+    if (figure->missing[0])
+        figure->reference.count = 0;
     return result;
 }
 
@@ -242,7 +264,7 @@ static int repeat(struct network *network, struct sm_errbuf *error)
     samples_add(&network->bare->ours, rates[2] / 1e6);
     samples_add(&network->bridge->ours, rates[2] / 1e6);
     samples_add(&network->bridge->reference, rates[3] / 1e6);
-    return 0;
+    return measure_ovs(network, rates[2], error);
 }
 
 static int judge_generator(const struct network *network, struct sm_errbuf *error)
@@ -270,6 +292,8 @@ int bench_network(const struct bench_options *options, struct report *report, st
     if (result == 0) {
         network.bare = report_figure(report, "network: limiter by AF_XDP, beside bare AF_XDP", "Mpps");
         network.bridge = report_figure(report, "network: limiter by AF_XDP, beside bridge and nft", "Mpps");
+        network.ovs = report_figure(report, "network: limiter by AF_XDP, beside Open vSwitch by AF_XDP", "Mpps");
+        network.ovs->ratio = (struct target){TARGET_AT_LEAST, 1};
         network.alone = report_figure(report, "network: generator alone", "Mpps");
         network.bare->ratio = (struct target){TARGET_AT_LEAST, 0.9};
         network.bridge->ratio = (struct target){TARGET_AT_LEAST, 1.2};

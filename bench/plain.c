@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "limiter.h"
+#include "plain_flows.h"
 
 struct sm_packet {
     struct sm_parsed parsed;
@@ -19,23 +20,16 @@ struct sm_packet {
     bool dropped;
 };
 
-/* In the table: when its timer fires (0: not armed), then the limiter's record. */
-struct value {
-    uint64_t deadline;
-    uint8_t record[];
-};
-
 /* What the limiter takes for its replica. */
 struct plain {
     struct sm_port *in, *out;
     struct sm_parser *parser;
     struct policy *policy;
     struct limiter *limiter;
-    struct table table;
+    struct plain_flows flows;
     uint32_t record_bytes;
     sm_timer_fn *on_timer;
     void *timer_user;
-    uint64_t sweep; /* cursor */
     uint64_t clock, passed, dropped;
     uint64_t counters[3 * SM_MAX_COUNTERS];
     uint32_t counter_count;
@@ -49,11 +43,6 @@ static struct plain *plain_of(struct sm_replica *replica)
 static struct sm_replica *replica_of(struct plain *plain)
 {
     return (struct sm_replica *)(void *)plain;
-}
-
-static struct value *value_of(sm_flow flow)
-{
-    return (struct value *)(void *)((uint8_t *)flow.state - offsetof(struct value, record));
 }
 
 int sm_class_register(struct sm_replica *replica, const struct sm_class_options *options, sm_class *cls)
@@ -124,8 +113,7 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
 
     (void)cls;
     key.tag = tag;
-    struct value *value = table_find(&plain_of(replica)->table, &key, table_hash(&key));
-    return (sm_flow){value ? value->record : NULL};
+    return (sm_flow){plain_flows_find(&plain_of(replica)->flows, &key)};
 }
 
 int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag,
@@ -139,9 +127,8 @@ int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_pac
     if (flow->state)
         return 0;
     key.tag = tag;
-    struct value *value = table_insert(&plain_of(replica)->table, &key, table_hash(&key));
-    *flow = (sm_flow){value ? value->record : NULL};
-    return value ? 0 : SM_E_LIMIT;
+    *flow = (sm_flow){plain_flows_insert(&plain_of(replica)->flows, &key)};
+    return flow->state ? 0 : SM_E_LIMIT;
 }
 
 int sm_flow_escrow(struct sm_replica *replica, sm_class cls, sm_flow flow, const void *note, size_t bytes)
@@ -163,13 +150,13 @@ void sm_flow_put(struct sm_replica *replica, sm_class cls, sm_flow flow)
 void sm_flow_close(struct sm_replica *replica, sm_class cls, sm_flow flow)
 {
     (void)cls;
-    table_remove(&plain_of(replica)->table, value_of(flow));
+    plain_flows_remove(&plain_of(replica)->flows, flow.state);
 }
 
 void sm_flow_timer_set(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time deadline)
 {
-    (void)replica, (void)cls, (void)slot;
-    value_of(flow)->deadline = deadline.ns;
+    (void)cls, (void)slot;
+    plain_flows_arm(&plain_of(replica)->flows, flow.state, deadline.ns);
 }
 
 uint32_t sm_packet_caplen(const struct sm_packet *packet)
@@ -255,17 +242,11 @@ bool sm_shared_wait(struct sm_replica *replica, const struct sm_packet *packet)
 
 static void sweep_one(struct plain *plain)
 {
-    struct value *value = table_next(&plain->table, &plain->sweep);
+    uint64_t deadline;
+    void *record = plain_flows_due(&plain->flows, plain->clock, &deadline);
 
-    if (!value) {
-        plain->sweep = 0;
-        return;
-    }
-    if (value->deadline == 0 || value->deadline > plain->clock)
-        return;
-    sm_time deadline = {value->deadline};
-    value->deadline = 0;
-    plain->on_timer(replica_of(plain), (sm_class){0}, (sm_flow){value->record}, 0, deadline, plain->timer_user);
+    if (record)
+        plain->on_timer(replica_of(plain), (sm_class){0}, (sm_flow){record}, 0, (sm_time){deadline}, plain->timer_user);
 }
 
 static void one_packet(struct plain *plain, const struct sm_frame *frame)
@@ -294,7 +275,8 @@ void plain_run(struct plain *plain)
         one_packet(plain, &frame);
 }
 
-int plain_open(struct plain **out, struct sm_port *in, const char *policy, uint32_t flows, struct sm_errbuf *error)
+int plain_open(struct plain **out, struct sm_port *in, const char *policy, uint32_t flows, bool library,
+               struct sm_errbuf *error)
 {
     struct plain *plain = calloc(1, sizeof *plain);
     int result = plain ? 0 : SM_E_NO_MEMORY;
@@ -310,7 +292,7 @@ int plain_open(struct plain **out, struct sm_port *in, const char *policy, uint3
     if (!plain->limiter || sm_parser_create(&plain->parser, 65536) != 0 || sm_port_open_null(&plain->out, in) != 0)
         return SM_E_NO_MEMORY;
     result = limiter_register(plain->limiter, replica_of(plain));
-    if (result == 0 && !table_init(&plain->table, flows, (uint32_t)sizeof(struct value) + plain->record_bytes))
+    if (result == 0 && !plain_flows_open(&plain->flows, library, flows, plain->record_bytes))
         result = SM_E_NO_MEMORY;
     return result ? result : limiter_started(plain->limiter, replica_of(plain), error);
 }
@@ -327,7 +309,7 @@ void plain_close(struct plain *plain)
     if (plain->limiter)
         limiter_destroy(plain->limiter);
     policy_free(plain->policy);
-    table_free(&plain->table);
+    plain_flows_close(&plain->flows);
     free(plain);
 }
 

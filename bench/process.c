@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "process.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +79,10 @@ int processes_register(struct service *service, struct sm_errbuf *error)
     struct sm_replica *nobody = calloc(1, sizeof *nobody);
     struct registration *registration = calloc(1, sizeof *registration);
     int result = SM_E_NO_MEMORY;
+
+    /* Replicas of a real service are programs of their own. Ours, forked, would each have a copy of what earlier
+     * experiments left on the heap, which takes the kernel milliseconds to make and to take down. */
+    malloc_trim(0);
 
     if (nobody && registration) {
         strcpy(registration->middlebox, "sm-bench");

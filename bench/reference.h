@@ -15,8 +15,6 @@
 
 #include "bench.h"
 
-#define REFERENCE_VALUES 8u
-
 struct reference {
     pid_t pid;
     FILE *to, *from;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "ports/internal.h"
 
 struct replay {
     struct sm_port port;
@@ -34,29 +35,14 @@ static int replay_receive(struct sm_port *port, struct sm_frame *frame)
     return 1;
 }
 
-static int replay_flush(struct sm_port *port)
-{
-    (void)port;
-    return 0;
-}
-
-static int replay_fd(struct sm_port *port)
-{
-    (void)port;
-    return -1;
-}
-
 static int replay_close(struct sm_port *port, bool whole, struct sm_errbuf *error)
 {
-    (void)whole;
-    (void)error;
     free(((struct replay *)port)->packets);
-    free(port);
-    return 0;
+    return sm_port_close_plain(port, whole, error);
 }
 
 static const struct sm_port_ops replay_ops = {
-    .receive = replay_receive, .flush = replay_flush, .fd = replay_fd, .close = replay_close};
+    .receive = replay_receive, .flush = sm_port_flush_nothing, .fd = sm_port_fd_none, .close = replay_close};
 
 /* One packet of each flow, as the generator makes them. */
 static int fill(struct replay *replay, uint64_t seed)

@@ -75,10 +75,12 @@ struct figure *report_figure(struct report *report, const char *name, const char
     return figure;
 }
 
-struct plot *report_plot(struct report *report)
+struct plot *report_plot(struct report *report, const char *name, const char *title, const char *x, const char *y)
 {
     assert(report->plot_count < BENCH_MAX_PLOTS);
-    return &report->plots[report->plot_count++];
+    struct plot *plot = &report->plots[report->plot_count++];
+    *plot = (struct plot){.name = name, .title = title, .x = x, .y = y};
+    return plot;
 }
 
 double report_judged(const struct figure *figure)

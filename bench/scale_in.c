@@ -62,12 +62,6 @@ static int drain(uint32_t flows, uint64_t seed, struct findings *found, bool dra
     return 0;
 }
 
-static void rest(struct service *service)
-{
-    for (uint64_t begin = bench_now(); bench_now() - begin < REST_NS;)
-        service_turn(service);
-}
-
 /* The upper half of the shards to a slot; the times until half of them and until all have gone, ms. */
 static int empty(struct service *service, unsigned to, double *half, double *all, struct curve *curve,
                  struct sm_errbuf *error)
@@ -111,20 +105,20 @@ static int repeat(const struct bench_options *options, struct service *service, 
     if (result)
         return result;
     service_input(service, generator);
-    rest(service);
+    service_rest(service, REST_NS);
     result = empty(service, 0, &half, &all, draw ? found->moving : NULL, error);
     if (result)
         return result;
     samples_add(&found->empty->ours, all);
     samples_add(&found->half->ours, half);
-    rest(service);
+    service_rest(service, REST_NS);
     result = empty(service, 1, &ignored, &ignored, NULL, error);
     return result ? result : drain(options->flows, options->seed + found->empty->ours.count, found, draw);
 }
 
 static void name_figures(struct report *report, struct findings *found)
 {
-    struct plot *plot = report_plot(report);
+    struct plot *plot = report_plot(report, "scale-in", "scale-in: what is left on the replica", "s", "% of its flows");
 
     *found = (struct findings){
         .empty = report_figure(report, "scale-in: until a replica is empty, beside drain", "ms"),
@@ -135,10 +129,6 @@ static void name_figures(struct report *report, struct findings *found)
     };
     found->empty->target = (struct target){TARGET_AT_MOST, 100};
     found->empty->ratio = (struct target){TARGET_AT_MOST, 0.01};
-    plot->name = "scale-in";
-    plot->title = "scale-in: what is left on the replica";
-    plot->x = "s";
-    plot->y = "% of its flows";
     plot->log_x = true;
 }
 
@@ -146,20 +136,10 @@ int bench_scale_in(const struct bench_options *options, struct report *report, s
 {
     struct service service;
     struct findings found;
-    struct sm_errbuf closing;
     sm_class cls;
-    const struct service_options wanted = {
-        .replicas = 2,
-        .halves = true,
-        .threads = true,
-        .buffers = 4096,
-        .flows = 2 * options->flows,
-        .seed = options->seed,
-        .setup = counter_setup,
-        .on_packet = counter_packet,
-        .user = &cls,
-    };
+    struct service_options wanted = service_of_counters(2, 2 * options->flows, options->seed, &cls);
 
+    wanted.threads = wanted.halves = true;
     bench_pin(0);
     name_figures(report, &found);
     int result = service_open(&service, &wanted, error);
@@ -167,11 +147,7 @@ int bench_scale_in(const struct bench_options *options, struct report *report, s
         result = service_warm(&service, 2ull * options->flows, error);
     for (unsigned i = 0; result == 0 && i < options->repeat; i++)
         result = repeat(options, &service, &found, i == 0, error);
-    int closed = service_close(&service, &closing);
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
-    }
+    result = service_close(&service, result, error);
     json_object_set_new(report->parameters, "scale-in",
                         json_pack("{s:i, s:i, s:s}", "rate_pps", (int)RATE, "flows_of_the_replica", (int)options->flows,
                                   "flow_lengths", LENGTHS_WORDS));

@@ -4,7 +4,8 @@
  * FreeFlow's scale-out: load rises until the one replica at work is a hot spot; then a second one, which stands by, is
  * used. Either half of the flows move to it, or it gets new flows only, as load balancers do it. The same load for
  * both: flows that last as real ones do, each sending faster and faster until the first replica would need a third more
- * than it has.
+ * than it has. A run has one worst packet, which says little:
+ * what counts is the median of several runs, and their spread.
  *
  * Replicas are processes, each held to a part of a core; a packet costs them a fixed time of it. New flows only: flows'
  * keys are such that all old flows are in the first replica's shards and all later ones in the second's, from the
@@ -26,12 +27,14 @@
 #define WORK_NS 40000u /* of it that a packet takes */
 #define RATE_FROM 0.5  /* load, in what one replica can do */
 #define RATE_TO 1.3
-#define RISE 0.4        /* of a run's time */
-#define LATEST 0.6      /* of it: from then on nothing more is waited for */
-#define RUN_SECONDS 3.0 /* of one second that a measurement lasts */
-#define HOT_PACKETS 64u /* that wait: a hot spot */
+#define HOT 0.7  /* what wakes and switches of context take is not a replica's */
+#define RISE 0.3 /* of a run's time */
+#define HOT_FROM                                                                                                       \
+    (RISE * (HOT - RATE_FROM) / (RATE_TO - RATE_FROM)) /* of it: from then on a replica may be a hot spot */
+#define LATEST 0.6                                     /* of it: from then on nothing more is waited for */
+#define RUN_SECONDS 3.0                                /* of one second that a measurement lasts */
+#define HOT_PACKETS 64u                                /* that wait: a hot spot, if the load is one */
 #define FLOWS 1000u
-#define BUFFERS 4096u
 #define REPLICAS 2u
 #define PATIENCE_NS 20000000000ull
 
@@ -59,16 +62,10 @@ static void work(struct sm_replica *replica, struct sm_packet *packet, void *use
 static int open_run(struct run *run, const struct bench_options *options, struct sm_errbuf *error)
 {
     const double capacity = PART * 1e9 / WORK_NS;
-    struct service_options wanted = {
-        .threads = true,
-        .sleepy = true,
-        .buffers = BUFFERS,
-        .flows = 100 * FLOWS,
-        .seed = options->seed,
-        .setup = counter_setup,
-        .on_packet = work,
-        .user = &run->cls,
-    };
+    struct service_options wanted = service_of_counters(0, 100 * FLOWS, options->seed, &run->cls);
+
+    wanted.threads = wanted.sleepy = true;
+    wanted.on_packet = work;
     int result = load_in(&run->load, &wanted.in);
 
     if (result == 0)
@@ -131,7 +128,8 @@ static int pass(struct run *run, enum strategy strategy, double seconds, struct 
         service_turn(&run->service);
         uint64_t now = bench_now();
         double at = (double)(now - begin) / 1e9 / seconds;
-        if (run->scaled < 0 && (sw->in_flight > HOT_PACKETS || at > LATEST))
+        /* Packets that wait earlier do so because the machine has stopped for a moment. */
+        if (run->scaled < 0 && at > HOT_FROM && (sw->in_flight > HOT_PACKETS || at > LATEST))
             result = scale(run, strategy);
         run->load.stopped = at >= 1 && run->load.late.count > 0;
         if (now > patience || sw->error[0])
@@ -143,13 +141,12 @@ static int pass(struct run *run, enum strategy strategy, double seconds, struct 
     return result;
 }
 
-static int close_run(struct run *run, bool failed, struct sm_errbuf *error)
+static int close_run(struct run *run, int result, struct sm_errbuf *error)
 {
-    int result = service_close(&run->service, error);
-
+    result = service_close(&run->service, result, error);
     for (unsigned i = 0; i < REPLICAS; i++)
         if (run->processes[i].pid > 0) {
-            if (failed || result)
+            if (result)
                 kill(run->processes[i].pid, SIGKILL);
             process_bury(&run->processes[i]);
         }
@@ -181,7 +178,6 @@ static void draw(struct findings *found, const struct run *run, enum strategy st
 static int measure(const struct bench_options *options, struct run *run, enum strategy strategy, struct findings *found,
                    struct sm_errbuf *error)
 {
-    struct sm_errbuf closing;
     double seconds = RUN_SECONDS * options->seconds;
 
     int result = open_run(run, options, error);
@@ -198,12 +194,7 @@ static int measure(const struct bench_options *options, struct run *run, enum st
         if (found->max->ours.count + found->max->reference.count <= STRATEGIES)
             draw(found, run, strategy);
     }
-    int closed = close_run(run, result != 0, &closing);
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
-    }
-    return result;
+    return close_run(run, result, error);
 }
 
 static void name_figures(struct report *report, struct findings *found)
@@ -214,14 +205,10 @@ static void name_figures(struct report *report, struct findings *found)
         .p50 = report_figure(report, "scale-out: latency, p50, beside new flows only", "ms"),
         .unsent = {[MOVE] = report_figure(report, "scale-out: packets without room, moving", "%"),
                    [NEW_FLOWS_ONLY] = report_figure(report, "scale-out: packets without room, new flows only", "%")},
-        .plot = report_plot(report),
+        .plot = report_plot(report, "scale-out", "scale-out: the worst packet of each 10 ms", "s", "latency, ms"),
     };
     found->max->ratio = (struct target){TARGET_AT_MOST, 0.1};
     found->unsent[MOVE]->target = (struct target){TARGET_AT_MOST, 0};
-    found->plot->name = "scale-out";
-    found->plot->title = "scale-out: the worst packet of each 10 ms";
-    found->plot->x = "s";
-    found->plot->y = "latency, ms";
     found->plot->log_y = true;
 }
 
@@ -254,7 +241,7 @@ int bench_scale_out(const struct bench_options *options, struct report *report, 
     json_object_set_new(report->parameters, "scale-out",
                         json_pack("{s:f, s:i, s:f, s:f, s:i, s:i, s:i, s:s}", "core_part", PART, "packet_work_ns",
                                   (int)WORK_NS, "load_from", RATE_FROM, "load_to", RATE_TO, "flows", (int)FLOWS,
-                                  "buffers", (int)BUFFERS, "hot_spot_packets", (int)HOT_PACKETS, "flow_lengths",
+                                  "buffers", (int)SERVICE_BUFFERS, "hot_spot_packets", (int)HOT_PACKETS, "flow_lengths",
                                   LENGTHS_WORDS));
     return result;
 }

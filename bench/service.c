@@ -15,6 +15,7 @@
 
 #define YIELD_NS 50000 /* as replicas of a real service do: see sm_run() */
 #define PATIENCE_NS 30000000000ull
+#define MOVE_PATIENCE_NS 60000000000ull
 
 /* Nothing has come: yield for a while, then sleep. */
 static void wait_for_input(const struct service_replica *self)
@@ -47,6 +48,27 @@ void service_work(const struct service_replica *self)
 static void *run_replica(void *arg)
 {
     service_work(arg);
+    return NULL;
+}
+
+/* All of them in turns; it never sleeps. */
+static void *run_all(void *arg)
+{
+    struct service *service = arg;
+    unsigned at_work;
+
+    bench_pin(1);
+    do {
+        unsigned done = 0;
+        at_work = 0;
+        for (unsigned i = 0; i < service->count; i++) {
+            struct sm_replica *replica = service->replicas[i].replica;
+            at_work += !replica->retired;
+            done += replica->retired ? 0 : replica_burst(replica, CHANNEL_BURST);
+        }
+        if (done == 0)
+            sched_yield();
+    } while (at_work > 0);
     return NULL;
 }
 
@@ -98,11 +120,15 @@ static int start(struct service *service)
     if (result)
         return result;
     switch_start(service->sw);
-    for (unsigned i = 0; service->options.threads && i < service->count; i++)
-        if (pthread_create(&service->replicas[i].thread, NULL, run_replica, &service->replicas[i]) != 0) {
-            service->options.threads = false; /* none to join */
+    if (!service->options.threads)
+        return 0;
+    const unsigned wanted = service->options.together ? 1 : service->count;
+    for (; service->running < wanted; service->running++) {
+        struct service_replica *self = &service->replicas[service->running];
+        if (pthread_create(&self->thread, NULL, service->options.together ? run_all : run_replica,
+                           service->options.together ? (void *)service : self) != 0)
             return SM_E_NO_MEMORY;
-        }
+    }
     return 0;
 }
 
@@ -186,6 +212,34 @@ int service_warm(struct service *service, uint64_t count, struct sm_errbuf *erro
     return 0;
 }
 
+void service_rest(struct service *service, uint64_t ns)
+{
+    for (uint64_t begin = bench_now(); bench_now() - begin < ns;)
+        service_turn(service);
+}
+
+int service_move_all(struct service *service, unsigned to, bool copy, double *ms, struct sm_errbuf *error)
+{
+    struct sm_switch *sw = service->sw;
+    int result = switch_move_begin(sw, bench_now() + MOVE_PATIENCE_NS, false);
+
+    if (result == 0 && copy)
+        result = switch_move_copy(sw, error);
+    if (result == 0)
+        result = switch_move_add(sw, 0, SM_SHARDS - 1, to);
+    if (result)
+        return result;
+    uint64_t begin = bench_now();
+    switch_move_go(sw);
+    while (sw->operation.active || sw->lanes_used > 0)
+        service_turn(service);
+    *ms = (double)(bench_now() - begin) / 1e6;
+    if (sw->operation.abandoned == 0 && sw->operation.completed == SM_SHARDS)
+        return 0;
+    snprintf(error->text, sizeof error->text, "moves were abandoned: %s", sw->operation.cause);
+    return SM_E_STATE;
+}
+
 /* What is in flight comes back, timers too. */
 static void drain(struct service *service)
 {
@@ -196,7 +250,7 @@ static void drain(struct service *service)
         service_turn(service);
     switch_dismiss(service->sw);
     service_turn(service);
-    for (unsigned i = 0; service->options.threads && i < service->count; i++)
+    for (unsigned i = 0; i < service->running; i++)
         pthread_join(service->replicas[i].thread, NULL);
 }
 
@@ -217,7 +271,7 @@ static int judge(const struct service *service, struct sm_errbuf *error)
     return SM_E_STATE;
 }
 
-int service_close(struct service *service, struct sm_errbuf *error)
+static int close_all(struct service *service, struct sm_errbuf *error)
 {
     struct sm_errbuf ignored;
     int result = 0;
@@ -241,13 +295,23 @@ int service_close(struct service *service, struct sm_errbuf *error)
     return result;
 }
 
+int service_close(struct service *service, int result, struct sm_errbuf *error)
+{
+    struct sm_errbuf closing;
+    int closed = close_all(service, &closing);
+
+    if (result == 0 && closed != 0)
+        *error = closing;
+    return result ? result : closed;
+}
+
 struct counter {
     uint64_t packets, bytes, first, last, reserved[4];
 };
 
 _Static_assert(sizeof(struct counter) == 64, "a record is a cache line");
 
-int counter_setup(struct sm_replica *replica, void *user)
+static int counter_setup(struct sm_replica *replica, void *user)
 {
     const struct sm_field whole = {"counter", SM_FIELD_BYTES, 0, sizeof(struct counter), NULL, 0};
     const struct sm_class_options options = {.size = sizeof options,
@@ -277,4 +341,17 @@ void counter_packet(struct sm_replica *replica, struct sm_packet *packet, void *
     counter->packets++;
     counter->bytes += sm_packet_len(packet);
     sm_flow_put(replica, *cls, flow);
+}
+
+struct service_options service_of_counters(unsigned replicas, uint32_t flows, uint64_t seed, sm_class *cls)
+{
+    return (struct service_options){
+        .replicas = replicas,
+        .buffers = SERVICE_BUFFERS,
+        .flows = flows,
+        .seed = seed,
+        .setup = counter_setup,
+        .on_packet = counter_packet,
+        .user = cls,
+    };
 }

@@ -17,11 +17,13 @@
 #include "switch/switch.h"
 
 #define SERVICE_REPLICAS 2u
+#define SERVICE_BUFFERS 4096u /* what sm-switch takes by default */
 
 struct service_options {
     unsigned replicas; /* 0: the caller attaches, assigns and starts */
     bool spread;       /* on threads, one on each core; else all on core 1 */
     bool threads;      /* replicas run on threads, pinned to core 1; else service_turn() runs them */
+    bool together;     /* one thread runs all replicas, so that no core has two that want to run */
     bool halves;       /* of the shards one half each; else the first has all */
     bool order_arrival;
     bool sleepy;      /* replicas sleep as soon as nothing waits: yielding would use their part of a core up */
@@ -49,13 +51,16 @@ struct service {
     uintptr_t huge_done; /* as far as its memory is in huge pages */
     struct sm_switch *sw;
     struct service_replica replicas[SERVICE_REPLICAS];
-    unsigned count;
+    unsigned count, running; /* replicas, threads */
 };
 
 int service_open(struct service *service, const struct service_options *options, struct sm_errbuf *error);
 
-/* Join the replicas and see whether every promise was kept: SM_E_STATE, and *error says which was not. */
-int service_close(struct service *service, struct sm_errbuf *error);
+/*
+ * At the end of an experiment that came to `result`: join the replicas and see whether every promise was kept
+ * (SM_E_STATE, and which was not). Returns the first failure of the two, *error with it.
+ */
+int service_close(struct service *service, int result, struct sm_errbuf *error);
 
 /* Pass `count` packets from the port that service_open() made. */
 int service_warm(struct service *service, uint64_t count, struct sm_errbuf *error);
@@ -72,8 +77,16 @@ void service_input(struct service *service, struct sm_port *port);
 /* One turn of the switch, and of the replicas where they have no threads; gives up the core when there was nothing. */
 void service_turn(struct service *service);
 
-/* The middlebox of `forward` and `move`: counts packets and bytes in a record of 64 bytes. `user`: an sm_class. */
-int counter_setup(struct sm_replica *replica, void *user);
+/* Turns for `ns`. */
+void service_rest(struct service *service, uint64_t ns);
+
+/* All shards to a slot, by copying or not, until nothing is left of the move; ms. */
+int service_move_all(struct service *service, unsigned to, bool copy, double *ms, struct sm_errbuf *error);
+
+/* The middlebox of most experiments counts packets and bytes in a record of 64 bytes; `user` is an sm_class. */
 sm_packet_fn counter_packet;
+
+/* A service of that middlebox, without threads. */
+struct service_options service_of_counters(unsigned replicas, uint32_t flows, uint64_t seed, sm_class *cls);
 
 #endif

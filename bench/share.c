@@ -54,6 +54,9 @@ bool share_open(struct share *share, unsigned number, double part)
     snprintf(period, sizeof period, "%u", (unsigned)(QUOTA_US / part));
     snprintf(both, sizeof both, "%s %s", quota, period);
     if (mkdir(share->path, 0755) == 0) {
+        /* What it may have it is to get at once, whoever else wants the core: the most that there is; no matter if not.
+         */
+        (void)put(share->path, v2 ? "cpu.weight" : "cpu.shares", v2 ? "10000" : "262144");
         if (v2 ? put(share->path, "cpu.max", both)
                : put(share->path, "cpu.cfs_period_us", period) && put(share->path, "cpu.cfs_quota_us", quota))
             return true;

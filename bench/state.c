@@ -7,39 +7,20 @@
  */
 
 #include "bench.h"
-#include "service.h"
+#include "slice.h"
 #include "tables.h"
 
-#define BUFFERS 4096u
-#define SLICE_PACKETS 65536u /* by turns so often, so that both meet the same machine */
-
-struct side {
-    uint64_t packets;
-    uint64_t all, replica; /* ns */
-};
-
-/* Pass a slice of packets. What the replica's bursts took is `replica_ns` of it. */
-static void pass(struct service *service, bool journal, struct side *side)
+static void pass(struct service *service, bool journal, struct slice *slice)
 {
-    struct sm_replica *replica = service->replicas[0].replica;
-    uint64_t out = service->sw->out, begin = bench_now();
-
-    replica->journal.off = !journal;
-    while (service->sw->out - out < SLICE_PACKETS) {
-        switch_poll(service->sw);
-        uint64_t from = bench_now();
-        replica_burst(replica, CHANNEL_BURST);
-        side->replica += bench_now() - from;
-    }
-    side->all += bench_now() - begin;
-    side->packets += service->sw->out - out;
+    service->replicas[0].replica->journal.off = !journal;
+    slice_pass(service, slice);
 }
 
 static void measure(struct service *service, const struct bench_options *options, struct figure *rate,
                     struct figure *cost)
 {
     for (unsigned i = 0; i < options->repeat; i++) {
-        struct side with = {0}, without = {0};
+        struct slice with = {0}, without = {0};
         while ((double)(with.all + without.all) < options->seconds * 2e9) {
             pass(service, true, &with);
             pass(service, false, &without);
@@ -58,18 +39,10 @@ int bench_state(const struct bench_options *options, struct report *report, stru
     struct figure *cost = report_figure(report, "state: replica, time of a packet", "ns");
     struct service service;
     struct sm_port *generator;
-    struct sm_errbuf closing;
     sm_class cls;
 
-    const struct service_options wanted = {
-        .replicas = 1,
-        .buffers = BUFFERS,
-        .flows = options->flows,
-        .seed = options->seed,
-        .setup = counter_setup,
-        .on_packet = counter_packet,
-        .user = &cls,
-    };
+    const struct service_options wanted = service_of_counters(1, options->flows, options->seed, &cls);
+
     bench_pin(0);
     rate->ratio = (struct target){TARGET_AT_LEAST, 0.95};
     int result = service_open(&service, &wanted, error);
@@ -81,14 +54,12 @@ int bench_state(const struct bench_options *options, struct report *report, stru
         service_input(&service, generator);
         measure(&service, options, rate, cost);
     }
-    int closed = service_close(&service, &closing);
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
-    }
+    result = service_close(&service, result, error);
     json_object_set_new(report->parameters, "state",
                         json_pack("{s:i, s:i, s:s, s:i}", "packet_bytes", 64, "record_bytes", 64, "order", "flow",
-                                  "buffers", (int)BUFFERS));
+                                  "buffers", (int)SERVICE_BUFFERS));
+    if (result == 0)
+        result = bench_growth(options, report, error);
     if (result == 0)
         result = bench_tables(options, report, error);
     if (result == 0)

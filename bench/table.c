@@ -114,8 +114,3 @@ const struct sm_key *table_key(const void *value)
 {
     return &entry_of(value)->key;
 }
-
-uint64_t table_hash_of(const void *value)
-{
-    return entry_of(value)->hash;
-}

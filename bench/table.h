@@ -39,6 +39,5 @@ void table_remove(struct table *table, void *value);
 /* All entries: start with *cursor 0; NULL at the end. */
 void *table_next(const struct table *table, uint64_t *cursor);
 const struct sm_key *table_key(const void *value);
-uint64_t table_hash_of(const void *value);
 
 #endif

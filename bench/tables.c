@@ -21,6 +21,7 @@
 #include "state/lookup.h"
 #include "table.h"
 #include "tables.h"
+#include "testing/random.h"
 
 #define FLOWS 1000000u
 #define BURST 32u
@@ -46,15 +47,9 @@ struct ours {
 
 static int ours_open(struct ours *ours, uint32_t flows, uint64_t seed, struct sm_errbuf *error)
 {
-    const struct service_options wanted = {
-        .replicas = 1,
-        .buffers = 64,
-        .flows = flows,
-        .seed = seed,
-        .setup = counter_setup,
-        .on_packet = counter_packet,
-        .user = &ours->cls,
-    };
+    struct service_options wanted = service_of_counters(1, flows, seed, &ours->cls);
+
+    wanted.buffers = 64;
     int result = service_open(&ours->service, &wanted, error);
 
     ours->journal = bench_memory(JOURNAL_BYTES);
@@ -68,13 +63,13 @@ static int ours_open(struct ours *ours, uint32_t flows, uint64_t seed, struct sm
     return 0;
 }
 
-static int ours_close(struct ours *ours, struct sm_errbuf *error)
+static int ours_close(struct ours *ours, int result, struct sm_errbuf *error)
 {
     if (ours->service.count > 0 && ours->journal) {
         struct sm_replica *replica = ours->service.replicas[0].replica;
         journal_open(&replica->journal, channel_journal(replica->channel), replica->actor, replica->committed);
     }
-    int result = service_close(&ours->service, error);
+    result = service_close(&ours->service, result, error);
     free(ours->journal);
     return result;
 }
@@ -226,7 +221,6 @@ static int measure_ours(const struct bench_options *options, const struct compar
                         struct sm_errbuf *error)
 {
     static struct ours ours;
-    struct sm_errbuf closing;
 
     ours = (struct ours){.commit = 0};
     int result = ours_open(&ours, with->flows, options->seed, error);
@@ -242,12 +236,7 @@ static int measure_ours(const struct bench_options *options, const struct compar
             result = SM_E_STATE;
         }
     }
-    int closed = ours_close(&ours, &closing);
-    if (result == 0 && closed != 0) {
-        result = closed;
-        *error = closing;
-    }
-    return result;
+    return ours_close(&ours, result, error);
 }
 
 /* One repetition: ours, and each of the others. */
@@ -286,7 +275,7 @@ static bool make_arrivals(struct comparison *with, uint64_t seed)
     with->arrivals = bench_memory(with->flows * sizeof *with->arrivals);
     if (order && with->inserted && with->arrivals)
         for (uint32_t i = 0; i < with->flows; i++) {
-            uint32_t a = (uint32_t)bench_random(&random);
+            uint32_t a = (uint32_t)random_star(&random);
             struct sm_key *key = &with->inserted[i].key;
             *key = (struct sm_key){.a_port = 1000, .b_port = 53, .family = 4, .protocol = 17};
             memcpy(key->a, &a, sizeof a);

@@ -5,7 +5,7 @@
 #include "bench.h"
 
 /* Parts of `state`. 0, or an error as of an experiment. */
-experiment_fn bench_tables, bench_redis;
+experiment_fn bench_growth, bench_tables, bench_redis;
 
 /* Decisions a second of the rate limiter with a limit for each flow: of one replica, by the time that it works. */
 int bench_decisions(const struct bench_options *options, double *rate, struct sm_errbuf *error);

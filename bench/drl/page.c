@@ -3,8 +3,8 @@
 
 #include <splitmerge/version.h>
 #include <stdio.h>
-#include <string.h>
 
+#include "drl/paper.h"
 #include "drl/plots.h"
 #include "html.h"
 
@@ -27,45 +27,22 @@ static const char explanation[] =
     "<li><b>control</b>: kbit/s that a limiter sends, IP, UDP and the datagram's own "
     "headers included.\n</ul>\n";
 
-/* What the paper gives, and the same of ours. */
 static void write_paper(FILE *file, const struct outcome *outcomes, unsigned count)
 {
-    const struct {
-        const char *experiment, *what, *paper;
-        char column;
-    } rows[] = {
-        {"baseline", "3 and 7 bulk flows, Jain index", "FPS 0.962, GRD 0.997", 'j'},
-        {"490", "490 limiters hold 50 Mbit/s: mean, % of the limit", "FPS holds it; GRD fails beyond 50 limiters", 'm'},
-        {"490", "and the highest second, %", "", 'h'},
-        {"shift-10", "settled after a change, s", "FPS about 8", 's'},
-        {"490", "control of a limiter, kbit/s", "23 (48-byte updates, 20 a second to 3 peers; without headers)", 'c'},
-        {"partition", "cut in two halves: mean, %", "2 halves pass up to 2 limits", 'm'},
-        {"start-up", "from nothing: highest second, %", "GRD: 200 (a replication)", 'h'},
-    };
-
     fputs("<h2>Beside the paper</h2>\n<table><tr><th>figure<th>paper", file);
     for (unsigned mode = 0; mode < OUTCOME_MODES; mode++)
         fprintf(file, "<th>%s", outcome_mode_name(mode));
     fputc('\n', file);
-    for (unsigned r = 0; r < sizeof rows / sizeof *rows; r++) {
-        const struct outcome *outcome = NULL;
-        for (unsigned i = 0; i < count; i++)
-            if (strcmp(outcomes[i].experiment->name, rows[r].experiment) == 0)
-                outcome = &outcomes[i];
+    for (unsigned r = 0; r < paper_row_count; r++) {
+        const struct paper_row *row = &paper_rows[r];
+        const struct outcome *outcome = paper_outcome(row, outcomes, count);
         if (!outcome)
             continue;
-        fprintf(file, "<tr><td>%s: %s<td>%s", rows[r].experiment, rows[r].what, rows[r].paper);
+        fprintf(file, "<tr><td>%s: %s<td>%s", row->experiment, row->what, row->paper);
         for (unsigned mode = 0; mode < OUTCOME_MODES; mode++) {
-            const struct figures *f = &outcome->figures[mode];
-            if (rows[r].column == 's' && f->settled < 0)
-                fputs("<td>never", file);
-            else
-                fprintf(file, rows[r].column == 'j' ? "<td>%.3f" : "<td>%.1f",
-                        rows[r].column == 'j'   ? f->jain
-                        : rows[r].column == 'm' ? 100 * f->mean
-                        : rows[r].column == 'h' ? 100 * f->highest
-                        : rows[r].column == 's' ? f->settled
-                                                : f->control);
+            char text[PAPER_CELL];
+            paper_cell(row, outcome, mode, text);
+            fprintf(file, "<td>%s", text);
         }
         fputc('\n', file);
     }

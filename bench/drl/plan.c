@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "testing/random.h"
+
 #define WEB_THINKS (2 * SECOND)
 
 static struct sim_flow bulk(unsigned limiter, unsigned rtt_ms, unsigned start_ms)
@@ -66,8 +68,7 @@ static void evenly(const struct experiment *experiment, uint64_t seed, struct si
 
 static uint32_t draw(uint64_t *random)
 {
-    *random = *random * 6364136223846793005ull + 1442695040888963407ull;
-    return (uint32_t)(*random >> 33);
+    return (uint32_t)(random_linear(random) >> 33);
 }
 
 /*
@@ -93,25 +94,25 @@ static void shifting(const struct experiment *experiment, uint64_t seed, struct 
 
 #define SHIFT(name, n, mbit, flows, burst)                                                                             \
     {                                                                                                                  \
-        name, "half of the flows move every 5 s", mbit, n, flows, 30, 5, 5, burst, shifting, 0, 0, 0, true, 0, 0       \
+        name, "half of the flows move every 5 s", mbit, n, flows, 30, 5, 5, burst, shifting, 0, 0, 0, true             \
     }
 
 /* Of a shifting one, the flows are seven halves of those at once. */
 const struct experiment experiments[] = {
-    {"baseline", "3 and 7 flows", 10, 2, 10, 60, 10, 0, 75000, three_and_seven, 0, 0, 0, true, 0.962, 0.997},
-    {"start-up", "the same, from the start", 10, 2, 10, 20, 0, 0, 75000, three_and_seven, 0, 0, 0, true, 0, 0},
-    {"join", "flows join, one limiter more every 10 s", 50, 5, 50, 90, 40, 0, 75000, joining, 0, 0, 0, true, 0, 0},
-    {"web", "10 bulk flows; 60 short ones elsewhere", 10, 2, 70, 60, 10, 0, 75000, bulk_and_web, 0, 0, 0, false, 0, 0},
-    {"bottleneck", "7 of 10 flows slow down", 10, 2, 10, 90, 30, 0, 75000, bottleneck, 0, 0, 0, false, 0, 0},
-    {"rtt", "round trips of 20 and 100 ms", 10, 2, 10, 60, 10, 0, 75000, mixed_rtt, 0, 0, 0, true, 0, 0},
-    {"flows", "5,000 flows", 500, 10, 5000, 30, 10, 0, 750000, evenly, 0, 0, 0, true, 0, 0},
-    {"490", "490 limiters", 50, 490, 980, 60, 20, 0, 75000, evenly, 0, 0, 0, true, 0, 0},
-    {"1000", "1,000 limiters", 500, 1000, 2000, 30, 10, 0, 75000, evenly, 0, 0, 0, true, 0, 0},
-    {"loss-0.5", "0.5 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.005, 0, 0, true, 0, 0},
-    {"loss-5", "5 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.05, 0, 0, true, 0, 0},
-    {"loss-20", "20 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.2, 0, 0, true, 0, 0},
-    {"partition", "two halves cut off from each other", 50, 10, 50, 60, 20, 0, 75000, evenly, 0, 20, 60, true, 0, 0},
-    {"heal", "the same, after that", 50, 10, 50, 60, 40, 0, 75000, evenly, 0, 20, 40, true, 0, 0},
+    {"baseline", "3 and 7 flows", 10, 2, 10, 60, 10, 0, 75000, three_and_seven, 0, 0, 0, true},
+    {"start-up", "the same, from the start", 10, 2, 10, 20, 0, 0, 75000, three_and_seven, 0, 0, 0, true},
+    {"join", "flows join, one limiter more every 10 s", 50, 5, 50, 90, 40, 0, 75000, joining, 0, 0, 0, true},
+    {"web", "10 bulk flows; 60 short ones elsewhere", 10, 2, 70, 60, 10, 0, 75000, bulk_and_web, 0, 0, 0, false},
+    {"bottleneck", "7 of 10 flows slow down", 10, 2, 10, 90, 30, 0, 75000, bottleneck, 0, 0, 0, false},
+    {"rtt", "round trips of 20 and 100 ms", 10, 2, 10, 60, 10, 0, 75000, mixed_rtt, 0, 0, 0, true},
+    {"flows", "5,000 flows", 500, 10, 5000, 30, 10, 0, 750000, evenly, 0, 0, 0, true},
+    {"490", "490 limiters", 50, 490, 980, 60, 20, 0, 75000, evenly, 0, 0, 0, true},
+    {"1000", "1,000 limiters", 500, 1000, 2000, 30, 10, 0, 75000, evenly, 0, 0, 0, true},
+    {"loss-0.5", "0.5 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.005, 0, 0, true},
+    {"loss-5", "5 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.05, 0, 0, true},
+    {"loss-20", "20 % of control lost", 50, 10, 50, 60, 10, 0, 75000, evenly, 0.2, 0, 0, true},
+    {"partition", "two halves cut off from each other", 50, 10, 50, 60, 20, 0, 75000, evenly, 0, 20, 60, true},
+    {"heal", "the same, after that", 50, 10, 50, 60, 40, 0, 75000, evenly, 0, 20, 40, true},
     SHIFT("shift-1", 1, 20, 70, 75000),
     SHIFT("shift-2", 2, 20, 70, 75000),
     SHIFT("shift-10", 10, 50, 175, 75000),
@@ -136,10 +137,15 @@ const char *plan_note(const struct experiment *experiment)
         {"rtt",
          "The one bucket is steady because the flows of 20 ms have nearly all of it (its index). Where those of 100 ms "
          "get as much, five of them on one limiter make it miss as they do on a bucket of their own: see split."},
+        {"shift-2",
+         "Index and miss over 0.1 s are bought with one another by how much of a bucket is kept for early drops. Ten "
+         "flows of 3 packets a round trip come in lumps; two buckets that do not know of each other's each add what "
+         "one bucket evens out. Over many seeds the index is 0.984 and the miss 3.2 % above one bucket's, or 0.990 and "
+         "3.5 %. One bucket's index is 0.93."},
         {"shift-10",
          "With five flows to a limiter, index and miss over 0.1 s are bought with one another: where flows lose "
-         "packets in the last 18 kB of a bucket rather than in the last 24, the index is 0.98 and the miss "
-         "above one bucket's 3.3 %. One bucket's index is 0.96."},
+         "packets in the last 14 kB of a bucket rather than in the last 18, both are lower. One bucket's index is "
+         "0.96."},
     };
 
     for (unsigned i = 0; i < sizeof notes / sizeof *notes; i++)

@@ -22,7 +22,6 @@ struct experiment {
     double control_loss;
     unsigned parted_from, parted_to; /* seconds */
     bool settles;                    /* even rates are what it should come to */
-    double paper_fps, paper_grd;     /* Jain's index there; 0: not given */
 };
 
 /* Why the default mode is not within what is asked of it there; "": it is, or nothing is known. */

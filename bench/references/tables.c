@@ -7,6 +7,7 @@
 
 #include "bench.h"
 #include "references/reference.h"
+#include "testing/random.h"
 
 #define CHECK_BURSTS 1024u /* between looks at the clock */
 
@@ -65,7 +66,7 @@ int main(int argc, char **argv)
     if (!missing) {
         uint64_t random = options.seed;
         for (uint32_t i = 0; i < options.flows; i++)
-            keys[i] = (struct table_key){(uint32_t)bench_random(&random), order[i], 1000, 53, 17};
+            keys[i] = (struct table_key){(uint32_t)random_star(&random), order[i], 1000, 53, 17};
         double ns[2];
         while (reference_asked() && measure(keys, order, arrival, &options, ns))
             reference_answer(ns, 2);

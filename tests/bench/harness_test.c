@@ -9,8 +9,10 @@
 
 #include "bench.h"
 #include "lengths.h"
+#include "rivals/messages.h"
 #include "switch/histogram.h"
 #include "table.h"
+#include "testing/random.h"
 
 static struct samples samples_of(unsigned count, const double *values)
 {
@@ -169,7 +171,7 @@ Test(histogram, quantiles_are_those_of_the_sorted_values)
 
     cr_assert(histogram_quantile(&histogram, 0.5) == 0);
     for (unsigned i = 0; i < COUNT; i++) {
-        values[i] = bench_random(&random) >> (bench_random(&random) % 64); /* of all magnitudes */
+        values[i] = random_star(&random) >> (random_star(&random) % 64); /* of all magnitudes */
         histogram_add(&histogram, values[i]);
     }
     qsort(values, COUNT, sizeof *values, by_value);
@@ -191,7 +193,7 @@ Test(table, keeps_what_a_plain_array_keeps)
 
     cr_assert(table_init(&table, KEYS, sizeof(uint32_t)));
     for (uint32_t step = 1; step <= STEPS; step++) {
-        uint32_t index = (uint32_t)(bench_random(&random) >> 33) % KEYS;
+        uint32_t index = (uint32_t)(random_star(&random) >> 33) % KEYS;
         struct sm_key key = {.family = 4, .a_port = (uint16_t)index};
         uint64_t hash = table_hash(&key);
         uint32_t *value = table_find(&table, &key, hash);
@@ -212,4 +214,29 @@ Test(table, keeps_what_a_plain_array_keeps)
         cr_assert(kept[table_key(value)->a_port] == *value);
     cr_assert(count == 0);
     table_free(&table);
+}
+
+Test(messages, are_heard_as_they_were_said_and_in_order)
+{
+    static struct mailbox one, other;
+    struct message message;
+    uint8_t body[MESSAGE_BODY];
+
+    for (unsigned i = 0; i < sizeof body; i++)
+        body[i] = (uint8_t)(i * 7);
+    cr_assert(mailbox_pair(&one, &other));
+    cr_assert(mailbox_hear(&other, &message) == 0, "nothing was said yet");
+    for (unsigned kind = 0; kind < MESSAGE_KINDS; kind++)
+        cr_assert(mailbox_say(&one, (enum message_kind)kind, 1000 + kind, body, kind % 2 ? sizeof body : 0));
+    for (unsigned kind = 0; kind < MESSAGE_KINDS; kind++) {
+        cr_assert(mailbox_hear(&other, &message) == 1);
+        cr_assert(message.kind == kind && message.number == 1000 + kind);
+        cr_assert(message.bytes == (kind % 2 ? sizeof body : 0) && memcmp(message.body, body, message.bytes) == 0);
+    }
+    cr_assert(mailbox_hear(&other, &message) == 0);
+    cr_assert(write(one.fd, "{\"call\": \"put", 13) == 13 && mailbox_hear(&other, &message) == 0, "half a line");
+    cr_assert(write(one.fd, "ty\"}\n", 5) == 5 && mailbox_hear(&other, &message) == -1, "no such call");
+    mailbox_close(&one);
+    cr_assert(mailbox_hear(&other, &message) == -1, "nobody is there");
+    mailbox_close(&other);
 }
