@@ -59,13 +59,14 @@ struct taking {
     bool has; /* else it exceeds the limit, and was not dropped for it */
     bool shared;
     bool counts;      /* in the bucket's record */
-    bool distributed; /* taken already, of this host's share */
+    bool distributed; /* taken already, of this host's share: `share` */
     bool within;      /* within the limit's guarantee, else it borrows */
     uint32_t cost;
     uint64_t when;       /* packet time at which it is taken: the packet's, or its departure */
     struct purse *purse; /* shared; it comes out of this, or NULL: out of the bucket */
     struct sm_flow flow; /* partitioned; null: no bucket yet, or it has another's record */
     struct debit debit;  /* shared; taken already */
+    struct distributed_taking share;
 };
 
 /* What a limit counts, for all that replicas have made of it. */
@@ -483,7 +484,7 @@ static void give_back(struct limiter *limiter, struct sm_replica *replica, const
         sm_flow flow;
 
         if (taking->distributed && taking->has)
-            distributed_give_back(limiter->distributed, (unsigned)taking->limit->distributed, taking->cost);
+            distributed_give_back(limiter->distributed, &taking->share);
         if (!taking->shared || !(taking->has || taking->debit.exceeded))
             continue;
         if (taking->purse) { /* what it was filled with is its to keep */
@@ -537,9 +538,21 @@ static void mark(struct sm_packet *packet, const struct mark *mark)
 /* Ask the host's share of a distributed limit, and take at once what it has. */
 static enum answer ask_distributed(struct limiter *limiter, const struct sm_packet *packet, struct taking *taking)
 {
-    taking->within = true;
-    return distributed_take(limiter->distributed, (unsigned)taking->limit->distributed, packet, taking->cost) ? HAS
-                                                                                                              : LACKS;
+    const struct sm_bucket_rate *rate = &taking->allowed->rate;
+    const struct limit_key *key = &limiter->policy->keys[taking->limit->key];
+
+    taking->share = (struct distributed_taking){.limit = (unsigned)taking->limit->distributed,
+                                                .cost = taking->cost,
+                                                .reserve = (rate->reserve << 32) / rate->burst,
+                                                .by = key->by,
+                                                .prefix4 = key->prefix4,
+                                                .prefix6 = key->prefix6,
+                                                .of = taking->of,
+                                                .rate = *rate};
+    if (!distributed_take(limiter->distributed, packet, &taking->share))
+        return LACKS;
+    taking->when = taking->share.departs;
+    return HAS;
 }
 
 static bool takes_own(const struct taking *taking)

@@ -13,6 +13,7 @@
 #define HOST "a number from 1 to 127"
 #define SECRET_LEAST 16
 #define SECRET_MOST 4096
+#define QUEUE_MOST 500000000u /* less than any lease: what waits departs before its end */
 
 static bool read_host(struct conf_node node, uint16_t *host)
 {
@@ -119,6 +120,8 @@ void policy_read_distribute(struct policy *policy, struct limit *limit, const st
     static const enum drl_mode modes[] = {DRL_MODES, DRL_POOL, DRL_FPS, DRL_GRD, DRL_GTB, DRL_SPLIT};
     struct conf_node how = conf_get(node, "distribute"), interval = conf_get(node, "interval");
     struct exchange_config *exchange = policy->exchange;
+    const struct limit_key *key = &policy->keys[limit->key];
+    bool keyed = key->by != SM_BY_ALL || limit->prefixes;
     unsigned chosen;
 
     limit->distributed = -1;
@@ -130,20 +133,28 @@ void policy_read_distribute(struct policy *policy, struct limit *limit, const st
         conf_fail(how, "expected a section peers: in the file");
     else if (exchange->limit_count == SHARE_MOST)
         conf_fail(how, "expected at most %u distributed limits", SHARE_MOST);
-    else if (policy->keys[limit->key].by != SM_BY_ALL || limit->prefixes)
-        conf_fail(how, "expected per: all, and no prefixes, where a limit is distributed");
-    else if (limit->queue > 0)
-        conf_fail(how, "expected no queue where a limit is distributed: its tokens cannot be foreseen");
+    else if (keyed && modes[chosen] != DRL_MODES && modes[chosen] != DRL_POOL && modes[chosen] != DRL_SPLIT)
+        conf_fail(how, "expected exact, pool or split where a limit has keys or prefixes: %s knows one bucket",
+                  names[chosen]);
+    else if (keyed && limit->queue > 0 && modes[chosen] == DRL_POOL)
+        conf_fail(how,
+                  "expected exact or split where a limit with keys shapes: a key's share and lease are two queues");
+    else if (limit->queue > 0 && modes[chosen] == DRL_GRD)
+        conf_fail(how, "expected another mode where a limit shapes: grd drops by chance, and has nothing to wait for");
+    else if (limit->queue > QUEUE_MOST)
+        conf_fail(conf_get(node, "exceed"), "expected a queue of at most 500ms where a limit is distributed");
     else if (limit->borrows)
-        conf_fail(how, "expected no ceil where a limit is distributed");
+        conf_fail(how, "expected no ceil where a limit is distributed: its guarantee would be one host's");
     else {
         struct exchange_limit *shared = &exchange->limits[limit->distributed = (int)exchange->limit_count++];
         *shared = (struct exchange_limit){.name = limit->name,
                                           .exact = chosen == 0,
+                                          .keyed = keyed ? key->name : NULL,
                                           .mode = modes[chosen],
                                           .rate = rate->rate,
                                           .burst = rate->burst,
-                                          .interval_ns = chosen == 0 ? 100000000 : 50000000};
+                                          .interval_ns = chosen == 0 ? 100000000 : 50000000,
+                                          .queue_ns = limit->queue};
         conf_duration(interval, 10000000, 1000000000, &shared->interval_ns);
     }
 }

@@ -190,7 +190,7 @@ class Pool(Limiter):
 
     def shape(self):
         self.depth = min(self.burst, max(30000, self.burst * self.local / self.rate))
-        self.early = min(0.8 * self.depth, max(26000, 0.01 * self.local))
+        self.early = min(0.8 * self.depth, max(18000, 0.01 * self.local))
 
     def refilled(self):
         """Where nobody is, the bucket is filled all the same."""
@@ -224,7 +224,7 @@ class Pool(Limiter):
         place[1] += size
         surplus, emptiness = 1 - self.part / (place[0] + place[1]), 1 - self.level / self.early
         if surplus > 0 and emptiness > 0:
-            place[2] += min(emptiness * surplus * (1 + 0.07 * surplus**3), 1)
+            place[2] += min(emptiness * surplus * (1 + 2 * surplus), 1)
             loses = place[2] >= 1
             place[3] |= abs(place[2] - 1) < 1e-3
             if place[3] and self.level >= size:  # it was too close to call; now it is seen how it was
@@ -270,14 +270,15 @@ class Pool(Limiter):
         self.flow_share = self.fair(self.local * MEMORY)
         self.shape()
         keep = math.exp(-seconds / 0.03)
-        self.quick = keep * self.quick + (1 - keep) * self.tick / seconds
+        last = self.tick / seconds
+        self.quick = keep * self.quick + (1 - keep) * last
         self.tick = 0.0
         self.allowance = min(self.allowance + self.exchanges * seconds, 4)
         self.expected_since += self.expected * seconds
         off = self.since[2] - self.expected_since
         surprised = abs(off) > 6000 * 4 / max(self.allowance, 1)
         if surprised and (self.quick > self.demand) == (off > 0):
-            self.demand = self.quick
+            self.demand = last if self.demand * seconds < 12000 else self.quick
         return surprised
 
     def fair(self, capacity):

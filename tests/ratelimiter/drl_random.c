@@ -14,9 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "drl/drl.h"
+#include "testing/random.h"
 
 #define RATE 5000000.0
 #define BURST 75000.0
@@ -49,8 +49,7 @@ struct world {
 
 static double chance(struct world *world)
 {
-    world->random = world->random * 6364136223846793005ull + 1442695040888963407ull;
-    return (double)(world->random >> 11) / 9007199254740992.0;
+    return random_unit(random_linear(&world->random));
 }
 
 static unsigned below(struct world *world, unsigned bound)
@@ -221,13 +220,13 @@ static bool bounded(enum drl_mode mode, uint64_t seed)
 
 int main(void)
 {
-    uint64_t first = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t first = random_seed();
     unsigned schedules = getenv("SM_FULL") ? 200 : 20;
     bool good = true;
 
     printf("SM_SEED=%llu\n", (unsigned long long)first);
     for (uint64_t seed = first; seed < first + schedules; seed++) {
-        /* Of 600 seeds the widest: pool 0.108 and 0.066, FPS 0.387 and 0.036. */
+        /* Of 565 seeds and more the widest: pool 0.120 and 0.044, FPS 0.387 and 0.036. */
         good &= stable(DRL_POOL, seed, 3, 0.15, 0.10);
         good &= stable(DRL_FPS, seed, 15, 0.50, 0.08);
         good &= bounded(DRL_SPLIT, seed);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "drl/internal.h"
+#include "testing/random.h"
 
 #define LIMITERS 4u
 #define FLOWS 6u
@@ -38,8 +39,7 @@ static uint64_t random_state;
 
 static double chance(void)
 {
-    random_state = random_state * 6364136223846793005ull + 1442695040888963407ull;
-    return (double)(random_state >> 11) / 9007199254740992.0;
+    return random_unit(random_linear(&random_state));
 }
 
 static void post(uint64_t now, uint32_t to, const struct drl_update *update)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "drl/internal.h"
+#include "testing/random.h"
 
 #define RATE 1000000.0
 #define INTERVAL 50000000ull
@@ -25,8 +26,7 @@ struct net {
 
 static double chance(struct net *net)
 {
-    net->random = net->random * 6364136223846793005ull + 1442695040888963407ull;
-    return (double)(net->random >> 11) / 9007199254740992.0;
+    return random_unit(random_linear(&net->random));
 }
 
 static void build(struct net *net, enum drl_mode mode, unsigned count, unsigned fanout)

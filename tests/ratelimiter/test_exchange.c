@@ -11,116 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "exchange_net.h"
 #include "peers/loop.h"
 #include "policy.h"
 #include <splitmerge/bucket.h>
 
-#define HOSTS 4u
-#define TICK EXCHANGE_TICK_NS
-#define RATE 16000000ull /* bit/s */
-#define MAIL 512u
-
-struct letter {
-    unsigned from, to;
-    size_t length;
-    uint64_t at;
-    uint8_t bytes[DATAGRAM_MAX];
-};
-
-struct net {
-    struct exchange_config config[HOSTS];
-    struct exchange *exchange[HOSTS];
-    struct share share[HOSTS];
-    struct share_head head[HOSTS];
-    struct share_page page[HOSTS][SHARE_PAGES];
-    struct members members[HOSTS];
-    struct sender {
-        struct net *net;
-        unsigned self;
-    } sender[HOSTS];
-    struct letter mail[MAIL];
-    unsigned letters;
-    double lost, repeated;
-    uint64_t now, random;
-    double passed[HOSTS];
-    bool cut[HOSTS];
-    struct sm_bucket *judge; /* NULL: there is none */
-    uint64_t seed;
-};
-
-static double chance(struct net *net)
-{
-    net->random = net->random * 6364136223846793005ull + 1442695040888963407ull;
-    return (double)(net->random >> 11) / 9007199254740992.0;
-}
-
-/* Host i is at port i + 1. */
-static void send_letter(void *user, const struct datagram_member *to, const uint8_t *bytes, size_t length)
-{
-    struct sender *sender = user;
-    struct net *net = sender->net;
-
-    for (unsigned copies = chance(net) < net->repeated ? 2 : 1; copies > 0; copies--) {
-        if (chance(net) < net->lost || net->cut[sender->self] || net->cut[to->port - 1] || net->letters == MAIL)
-            continue;
-        struct letter *letter = &net->mail[net->letters++];
-        *letter = (struct letter){.from = sender->self, .to = to->port - 1u, .length = length, .at = net->now + TICK};
-        memcpy(letter->bytes, bytes, length);
-    }
-}
-
-static void begin(struct net *net, unsigned host)
-{
-    net->exchange[host] = exchange_create(&net->config[host], &net->share[host], &net->members[host], send_letter,
-                                          &net->sender[host], net->now);
-    cr_assert(net->exchange[host]);
-}
-
-/* Host 0 is the home (number 1). The others know of it alone: they join. */
-static struct net *build(bool exact, enum drl_mode mode)
-{
-    struct net *net = calloc(1, sizeof *net);
-
-    net->random = 3;
-    net->now = 1000000000;
-    for (unsigned i = 0; i < HOSTS; i++) {
-        struct exchange_config *config = &net->config[i];
-        *config = (struct exchange_config){.self = (uint16_t)(i + 1), .home = 1, .key = {9}, .limit_count = 1};
-        config->limits[0] = (struct exchange_limit){
-            .name = "all", .exact = exact, .mode = mode, .rate = RATE, .burst = 60000, .interval_ns = 50000000};
-        if (i > 0)
-            config->members[1] = (struct datagram_member){.host = 1, .port = 1, .version = 1};
-        net->share[i].head = &net->head[i];
-        for (unsigned k = 0; k < SHARE_PAGES; k++)
-            net->share[i].page[k] = &net->page[i][k];
-        net->sender[i] = (struct sender){net, i};
-        begin(net, i);
-    }
-    return net;
-}
-
-static void destroy(struct net *net)
-{
-    for (unsigned i = 0; i < HOSTS; i++)
-        exchange_destroy(net->exchange[i]);
-    free(net);
-}
-
-static void deliver(struct net *net)
-{
-    struct letter due[MAIL];
-    unsigned count = net->letters;
-
-    memcpy(due, net->mail, count * sizeof *due);
-    net->letters = 0;
-    for (unsigned i = 0; i < count; i++) {
-        const struct datagram_member from = {.port = (uint16_t)(due[i].from + 1)};
-        exchange_receive(net->exchange[due[i].to], net->now, &from, due[i].bytes, due[i].length);
-    }
-}
+#include "testing/random.h"
 
 static const struct sm_bucket_rate whole = {.rate = RATE, .burst = 60000};
 
@@ -143,8 +41,9 @@ static void run(struct net *net, unsigned ms, const double *offered)
         for (unsigned i = 0; i < HOSTS; i++) {
             double packets = offered[i] / 8000 * (double)TICK / 1e9;
             for (; packets > 0; packets--)
-                if (chance(net) < packets && share_take(&net->share[i], net->random, 1000, 1000 * SM_BUCKET_UNIT,
-                                                        (uint32_t)(net->random >> 32), net->now)) {
+                if (chance(net) < packets &&
+                    share_take(&net->state[i].shares[0], net->random, 1000, 1000 * SM_BUCKET_UNIT,
+                               (uint32_t)(net->random >> 32), net->now)) {
                     net->passed[i] += 8000 * 1000.0 / ms;
                     judged(net);
                 }
@@ -159,20 +58,9 @@ static double all(const struct net *net)
     return net->passed[0] + net->passed[1] + net->passed[2] + net->passed[3];
 }
 
-static long reported(const struct net *net, unsigned host, const char *key)
-{
-    static char text[65536];
-    char quoted[64];
-
-    exchange_report(net->exchange[host], net->now, text, sizeof text);
-    snprintf(quoted, sizeof quoted, "\"%s\": ", key);
-    const char *at = strstr(text, quoted);
-    return at ? atol(at + strlen(quoted)) : -1;
-}
-
 static void share_one_limit(bool exact, enum drl_mode mode, double tolerance)
 {
-    struct net *net = build(exact, mode);
+    struct net *net = build(exact, mode, NULL);
     const double two[] = {RATE * 1.5, RATE * 1.5, 0, 0}, last[] = {0, 0, 0, RATE * 1.5};
 
     net->lost = 0.02;
@@ -216,7 +104,7 @@ Test(exchange, fps_shares_one_limit)
 
 Test(exchange, split_gives_each_its_part)
 {
-    struct net *net = build(false, DRL_SPLIT);
+    struct net *net = build(false, DRL_SPLIT, NULL);
     const double everywhere[] = {RATE, RATE, RATE, RATE}, one[] = {RATE, 0, 0, 0};
 
     run(net, 2000, everywhere);
@@ -235,9 +123,8 @@ Test(exchange, split_gives_each_its_part)
  */
 Test(exchange, a_host_and_the_simulator_decide_alike)
 {
-    const char *given = getenv("SM_SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-    struct net *net = build(false, DRL_POOL);
+    uint64_t seed = random_seed();
+    struct net *net = build(false, DRL_POOL, NULL);
     const struct drl_options options = {
         .mode = DRL_POOL, .rate = RATE / 8.0, .burst = 60000, .interval_ns = 50000000, .limiters = 1, .seed = 1};
     struct drl *drl = drl_create(&options, net->now);
@@ -257,7 +144,7 @@ Test(exchange, a_host_and_the_simulator_decide_alike)
             next = net->now + options.interval_ns;
         }
         bool there = atomic_load(&net->head[0].meter.level) >= bytes * SM_BUCKET_UNIT;
-        bool has = share_take(&net->share[0], flow, bytes, bytes * SM_BUCKET_UNIT, (uint32_t)i, net->now);
+        bool has = share_take(&net->state[0].shares[0], flow, bytes, bytes * SM_BUCKET_UNIT, (uint32_t)i, net->now);
         cr_assert_eq(has, drl_packet(drl, net->now, flow, bytes), "seed %lu: packet %u", seed, i);
         passed += has;
         early += there && !has;
@@ -273,7 +160,7 @@ Test(exchange, a_host_and_the_simulator_decide_alike)
 Test(exchange, another_goes_on)
 {
     for (unsigned exact = 0; exact < 2; exact++) {
-        struct net *net = build(exact, DRL_POOL);
+        struct net *net = build(exact, DRL_POOL, NULL);
         const double everywhere[] = {RATE, RATE, RATE, RATE};
         run(net, 5000, everywhere);
         for (unsigned round = 0; round < 8; round++) {
@@ -293,7 +180,7 @@ Test(exchange, who_begins_anew_is_heard)
     const enum drl_mode modes[] = {DRL_POOL, DRL_GRD};
 
     for (unsigned i = 0; i < 4; i++) {
-        struct net *net = build(false, modes[i / 2]);
+        struct net *net = build(false, modes[i / 2], NULL);
         const double first[] = {RATE, RATE, 0, 0}, then[] = {0, 0, 0, RATE * 1.5};
         run(net, 20000, first);
         unsigned host = i % 2 ? 3 : 0;
@@ -318,7 +205,7 @@ Test(exchange, exact_is_never_exceeded)
 
     printf("seeds %lu to %lu\n", first, first + runs - 1);
     for (uint64_t seed = first; seed < first + runs; seed++) {
-        struct net *net = build(true, DRL_MODES);
+        struct net *net = build(true, DRL_MODES, NULL);
         struct sm_bucket judge;
         sm_bucket_init(&judge, &whole, net->now);
         net->judge = &judge;
@@ -349,7 +236,7 @@ Test(exchange, exact_is_never_exceeded)
 Test(exchange, cut_off)
 {
     for (unsigned exact = 0; exact < 2; exact++) {
-        struct net *net = build(exact, DRL_POOL);
+        struct net *net = build(exact, DRL_POOL, NULL);
         const double everywhere[] = {RATE, RATE, RATE, RATE};
         run(net, 5000, everywhere);
         for (unsigned i = 0; i < HOSTS; i++)
@@ -364,7 +251,7 @@ Test(exchange, cut_off)
 
 Test(exchange, members_are_removed_and_added)
 {
-    struct net *net = build(true, DRL_MODES);
+    struct net *net = build(true, DRL_MODES, NULL);
     const double everywhere[] = {RATE, RATE, RATE, RATE};
     const struct datagram_member at = {.port = 4};
 
@@ -386,10 +273,29 @@ Test(exchange, members_are_removed_and_added)
     destroy(net);
 }
 
+/* Of a host's share a part is kept for those that are within their guarantees, as of a bucket that is one host's. */
+Test(exchange, borrowers_leave_a_reserve)
+{
+    struct net *net = build(true, DRL_MODES, NULL);
+    const double nothing[] = {0, 0, 0, 0};
+    uint64_t unit = 1000 * SM_BUCKET_UNIT, packets = 0, left;
+
+    run(net, 4000, nothing);
+    left = atomic_load(&net->head[1].meter.level);
+    cr_assert_gt(left, 4 * unit);
+    while (share_borrow(&net->state[1].shares[0], 1, 1000, unit, UINT32_MAX, 1ull << 31, net->now))
+        packets++;
+    cr_assert_eq(packets, left / 2 / unit, "%lu of %lu", packets, left / unit);
+    while (share_take(&net->state[1].shares[0], 1, 1000, unit, UINT32_MAX, net->now))
+        packets++;
+    cr_assert_eq(packets, left / unit);
+    destroy(net);
+}
+
 /* Hosts that do not agree on a limit do not share it. */
 Test(exchange, limits_must_be_the_same)
 {
-    struct net *net = build(true, DRL_MODES);
+    struct net *net = build(true, DRL_MODES, NULL);
     const double everywhere[] = {RATE, RATE, RATE, RATE};
 
     exchange_destroy(net->exchange[2]);
@@ -421,11 +327,17 @@ Test(exchange, policies)
         const char *text, *error;
     } wrong[] = {
         {LIMIT, "p.yaml:2: limits[0].distribute: expected a section peers: in the file"},
-        {"limits:\n  - {name: a, per: flow, rate: 1Mbit, burst: 2KiB, distribute: pool}\n" PEERS,
-         "p.yaml:2: limits[0].distribute: expected per: all"},
-        {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, distribute: pool,\n"
+        {"limits:\n  - {name: a, per: flow, rate: 1Mbit, burst: 2KiB, distribute: fps}\n" PEERS,
+         "p.yaml:2: limits[0].distribute: expected exact, pool or split"},
+        {"limits:\n  - {name: a, per: source, rate: 1Mbit, burst: 2KiB, distribute: pool,\n"
          "     exceed: {shape: {queue: 50ms}}}\n" PEERS,
-         "p.yaml:2: limits[0].distribute: expected no queue"},
+         "p.yaml:2: limits[0].distribute: expected exact or split where a limit with keys shapes"},
+        {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, distribute: pool,\n"
+         "     exceed: {shape: {queue: 501ms}}}\n" PEERS,
+         "p.yaml:3: limits[0].exceed: expected a queue of at most 500ms"},
+        {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, distribute: grd,\n"
+         "     exceed: {shape: {queue: 50ms}}}\n" PEERS,
+         "p.yaml:2: limits[0].distribute: expected another mode where a limit shapes"},
         {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, ceil: 2Mbit, distribute: pool}\n" PEERS,
          "p.yaml:2: limits[0].distribute: expected no ceil"},
         {"limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, distribute: best}\n" PEERS,
@@ -451,6 +363,15 @@ Test(exchange, policies)
     cr_assert(policy, "%s", error.text);
     cr_assert(policy->exchange->limit_count == 1 && policy->limits[0].distributed == 0);
     cr_assert(policy->exchange->members[2].port == 7946 && policy->exchange->members[2].address[0] == 0xfd);
+    policy_free(policy);
+    policy = parse("limits:\n  - {name: a, per: all, rate: 1Mbit, burst: 2KiB, distribute: exact,\n"
+                   "     exceed: {shape: {queue: 50ms}}}\n" PEERS,
+                   key, &error);
+    cr_assert(policy && policy->exchange->limits[0].queue_ns == 50000000, "%s", error.text);
+    policy_free(policy);
+    policy = parse("limits:\n  - {name: a, per: source/24, rate: 1Mbit, burst: 2KiB, distribute: exact}\n" PEERS, key,
+                   &error);
+    cr_assert(policy && strcmp(policy->exchange->limits[0].keyed, "source/24/128") == 0, "%s", error.text);
     policy_free(policy);
     for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         cr_assert(!parse(wrong[i].text, key, &error), "case %u", i);

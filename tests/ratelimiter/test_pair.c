@@ -7,10 +7,9 @@
 #include <criterion/criterion.h>
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
 #include "pair.h"
+#include "testing/random.h"
 
 #define CHILDREN 4
 
@@ -18,10 +17,7 @@ static uint64_t state;
 
 static uint64_t rnd(uint64_t below)
 {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (state * 0x2545f4914f6cdd1dull >> 11) % below;
+    return (random_xorshift(&state) * RANDOM_STAR >> 11) % below;
 }
 
 struct tree {
@@ -70,7 +66,7 @@ Test(pair, guarantees_are_kept_and_the_parent_too)
 {
     uint64_t borrowed = 0, guaranteed = 0, refused = 0;
 
-    state = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    state = random_seed();
     printf("SM_SEED=%llu\n", (unsigned long long)state);
     for (unsigned round = 0; round < 100; round++) {
         uint64_t now = 1000000000000ull;

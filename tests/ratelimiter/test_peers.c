@@ -13,7 +13,7 @@ static struct datagram data(void)
 {
     struct datagram datagram = {.type = DATAGRAM_DATA, .from = 1, .to = 2, .session = 77, .sequence = 5};
 
-    datagram.item_count = 3;
+    datagram.item_count = 5;
     datagram.items[0] = (struct datagram_item){
         .limit = 9, .kind = DATAGRAM_UPDATE, .update = {.kind = DRL_PRESSED, .value = {1.5, 0, 3e300}}};
     datagram.items[1] = (struct datagram_item){
@@ -22,6 +22,10 @@ static struct datagram data(void)
         .ask = {.token = ~0ull, .number = 4, .applied = 3, .held = {1, 2}, .demand = 3, .weight = 4, .pressed = true}};
     datagram.items[2] = (struct datagram_item){
         .limit = 0, .kind = DATAGRAM_GRANT, .grant = {.token = 1, .number = 2, .asked = 3, .part = {4, 5}}};
+    datagram.items[3] = (struct datagram_item){
+        .limit = 6, .kind = DATAGRAM_KEY_ASK, .key = ~1ull, .whole = {7, 8}, .ask = {.token = 9, .number = 10}};
+    datagram.items[4] = (struct datagram_item){
+        .limit = 6, .kind = DATAGRAM_KEY_GRANT, .key = 11ull << 40, .grant = {.number = 12, .part = {13, 14}}};
     return datagram;
 }
 
@@ -32,13 +36,16 @@ Test(peers, what_is_encoded_comes_back)
     unsigned done;
     size_t length = datagram_seal(bytes, datagram_encode(&sent, bytes, &done), key);
 
-    cr_assert_eq(done, 3);
+    cr_assert_eq(done, 5);
     cr_assert_eq(datagram_decode(bytes, length, key, &got), DATAGRAM_SOUND);
-    cr_assert(got.from == 1 && got.to == 2 && got.session == 77 && got.sequence == 5 && got.item_count == 3);
+    cr_assert(got.from == 1 && got.to == 2 && got.session == 77 && got.sequence == 5 && got.item_count == 5);
     cr_assert(got.items[0].update.kind == DRL_PRESSED && got.items[0].update.value[2] == 3e300);
     cr_assert_eq(memcmp(&got.items[1].ask.held, &sent.items[1].ask.held, sizeof sent.items[1].ask.held), 0);
     cr_assert(got.items[1].ask.pressed && got.items[1].ask.token == ~0ull && got.items[1].ask.weight == 4);
     cr_assert(got.items[2].grant.part.depth == 5 && got.items[2].grant.asked == 3);
+    cr_assert(got.items[3].key == ~1ull && got.items[3].whole.rate == 7 && got.items[3].whole.depth == 8);
+    cr_assert(got.items[3].ask.token == 9 && got.items[3].ask.number == 10);
+    cr_assert(got.items[4].key == 11ull << 40 && got.items[4].grant.number == 12 && got.items[4].grant.part.rate == 13);
 
     struct datagram hello = {.type = DATAGRAM_HELLO, .challenge = 1, .answer = 2, .member_count = 1};
     hello.members[0] = (struct datagram_member){.host = 3, .port = 4, .version = 5, .removed = true, .address = {6}};

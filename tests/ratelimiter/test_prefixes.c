@@ -3,20 +3,16 @@
 #include <criterion/criterion.h>
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "prefixes.h"
+#include "testing/random.h"
 
 static uint64_t state;
 
 static uint64_t rnd(void)
 {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state * 0x2545f4914f6cdd1dull;
+    return random_xorshift(&state) * RANDOM_STAR;
 }
 
 static bool begins(const uint8_t *address, const struct prefix *prefix)
@@ -50,7 +46,7 @@ Test(prefixes, against_looking_at_each)
     static struct prefix set[400];
     uint64_t found_any = 0;
 
-    state = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    state = random_seed();
     printf("SM_SEED=%llu\n", (unsigned long long)state);
     for (unsigned round = 0; round < 200; round++) {
         uint32_t count = (uint32_t)(rnd() % 400);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "purse.h"
+#include "testing/random.h"
 
 #define REPLICAS 6u
 #define PACKETS 4000u
@@ -38,10 +39,7 @@ struct model {
 
 static uint64_t rnd(struct model *m)
 {
-    m->state ^= m->state << 13;
-    m->state ^= m->state >> 7;
-    m->state ^= m->state << 17;
-    return m->state * 0x2545f4914f6cdd1dull >> 7;
+    return random_xorshift(&m->state) * RANDOM_STAR >> 7;
 }
 
 static uint64_t low_of(const struct model *m)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tags.h"
+#include "testing/random.h"
 
 #define MOST 4000
 
@@ -15,10 +16,7 @@ static uint64_t state;
 
 static uint64_t rnd(void)
 {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state * 0x2545f4914f6cdd1dull;
+    return random_xorshift(&state) * RANDOM_STAR;
 }
 
 /* A policy with a table of prefixes, each in a /`bits` of its own of 10.0.0.0/8, and another limit by the same key. */

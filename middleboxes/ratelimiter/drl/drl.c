@@ -154,11 +154,6 @@ double drl_allowed(const struct drl *drl)
     return drl->options.mode == DRL_GRD ? drl->arrived.rate * (1 - drl->drop) : drl->local;
 }
 
-double drl_remote(const struct drl *drl)
-{
-    return drl->remote;
-}
-
 bool drl_bucket_take(struct drl_bucket *bucket, double rate, double burst, uint64_t now, uint32_t bytes)
 {
     bucket->level += rate * (double)(now - bucket->time) / 1e9;

@@ -104,8 +104,7 @@ double drl_sent(const struct drl *drl, uint64_t key);
 /* A limiter has begun anew: it counts its updates, and all that it says, from the beginning. */
 void drl_forget(struct drl *drl, unsigned limiter);
 
-/* For people: what this limiter would let through now, a second; what it believes that the others have. */
+/* For people: what this limiter would let through now, a second. */
 double drl_allowed(const struct drl *drl);
-double drl_remote(const struct drl *drl);
 
 #endif

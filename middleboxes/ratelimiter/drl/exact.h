@@ -95,18 +95,25 @@ struct exact_host {
     uint64_t lease_ns, interval_ns;
     uint64_t time; /* seen last */
     uint64_t token;
-    uint32_t number, applied; /* of the last ask; of the grant in use */
+    uint64_t settle_ns;       /* packets wait for so long at most: a part that is given up is in use until then */
+    uint64_t silent_until;    /* likewise, where nobody knows what was in use: nothing is asked */
+    uint64_t used_at;         /* when the grant in use came */
+    uint32_t number, applied; /* of the last ask; of the last grant of which nothing before it is in use any more */
+    uint32_t used;            /* of the grant in use */
     uint32_t adopted;         /* the last ask when the token came */
     bool hurry;               /* not to wait for the interval's end: set also by a caller who must drop */
     uint64_t asked_at[EXACT_IN_FLIGHT];
 };
 
-/*
- * A lease that another process of this host had goes on: it is in the meter, zeroed on the first start. `random`:
- * another one at each start.
- */
+struct exact_host_options {
+    uint64_t interval_ns;
+    uint64_t queue_ns; /* packets wait for so long at most (meter_queue()); less than the lease; 0: they do not */
+    uint32_t random;   /* another one at each start */
+};
+
+/* A lease that another process of this host had goes on: it is in the meter, zeroed on the first start. */
 void exact_host_start(struct exact_host *host, struct meter *meter, const struct exact_limit *limit,
-                      uint64_t interval_ns, uint32_t random, uint64_t now);
+                      const struct exact_host_options *options, uint64_t now);
 
 /* Fill the meter. True: an ask is due. */
 bool exact_host_time(struct exact_host *host, uint64_t now);

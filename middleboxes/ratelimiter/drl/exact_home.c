@@ -23,7 +23,8 @@
  * Clocks of hosts may be fast by one part in EXACT_DRIFT: that much less is let out.                               []
  *
  * Sharing out.  Whoever has demand gets it, and a little more, where the limit allows; where it does not, by weight
- * (max-min). What is left is spread evenly. Of the depth one half is spread evenly and one half goes with the rate.
+ * (max-min). What is left is spread evenly. A demand fades from ask to ask and is not forgotten at once; its weight is,
+ * so nothing is kept from anybody else. Of the depth one half is spread evenly and one half goes with the rate.
  *
  * Limits.  A grown part waits until somebody's smaller one is confirmed: two intervals and a round trip. A host that is
  * not heard keeps its part from the others until its lease ends.
@@ -35,6 +36,7 @@
 
 #define WANT 1.1    /* of the demand */
 #define CLIMB 1.5   /* likewise, where some had to be dropped */
+#define KEPT 0.8    /* of a demand, from one ask to the next: TCP is silent between its tries, and not gone */
 #define FLOOR 256.0 /* part of the whole that, by the number of hosts, everybody gets */
 #define MARGIN(lease) ((lease) / 8)
 
@@ -218,7 +220,7 @@ bool exact_home_asked(struct exact_home *home, unsigned host, const struct exact
         tenant->acknowledged = true;
     }
     tenant->asked = ask->number;
-    tenant->demand = min(ask->demand, home->limit.whole.rate);
+    tenant->demand = max(min(ask->demand, home->limit.whole.rate), (uint64_t)(KEPT * (double)tenant->demand));
     tenant->weight = ask->weight;
     tenant->pressed = ask->pressed;
     tenant->ends = home->clock + home->limit.lease_ns + MARGIN(home->limit.lease_ns);

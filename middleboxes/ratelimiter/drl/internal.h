@@ -40,7 +40,6 @@ struct drl {
     double drop;   /* probability (GRD) */
     double weight; /* flows' worth of demand (FPS) */
     bool limited;  /* at the last interval, demand reached what was allowed (FPS) */
-    unsigned sampled;
     struct drl_sample sample[DRL_SAMPLED_FLOWS];
 };
 

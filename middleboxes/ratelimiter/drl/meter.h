@@ -13,6 +13,10 @@
  * the depth must be twice what comes in between two fillings.
  *
  * `until` is for tokens that are somebody else's again at a moment: from then on nothing is taken.
+ *
+ * Packets may also wait for tokens, in the order in which they came: meter_queue() takes ahead what will come in, up to
+ * `queued_until`, and the filler begins behind that. A rate that changes counts for the packets that come then. So what
+ * departs keeps to rate x t + depth by the rates and depths of when it came.
  */
 
 #include <stdatomic.h>
@@ -28,11 +32,27 @@ struct meter {
     _Atomic uint64_t rate;
     _Atomic uint64_t depth;
     _Atomic uint64_t filled_at;
-    _Atomic uint64_t room; /* for tokens, as of filled_at: when it was emptied since then nobody knows */
+    _Atomic uint64_t room;         /* for tokens, as of filled_at: when it was emptied since then nobody knows */
+    _Atomic uint64_t queued_until; /* the last departure of a packet that has to wait */
 };
 
 /* Whether `amount` was there at `now`, which is not looked at where `until` is METER_ALWAYS; it is taken then. */
 bool meter_take(struct meter *meter, uint64_t now, uint64_t amount);
+
+/* The same, where `reserve` must be left. */
+bool meter_take_leaving(struct meter *meter, uint64_t now, uint64_t amount, uint64_t reserve);
+
+/* When a packet departs, and what of that is its own wait; 0: it took what was there, and departs at once, or with the
+ * one before it where that is later. */
+struct meter_slot {
+    uint64_t departs, wait;
+};
+
+/* Whether `amount` is there, or will be in at most `longest` and before `until`; it is taken then, and *slot filled. */
+bool meter_queue(struct meter *meter, uint64_t now, uint64_t amount, uint64_t longest, struct meter_slot *slot);
+
+/* Give back the place of a packet that waits and is dropped for another reason, unless there are others behind it. */
+void meter_unqueue(struct meter *meter, const struct meter_slot *slot);
 
 /* Give back what was taken for a packet that is dropped for another reason. */
 void meter_give_back(struct meter *meter, uint64_t amount);

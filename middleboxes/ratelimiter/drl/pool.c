@@ -43,7 +43,8 @@
 #define SAVED 4.0           /* messages */
 #define PERIODIC 0.75       /* part of them that is spent when nothing happens */
 #define OFF 6000.0          /* bytes */
-#define QUICK 0.03          /* seconds: the estimate of demand when it shifts */
+#define QUICK 0.03          /* seconds: the estimate of demand when it shifts; */
+#define FEW 12000.0         /* bytes: where an interval brings no more, what the last one brought */
 #define HEADROOM 1.2        /* of a grant to whoever need not drop, over what arrives */
 #define CLIMB 2.0           /* likewise, to whoever had to: what it can use before it reports again */
 #define PRESSED 0.02        /* share of bytes dropped from which on a limiter is */
@@ -54,7 +55,7 @@
 #define DEPTH_LEAST 30000.0 /* bytes: of a bucket, so that a first window gets through where nobody was */
 #define IDLE 2000.0         /* bytes a second: where less arrives, nobody is; there the bucket of least depth */
 #define REFILL 1.0          /* is filled within so many seconds, whatever is granted */
-#define EARLY_LEAST 26000.0 /* bytes in the bucket, below which packets are dropped early; */
+#define EARLY_LEAST 18000.0 /* bytes in the bucket, below which packets are dropped early; */
 #define EARLY_SECONDS 0.01  /* at a high rate so much of it; */
 #define EARLY_MOST 0.8      /* never more than this part of its depth */
 #define SHARE_PASSES 10u
@@ -388,12 +389,12 @@ static unsigned home_interval(struct drl *drl, uint64_t now, double seconds, uin
 static bool look(struct drl *drl, uint64_t now, double seconds)
 {
     struct pool *pool = drl->pool;
-    double keep = exp(-seconds / QUICK);
+    double keep = exp(-seconds / QUICK), last = pool->arrived_tick / seconds;
 
     drl_flows_fade(&pool->flows, now, seconds);
     pool->share = drl_flows_share(&pool->flows, drl->local);
     shape(drl);
-    pool->quick = keep * pool->quick + (1 - keep) * pool->arrived_tick / seconds;
+    pool->quick = keep * pool->quick + (1 - keep) * last;
     pool->arrived_tick = 0;
     allow(drl, &pool->allowance, seconds);
     pool->expected_since += pool->expected * seconds;
@@ -401,7 +402,7 @@ static bool look(struct drl *drl, uint64_t now, double seconds)
     double off = pool->passed_since - pool->expected_since, enough = OFF * SAVED / fmax(pool->allowance, 1);
     bool surprised = fabs(off) > enough;
     if (surprised && (pool->quick > drl->arrived.rate) == (off > 0))
-        drl->arrived.rate = pool->quick;
+        drl->arrived.rate = drl->arrived.rate * seconds < FEW ? last : pool->quick;
     return surprised;
 }
 

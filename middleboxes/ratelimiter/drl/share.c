@@ -10,7 +10,7 @@
 #define ONE 4294967296.0 /* a chance of 1 */
 #define FREE_DEPTH (1ull << 62)
 #define SENT_MOST 2147483648.0 /* and no more */
-#define STEEPER 0.07 /* early drops grow a little faster than surplus, lest nothing but an empty bucket be enough */
+#define STEEPER 2.0            /* early drops grow faster than surplus: who is far above its part loses */
 
 _Static_assert(SHARE_PAGE_PLACES % SHARE_WAYS == 0, "a set is in one page");
 
@@ -61,23 +61,51 @@ static bool dropped_early(const struct share_head *head, struct share_place *pla
     if (level >= early || sent <= part)
         return false;
     double emptiness = 1 - (double)level / (double)early, surplus = 1 - (double)part / sent;
-    double chance = emptiness * surplus * (1 + STEEPER * surplus * surplus * surplus);
+    double chance = emptiness * surplus * (1 + STEEPER * surplus);
     uint32_t due = (uint32_t)(fmin(chance, 1) * UINT32_MAX);
     uint32_t owed = atomic_fetch_add_explicit(&place->owed, due, memory_order_relaxed);
     return owed > UINT32_MAX - due;
 }
 
-bool share_take(const struct share *share, uint64_t flow, uint32_t cost, uint64_t amount, uint32_t random, uint64_t now)
+bool share_borrow(const struct share *share, uint64_t flow, uint32_t cost, uint64_t amount, uint32_t random,
+                  uint64_t reserve, uint64_t now)
 {
     struct share_head *head = share->head;
     struct share_place *place = place_of(share, flow);
+    uint64_t left = 0;
 
+    if (reserve > 0)
+        left = (uint64_t)((unsigned __int128)atomic_load(&head->meter.depth) * reserve >> 32);
     atomic_fetch_add_explicit(&place->arrived, cost, memory_order_relaxed);
     bool has = random >= atomic_load_explicit(&head->drop, memory_order_relaxed) && !dropped_early(head, place) &&
-               meter_take(&head->meter, now, amount);
+               meter_take_leaving(&head->meter, now, amount, left);
     if (has)
         atomic_fetch_add_explicit(&head->passed, cost, memory_order_relaxed);
     return has;
+}
+
+bool share_take(const struct share *share, uint64_t flow, uint32_t cost, uint64_t amount, uint32_t random, uint64_t now)
+{
+    return share_borrow(share, flow, cost, amount, random, 0, now);
+}
+
+bool share_queue(const struct share *share, uint64_t flow, uint32_t cost, uint64_t amount, uint64_t now,
+                 uint64_t longest, struct meter_slot *slot)
+{
+    struct share_head *head = share->head;
+
+    atomic_fetch_add_explicit(&place_of(share, flow)->arrived, cost, memory_order_relaxed);
+    bool has = meter_queue(&head->meter, now, amount, longest, slot);
+    if (has)
+        atomic_fetch_add_explicit(&head->passed, cost, memory_order_relaxed);
+    return has;
+}
+
+void share_unqueue(const struct share *share, uint32_t cost, uint64_t amount, const struct meter_slot *slot)
+{
+    share_give_back(share, cost, slot->wait > 0 ? 0 : amount);
+    if (slot->wait > 0)
+        meter_unqueue(&share->head->meter, slot);
 }
 
 void share_give_back(const struct share *share, uint32_t cost, uint64_t amount)

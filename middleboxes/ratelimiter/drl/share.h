@@ -33,6 +33,7 @@ struct share_head {
     _Atomic uint64_t early;  /* level of the bucket below which flows lose packets early; 0: none do */
     _Atomic uint64_t part;   /* bytes (or packets) of late that a flow may have sent; UINT64_MAX: any */
     _Atomic uint64_t passed; /* bytes, or packets */
+    _Atomic int64_t ahead;   /* packet time less the filler's clock, where packets wait */
 };
 
 struct share_place {
@@ -57,7 +58,16 @@ struct share {
 bool share_take(const struct share *share, uint64_t flow, uint32_t cost, uint64_t amount, uint32_t random,
                 uint64_t now);
 
-/* What was taken for a packet that is dropped for another reason. */
+/* The same of a packet that must leave this part of the bucket's depth, in 2^-32. */
+bool share_borrow(const struct share *share, uint64_t flow, uint32_t cost, uint64_t amount, uint32_t random,
+                  uint64_t reserve, uint64_t now);
+
+/* The same of a packet that may wait, `longest` at most (meter_queue()); none is dropped early. */
+bool share_queue(const struct share *share, uint64_t flow, uint32_t cost, uint64_t amount, uint64_t now,
+                 uint64_t longest, struct meter_slot *slot);
+
+/* What was taken for a packet that is dropped for another reason; share_unqueue(): by share_queue(). */
+void share_unqueue(const struct share *share, uint32_t cost, uint64_t amount, const struct meter_slot *slot);
 void share_give_back(const struct share *share, uint32_t cost, uint64_t amount);
 
 /* The rest is the filler's. */

@@ -126,9 +126,15 @@ static void put_item(struct cursor *cursor, const struct datagram_item *item)
 {
     put(cursor, item->limit, 4);
     put(cursor, item->kind, 1);
+    if (item->kind >= DATAGRAM_KEY_ASK)
+        put(cursor, item->key, 8);
+    if (item->kind == DATAGRAM_KEY_ASK) {
+        put(cursor, item->whole.rate, 8);
+        put(cursor, item->whole.depth, 8);
+    }
     if (item->kind == DATAGRAM_UPDATE)
         put_update(cursor, &item->update);
-    else if (item->kind == DATAGRAM_ASK)
+    else if (item->kind == DATAGRAM_ASK || item->kind == DATAGRAM_KEY_ASK)
         put_ask(cursor, &item->ask);
     else
         put_grant(cursor, &item->grant);
@@ -138,11 +144,17 @@ static void get_item(struct cursor *cursor, struct datagram_item *item)
 {
     item->limit = (uint32_t)get(cursor, 4);
     item->kind = (enum datagram_kind)get(cursor, 1);
+    if (item->kind == DATAGRAM_KEY_ASK || item->kind == DATAGRAM_KEY_GRANT)
+        item->key = get(cursor, 8);
+    if (item->kind == DATAGRAM_KEY_ASK) {
+        item->whole.rate = get(cursor, 8);
+        item->whole.depth = get(cursor, 8);
+    }
     if (item->kind == DATAGRAM_UPDATE)
         get_update(cursor, &item->update);
-    else if (item->kind == DATAGRAM_ASK)
+    else if (item->kind == DATAGRAM_ASK || item->kind == DATAGRAM_KEY_ASK)
         get_ask(cursor, &item->ask);
-    else if (item->kind == DATAGRAM_GRANT)
+    else if (item->kind == DATAGRAM_GRANT || item->kind == DATAGRAM_KEY_GRANT)
         get_grant(cursor, &item->grant);
     else
         cursor->bad = true;

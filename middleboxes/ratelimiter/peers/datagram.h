@@ -30,12 +30,20 @@ struct datagram_member {
     uint8_t address[16]; /* IPv6, or IPv4 mapped */
 };
 
-enum datagram_kind { DATAGRAM_UPDATE = 1, DATAGRAM_ASK = 2, DATAGRAM_GRANT = 3 };
+enum datagram_kind {
+    DATAGRAM_UPDATE = 1,
+    DATAGRAM_ASK = 2,
+    DATAGRAM_GRANT = 3,
+    DATAGRAM_KEY_ASK = 4, /* these of one key of the limit */
+    DATAGRAM_KEY_GRANT = 5,
+};
 
 /* What concerns one limit. */
 struct datagram_item {
     uint32_t limit; /* a hash of its name and of how it is set */
     enum datagram_kind kind;
+    uint64_t key;            /* of those kinds */
+    struct exact_part whole; /* of DATAGRAM_KEY_ASK: the limit, for this key */
     union {
         struct drl_update update; /* without `from` and `sequence`, which are the datagram's */
         struct exact_ask ask;

@@ -24,11 +24,13 @@
 #include "peers/internal.h"
 #include <splitmerge/bucket.h>
 
+#define KEYS_LEASE_NS 3000000000ull /* keys are many, and each is asked for by turns */
+
 uint64_t exchange_lease(const struct exchange_limit *config)
 {
-    uint64_t ten = 10 * config->interval_ns;
+    uint64_t ten = 10 * config->interval_ns, least = config->keyed ? KEYS_LEASE_NS : 1000000000ull;
 
-    return ten > 1000000000ull ? ten : 1000000000ull;
+    return ten > least ? ten : least;
 }
 
 /* FNV-1a: limits that hosts do not agree on are not one limit. */
@@ -39,6 +41,8 @@ static uint32_t limit_id(const struct exchange_config *config, const struct exch
     uint32_t hash = 2166136261u;
 
     for (const char *c = limit->name; *c; c++)
+        hash = (hash ^ (uint8_t)*c) * 16777619u;
+    for (const char *c = limit->keyed ? limit->keyed : ""; *c; c++)
         hash = (hash ^ (uint8_t)*c) * 16777619u;
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
         for (unsigned k = 0; k < 64; k += 8)
@@ -85,7 +89,7 @@ static void count_members(struct exchange *exchange, uint64_t now)
     for (unsigned i = 0; i < config->limit_count; i++) {
         struct limit_part *part = &exchange->parts[i];
         struct drl_options options;
-        if (part->config->exact)
+        if (part->config->exact || part->config->keyed)
             continue;
         exchange_drl_options(exchange, part->config, &options);
         options.seed = datagram_random();
@@ -95,6 +99,8 @@ static void count_members(struct exchange *exchange, uint64_t now)
         drl_destroy(part->drl);
         part->drl = drl;
     }
+    if (exchange->keys)
+        exchange_keys_members(exchange, now);
 }
 
 static void greet_all(struct exchange *exchange)
@@ -204,7 +210,7 @@ static void flush(struct exchange *exchange, unsigned host)
     }
 }
 
-static void tell(struct exchange *exchange, unsigned host, const struct datagram_item *item)
+void exchange_tell(struct exchange *exchange, unsigned host, const struct datagram_item *item)
 {
     struct datagram *out = &exchange->peers[host].out;
 
@@ -248,7 +254,7 @@ static void tick_shared_out(struct exchange *exchange, struct limit_part *part, 
     share_publish(part->share, &part->seen, part->drl, now);
     for (unsigned i = 0; i < told; i++) {
         const struct datagram_item item = {.limit = part->id, .kind = DATAGRAM_UPDATE, .update = update[i]};
-        tell(exchange, exchange->order[to[i]], &item);
+        exchange_tell(exchange, exchange->order[to[i]], &item);
     }
 }
 
@@ -271,7 +277,7 @@ static void tick_exact(struct exchange *exchange, struct limit_part *part, uint6
     item.ask.weight = (uint32_t)(part->worth * 1000);
     item.ask.pressed = part->pressed;
     if (config->home != config->self)
-        tell(exchange, config->home, &item);
+        exchange_tell(exchange, config->home, &item);
     else if (exact_home_asked(&part->home, config->self, &item.ask, &grant))
         exact_host_granted(&part->host, now, &grant);
 }
@@ -280,11 +286,15 @@ void exchange_tick(struct exchange *exchange, uint64_t now)
 {
     for (unsigned i = 0; i < exchange->config->limit_count; i++) {
         struct limit_part *part = &exchange->parts[i];
-        if (part->config->exact)
+        if (part->config->keyed)
+            exact_home_time(&part->home, now);
+        else if (part->config->exact)
             tick_exact(exchange, part, now);
         else
             tick_shared_out(exchange, part, now);
     }
+    if (exchange->keys)
+        exchange_keys_tick(exchange, now);
     for (unsigned host = 1; host < EXACT_MAX_HOSTS; host++) {
         struct peer *peer = &exchange->peers[host];
         if (host == exchange->config->self || !exchange_has(exchange, host))
@@ -297,6 +307,13 @@ void exchange_tick(struct exchange *exchange, uint64_t now)
 
 /* ---- what comes in ---- */
 
+static bool may_come(const struct exchange_limit *limit, enum datagram_kind kind)
+{
+    if (limit->keyed)
+        return kind == DATAGRAM_KEY_ASK || kind == DATAGRAM_KEY_GRANT;
+    return limit->exact ? kind == DATAGRAM_ASK || kind == DATAGRAM_GRANT : kind == DATAGRAM_UPDATE;
+}
+
 static void item_came(struct exchange *exchange, uint64_t now, const struct datagram *datagram,
                       const struct datagram_item *item)
 {
@@ -305,7 +322,7 @@ static void item_came(struct exchange *exchange, uint64_t now, const struct data
     unsigned replies = 0;
 
     for (unsigned i = 0; i < exchange->config->limit_count && !part; i++)
-        if (exchange->parts[i].id == item->limit && exchange->parts[i].config->exact == (item->kind != DATAGRAM_UPDATE))
+        if (exchange->parts[i].id == item->limit && may_come(exchange->parts[i].config, item->kind))
             part = &exchange->parts[i];
     if (!part) {
         exchange->counters.unknown_limit++;
@@ -318,6 +335,11 @@ static void item_came(struct exchange *exchange, uint64_t now, const struct data
         answer.kind = DATAGRAM_UPDATE;
         if (drl_receive(part->drl, now, &update, &answer.update, &replies))
             share_allow(part->share, part->drl, now);
+    } else if (item->kind == DATAGRAM_KEY_ASK) {
+        replies = exchange_key_asked(exchange, part, now, datagram->from, item, &answer);
+    } else if (item->kind == DATAGRAM_KEY_GRANT) {
+        if (datagram->from == exchange->config->home)
+            exchange_key_granted(exchange, now, item);
     } else if (item->kind == DATAGRAM_GRANT) {
         if (datagram->from == exchange->config->home)
             exact_host_granted(&part->host, now, &item->grant);
@@ -327,7 +349,7 @@ static void item_came(struct exchange *exchange, uint64_t now, const struct data
         replies = exact_home_asked(&part->home, datagram->from, &item->ask, &answer.grant);
     }
     if (replies > 0)
-        tell(exchange, datagram->from, &answer);
+        exchange_tell(exchange, datagram->from, &answer);
 }
 
 static void hello_came(struct exchange *exchange, uint64_t now, const struct datagram_member *from,
@@ -388,23 +410,47 @@ void exchange_receive(struct exchange *exchange, uint64_t now, const struct data
 static void begin_limit(struct limit_part *part, uint64_t now)
 {
     const struct exchange_limit *config = part->config;
+    const struct exact_limit limit = {.whole = {config->rate, config->burst * SM_BUCKET_UNIT},
+                                      .lease_ns = exchange_lease(config)};
 
+    exact_home_start(&part->home, &limit, datagram_random() | 1, now);
+    if (config->keyed)
+        return;
     share_start(part->share, &part->seen, part->drl, now);
     part->counted_at = now;
     part->next = now + config->interval_ns;
     if (config->exact) {
-        const struct exact_limit limit = {.whole = {config->rate, config->burst * SM_BUCKET_UNIT},
-                                          .lease_ns = exchange_lease(config)};
-        exact_home_start(&part->home, &limit, datagram_random(), now);
-        exact_host_start(&part->host, &part->share->head->meter, &limit, config->interval_ns,
-                         (uint32_t)datagram_random(), now);
+        const struct exact_host_options options = {
+            .interval_ns = config->interval_ns, .queue_ns = config->queue_ns, .random = (uint32_t)datagram_random()};
+        exact_host_start(&part->host, &part->share->head->meter, &limit, &options, now);
     }
 }
 
-struct exchange *exchange_create(const struct exchange_config *config, const struct share *shares,
-                                 struct members *members, exchange_send *send, void *user, uint64_t now)
+static bool has_keys(const struct exchange_config *config)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < config->limit_count; i++)
+        any |= config->limits[i].keyed != NULL;
+    return any;
+}
+
+/* Whether there is all that the limits need. */
+static bool is_whole(const struct exchange *exchange)
+{
+    for (unsigned i = 0; i < exchange->config->limit_count; i++) {
+        const struct exchange_limit *limit = &exchange->config->limits[i];
+        if (!limit->exact && !limit->keyed && !exchange->parts[i].drl)
+            return false;
+    }
+    return true;
+}
+
+struct exchange *exchange_create(const struct exchange_config *config, const struct exchange_state *state,
+                                 exchange_send *send, void *user, uint64_t now)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
+    struct members *members = state->members;
 
     if (!exchange)
         return NULL;
@@ -419,17 +465,18 @@ struct exchange *exchange_create(const struct exchange_config *config, const str
     atomic_store(&members->begun, 1);
     for (unsigned i = 0; i < config->limit_count; i++) {
         exchange->parts[i].config = &config->limits[i];
-        exchange->parts[i].share = &shares[i];
+        exchange->parts[i].share = &state->shares[i];
         exchange->parts[i].id = limit_id(config, &config->limits[i]);
     }
-    count_members(exchange, now);
-    for (unsigned i = 0; i < config->limit_count; i++) {
-        if (!config->limits[i].exact && !exchange->parts[i].drl) {
-            exchange_destroy(exchange);
-            return NULL;
-        }
-        begin_limit(&exchange->parts[i], now);
+    bool made = !has_keys(config) || exchange_keys_create(exchange, &state->keys);
+    if (made)
+        count_members(exchange, now);
+    if (!made || !is_whole(exchange)) {
+        exchange_destroy(exchange);
+        return NULL;
     }
+    for (unsigned i = 0; i < config->limit_count; i++)
+        begin_limit(&exchange->parts[i], now);
     return exchange;
 }
 
@@ -439,5 +486,6 @@ void exchange_destroy(struct exchange *exchange)
         return;
     for (unsigned i = 0; i < SHARE_MOST; i++)
         drl_destroy(exchange->parts[i].drl);
+    exchange_keys_destroy(exchange->keys);
     free(exchange);
 }

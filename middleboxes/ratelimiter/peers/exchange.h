@@ -10,6 +10,7 @@
  * that goes on while the host sleeps, and is never set.
  */
 
+#include "drl/keys.h"
 #include "drl/share.h"
 #include "peers/session.h"
 
@@ -17,7 +18,7 @@
 #define EXCHANGE_MESH 16u           /* with no more hosts everybody tells everybody */
 #define EXCHANGE_FANOUT 3u
 
-#define SHARE_MOST 32u /* distributed limits of a policy */
+#define SHARE_MOST KEYS_LIMITS /* distributed limits of a policy */
 
 /* Who is there: by number of host. Version 0: nobody. Written by the exchange alone; kept for the next one. */
 struct members {
@@ -29,9 +30,11 @@ struct exchange_limit {
     const char *name;
     bool exact;
     enum drl_mode mode; /* where it is not */
+    const char *keyed;  /* it is one of each key of this name: exact, DRL_POOL or DRL_SPLIT; NULL: of all */
     uint64_t rate;      /* units a nanosecond (bucket.h) */
     uint64_t burst;     /* bytes, or packets */
     uint64_t interval_ns;
+    uint64_t queue_ns; /* its packets wait for so long at most; 0: they do not */
 };
 
 struct exchange_config {
@@ -46,15 +49,23 @@ struct exchange_config {
 
 struct exchange_counters {
     uint64_t forged, malformed, misdirected, unknown_limit, unknown_host, refused, joined, sent_bytes, sent;
+    uint64_t keys_refused; /* asks for keys that the home had no room for */
 };
 
 typedef void exchange_send(void *user, const struct datagram_member *to, const uint8_t *bytes, size_t length);
 
 struct exchange;
 
-/* `config`, `shares` (one for each limit) and `members` must outlive it. NULL: out of memory. */
-struct exchange *exchange_create(const struct exchange_config *config, const struct share *shares,
-                                 struct members *members, exchange_send *send, void *user, uint64_t now);
+/* What a host's replicas and exchanges have together; it is zeroed at first. */
+struct exchange_state {
+    struct share shares[SHARE_MOST]; /* of the limits without keys */
+    struct keys keys;                /* of the others, where there are such */
+    struct members *members;
+};
+
+/* `config` and `state` must outlive it. NULL: out of memory. */
+struct exchange *exchange_create(const struct exchange_config *config, const struct exchange_state *state,
+                                 exchange_send *send, void *user, uint64_t now);
 void exchange_destroy(struct exchange *exchange);
 
 void exchange_tick(struct exchange *exchange, uint64_t now);

@@ -26,6 +26,8 @@ struct limit_part {
     bool pressed;
 };
 
+struct exchange_keys;
+
 struct exchange {
     const struct exchange_config *config;
     struct members *members;
@@ -39,6 +41,7 @@ struct exchange {
     struct exchange_counters counters;
     struct peer peers[EXACT_MAX_HOSTS];
     struct limit_part parts[SHARE_MOST];
+    struct exchange_keys *keys; /* NULL: no limit has any */
 };
 
 bool exchange_has(const struct exchange *exchange, unsigned host);
@@ -46,5 +49,24 @@ bool exchange_has(const struct exchange *exchange, unsigned host);
 void exchange_drl_options(const struct exchange *exchange, const struct exchange_limit *limit,
                           struct drl_options *options);
 uint64_t exchange_lease(const struct exchange_limit *config);
+void exchange_tell(struct exchange *exchange, unsigned host, const struct datagram_item *item);
+
+/* ---- limits that have keys: keys.c ---- */
+
+bool exchange_keys_create(struct exchange *exchange, const struct keys *table); /* false: out of memory */
+void exchange_keys_destroy(struct exchange_keys *keys);
+void exchange_keys_members(struct exchange *exchange, uint64_t now); /* the number of hosts is known */
+void exchange_keys_tick(struct exchange *exchange, uint64_t now);
+void exchange_key_granted(struct exchange *exchange, uint64_t now, const struct datagram_item *item);
+/* True: *answer is to be told `host`. */
+bool exchange_key_asked(struct exchange *exchange, const struct limit_part *part, uint64_t now, unsigned host,
+                        const struct datagram_item *item, struct datagram_item *answer);
+
+struct keys_sum {
+    unsigned keys, leased;                   /* that have a place here, and a lease */
+    double allowed, demand, arrived, passed; /* all of them, since each has its place; bits, else bytes (or packets) */
+};
+uint64_t exchange_keys_turned_away(const struct exchange *exchange); /* packets whose keys had no place */
+void exchange_keys_sum(const struct exchange *exchange, unsigned limit, uint64_t now, struct keys_sum *sum);
 
 #endif

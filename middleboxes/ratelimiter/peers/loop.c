@@ -39,8 +39,7 @@
 
 struct peers_loop {
     const struct exchange_config *config;
-    const struct share *shares;
-    struct members *members;
+    const struct exchange_state *state;
     char control[sizeof(((struct sockaddr_un *)0)->sun_path)];
     int stop; /* an eventfd: readable when the thread is to end */
     int udp, asked;
@@ -238,15 +237,15 @@ static void *run(void *user)
 
     if (!bind_port(loop))
         return NULL;
-    loop->exchange = exchange_create(loop->config, loop->shares, loop->members, send_datagram, loop, peers_clock());
+    loop->exchange = exchange_create(loop->config, loop->state, send_datagram, loop, peers_clock());
     loop->asked = open_control(loop->control);
     if (loop->exchange)
         exchange_until_stopped(loop);
     return NULL;
 }
 
-struct peers_loop *peers_loop_begin(const struct exchange_config *config, const struct share *shares,
-                                    struct members *members, const char *control, struct sm_errbuf *error)
+struct peers_loop *peers_loop_begin(const struct exchange_config *config, const struct exchange_state *state,
+                                    const char *control, struct sm_errbuf *error)
 {
     struct peers_loop *loop;
     sigset_t all, before;
@@ -263,7 +262,7 @@ struct peers_loop *peers_loop_begin(const struct exchange_config *config, const 
     loop = calloc(1, sizeof *loop);
     if (!loop)
         return NULL;
-    *loop = (struct peers_loop){.config = config, .shares = shares, .members = members, .udp = -1, .asked = -1};
+    *loop = (struct peers_loop){.config = config, .state = state, .udp = -1, .asked = -1};
     snprintf(loop->control, sizeof loop->control, "%s", control ? control : "");
     loop->stop = eventfd(0, EFD_CLOEXEC);
     /* Signals are for the replica's thread. */

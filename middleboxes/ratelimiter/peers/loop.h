@@ -12,10 +12,10 @@ struct peers_loop;
 
 /*
  * Begin. `control`: where `smctl peers` asks, or NULL. NULL: *error says why. Configuration,
- * shares and members must stay until peers_loop_end() has returned.
+ * state must stay until peers_loop_end() has returned.
  */
-struct peers_loop *peers_loop_begin(const struct exchange_config *config, const struct share *shares,
-                                    struct members *members, const char *control, struct sm_errbuf *error);
+struct peers_loop *peers_loop_begin(const struct exchange_config *config, const struct exchange_state *state,
+                                    const char *control, struct sm_errbuf *error);
 
 /* End the thread, and wait for it. NULL is allowed. */
 void peers_loop_end(struct peers_loop *loop);

@@ -74,11 +74,15 @@ static void add_bounds(struct text *text, const struct exchange *exchange, const
     struct drl_options options;
     double settled = 3 * (double)config->interval_ns / 1e6, rate = 1, bytes = (double)config->burst;
 
-    if (!config->exact) {
+    if (config->keyed && !config->exact) {
+        rate = config->mode == DRL_POOL ? 2 : 1;
+        bytes *= rate;
+        bytes += rate * (double)config->rate / 8 * (double)config->queue_ns / 1e9;
+    } else if (!config->exact) {
         exchange_drl_options(exchange, config, &options);
         struct drl_bound bound = drl_bound(&options);
         rate = bound.rate / options.rate;
-        bytes = bound.bytes;
+        bytes = bound.bytes + options.rate * (double)config->queue_ns / 1e9; /* what waits while shares change */
         settled = config->mode == DRL_POOL ? 1000 : config->mode == DRL_SPLIT ? 0 : 8000;
     }
     add(text, "\"bounds\": {\"rate\": %.0f, \"bytes\": ", rate);
@@ -89,10 +93,31 @@ static void add_bounds(struct text *text, const struct exchange *exchange, const
     add(text, ", \"settled_ms\": %.0f}", settled);
 }
 
+/* A limit with keys: how many there are, and together. */
+static void add_keyed(struct text *text, const struct exchange *exchange, unsigned number, uint64_t now)
+{
+    const struct limit_part *part = &exchange->parts[number];
+    struct keys_sum sum;
+
+    exchange_keys_sum(exchange, number, now, &sum);
+    add(text, "%s{\"name\": \"%s\", \"distribute\": \"%s\", \"per\": \"%s\", \"rate_bit\": %lu, ", number ? ", " : "",
+        part->config->name, part->config->exact ? "exact" : drl_mode_names[part->config->mode], part->config->keyed,
+        part->config->rate);
+    add(text, "\"allowed_bit\": %.0f, \"demand_bit\": %.0f, \"arrived\": %.0f, \"passed\": %.0f, ", sum.allowed,
+        sum.demand * 8, sum.arrived, sum.passed);
+    add(text, "\"keys\": %u, \"leased_keys\": %u, ", sum.keys, sum.leased);
+    add_bounds(text, exchange, part);
+    add(text, "}");
+}
+
 static void add_limits(struct text *text, const struct exchange *exchange, uint64_t now)
 {
     for (unsigned i = 0; i < exchange->config->limit_count; i++) {
         const struct limit_part *part = &exchange->parts[i];
+        if (part->config->keyed) {
+            add_keyed(text, exchange, i, now);
+            continue;
+        }
         const struct meter *meter = &part->share->head->meter;
         uint64_t until = atomic_load(&meter->until);
         add(text, "%s{\"name\": \"%s\", \"distribute\": \"%s\", \"rate_bit\": %lu, ", i ? ", " : "", part->config->name,
@@ -123,8 +148,10 @@ size_t exchange_report(const struct exchange *exchange, uint64_t now, char *room
     }
     add(&text, "\"replayed\": %lu, \"strange\": %lu, \"lost\": %lu, \"misdirected\": %lu, \"unknown_host\": %lu, ",
         replayed, strange, lost, counters->misdirected, counters->unknown_host);
-    add(&text, "\"unknown_limit\": %lu, \"refused\": %lu, \"joined\": %lu}, \"peers\": [", counters->unknown_limit,
+    add(&text, "\"unknown_limit\": %lu, \"refused\": %lu, \"joined\": %lu, ", counters->unknown_limit,
         counters->refused, counters->joined);
+    add(&text, "\"keys_refused\": %lu, \"keys_turned_away\": %lu}, \"peers\": [", counters->keys_refused,
+        exchange_keys_turned_away(exchange));
     add_peers(&text, exchange, now);
     add(&text, "], \"limits\": [");
     add_limits(&text, exchange, now);

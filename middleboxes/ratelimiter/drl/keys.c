@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "drl/keys.h"
+
+#include <stddef.h>
+
+struct key_set *keys_set(const struct keys *keys, unsigned number)
+{
+    return &keys->page[number / KEYS_SETS]->set[number % KEYS_SETS];
+}
+
+/* Nobody else uses it yet; the level is last, as nothing is taken before. */
+void keys_begin_share(struct meter *share, uint64_t rate, uint64_t depth, uint64_t hosts, uint64_t now)
+{
+    atomic_store(&share->rate, rate / hosts);
+    atomic_store(&share->depth, depth / hosts);
+    atomic_store(&share->filled_at, now);
+    atomic_store(&share->room, 0);
+    atomic_store(&share->queued_until, 0);
+    atomic_store(&share->until, METER_ALWAYS);
+    atomic_store(&share->level, depth / hosts);
+}
+
+void keys_free(struct key_place *place)
+{
+    meter_void(&place->lease);
+    meter_void(&place->share);
+    atomic_store(&place->key, 0);
+}
+
+/* Take a free place for the key. NULL: there is none. */
+static struct key_place *claim(const struct keys *keys, struct key_set *set, const struct keys_ask *ask, uint64_t now)
+{
+    uint64_t hosts = atomic_load(&keys->head->hosts), claimed = ask->key | 1;
+
+    for (unsigned i = 0; i < KEYS_WAYS; i++) {
+        struct key_place *place = &set->place[i];
+        uint64_t nobody = 0;
+        if (!atomic_compare_exchange_strong(&place->key, &nobody, claimed)) {
+            if ((nobody & ~1ull) == ask->key) /* another replica is at it */
+                return NULL;
+            continue;
+        }
+        atomic_store(&place->limit, ask->limit);
+        atomic_store(&place->rate, ask->rate);
+        atomic_store(&place->depth, ask->depth);
+        atomic_store(&place->arrived, 0);
+        atomic_store(&place->passed, 0);
+        atomic_store(&place->lease.rate, 0);
+        atomic_store(&place->lease.depth, 0);
+        if (ask->shares && hosts > 0)
+            keys_begin_share(&place->share, ask->rate, ask->depth, hosts, now);
+        return atomic_compare_exchange_strong(&place->key, &claimed, ask->key) ? place : NULL;
+    }
+    return NULL;
+}
+
+static struct key_place *find(struct key_set *set, uint64_t key)
+{
+    for (unsigned i = 0; i < KEYS_WAYS; i++)
+        if (atomic_load_explicit(&set->place[i].key, memory_order_acquire) == key)
+            return &set->place[i];
+    return NULL;
+}
+
+static bool take(struct meter *meter, const struct keys_ask *ask, uint64_t now, struct meter_slot *slot)
+{
+    uint64_t left = 0;
+
+    if (ask->longest > 0)
+        return meter_queue(meter, now, ask->amount, ask->longest, slot);
+    if (ask->reserve > 0)
+        left = (uint64_t)((unsigned __int128)atomic_load(&meter->depth) * ask->reserve >> 32);
+    return meter_take_leaving(meter, now, ask->amount, left);
+}
+
+void keys_give_back(struct meter *from, const struct keys_ask *ask, const struct meter_slot *slot)
+{
+    if (ask->longest > 0 && slot->wait > 0)
+        meter_unqueue(from, slot);
+    else
+        meter_give_back(from, ask->amount);
+}
+
+bool keys_take(const struct keys *keys, const struct keys_ask *ask, uint64_t now, struct meter **from,
+               struct meter_slot *slot)
+{
+    struct key_set *set = keys_set(keys, keys_set_of(ask->key));
+    struct key_place *place = find(set, ask->key);
+
+    if (!place)
+        place = claim(keys, set, ask, now);
+    if (!place) {
+        atomic_fetch_add_explicit(&set->turned_away, ask->cost, memory_order_relaxed);
+        atomic_fetch_add_explicit(&keys->head->turned_away, 1, memory_order_relaxed);
+        *from = &keys->head->rest[ask->limit];
+        return ask->shares && take(*from, ask, now, slot);
+    }
+    atomic_fetch_add_explicit(&place->arrived, ask->cost, memory_order_relaxed);
+    bool leased = now < atomic_load(&place->lease.until) && atomic_load(&place->lease.rate) > 0;
+    *from = leased || !ask->shares ? &place->lease : &place->share;
+    if (!take(*from, ask, now, slot))
+        return false;
+    if (atomic_load(&place->key) != ask->key) {
+        keys_give_back(*from, ask, slot);
+        return false;
+    }
+    atomic_fetch_add_explicit(&place->passed, ask->cost, memory_order_relaxed);
+    return true;
+}
