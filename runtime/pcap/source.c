@@ -208,11 +208,6 @@ void source_commit(struct source *source)
     replica_pull_end(source->replica);
 }
 
-bool source_ready(const struct source *source)
-{
-    return replica_has_input(source->replica);
-}
-
 void source_arm(struct source *source)
 {
     if (attach_sleep_fd(source->replica) < 0)

@@ -43,9 +43,6 @@ int source_next(struct source *source, struct sm_packet **packet, struct sm_errb
 /* The program is done with all that it was given. */
 void source_commit(struct source *source);
 
-/* Whether source_next() would not have to wait; does not look at more than memory. */
-bool source_ready(const struct source *source);
-
 /* Behind SM_E_AGAIN: the descriptor becomes readable when there is something. Otherwise: it is readable. */
 void source_arm(struct source *source);
 void source_wake(struct source *source);

@@ -9,12 +9,15 @@
  * usage: calls DEVICE LINES ASK
  */
 
+#include <net/if.h>
 #include <pcap/pcap.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -133,6 +136,20 @@ static void look(void)
     SAY("getnonblock %d", pcap_getnonblock(handle, error));
     SAY("setnonblock %d", pcap_setnonblock(handle, 1, error));
     SAY("getnonblock %d", pcap_getnonblock(handle, error));
+}
+
+/* Some programs ask the kernel, before and while they read. */
+static void flags(const char *device)
+{
+    struct ifreq interface = {0};
+    int result, fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+    snprintf(interface.ifr_name, sizeof interface.ifr_name, "%s", device);
+    result = ioctl(fd, SIOCGIFFLAGS, &interface);
+    SAY("interface flags %d: up %d", result, (interface.ifr_flags & IFF_UP) != 0);
+    snprintf(interface.ifr_name, sizeof interface.ifr_name, "none");
+    SAY("interface flags of none %d", ioctl(fd, SIOCGIFFLAGS, &interface));
+    close(fd);
 }
 
 /* A timeout is over, or, since libpcap may well wait beyond it, the alarm has broken the call. The drop-in does not. */
@@ -292,6 +309,7 @@ int main(int argc, char **argv)
     before_activation();
     set();
     look();
+    flags(argv[1]);
     int status = in_child();
     pcap_close(handle);
     handle = pcap_open_live(argv[1], 0, 0, 10, error);

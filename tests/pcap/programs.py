@@ -6,30 +6,20 @@ together is what one sees that reads the capture itself.
 usage: programs.py --build BUILD --capture FILE [--rounds N] [--preload LIBRARY]
 """
 
-import argparse
 import collections
 import glob
-import json
 import os
 import random
 import re
-import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 
-failures = 0
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-
-def expect(condition, what, *details):
-    global failures
-    print(f"{'ok  ' if condition else 'FAIL'} {what}", flush=True)
-    if not condition:
-        failures += 1
-        for detail in details:
-            print(f"     {detail}")
-    return bool(condition)
+import replicas  # noqa: E402
+from replicas import checks, expect, service  # noqa: E402
 
 
 def packets(file):
@@ -52,32 +42,12 @@ def schedule(rng, count):
     return "\n".join(lines) + "\n"
 
 
-def service(folder, options, args, events, more="", program="tcpdump"):
-    """Run it to its end; its report."""
-    with open(os.path.join(folder, "service.yaml"), "w") as file:
-        file.write(f'service: watch\nmiddlebox: {{exec: {program}, args: {json.dumps(args)}{more}}}\n'
-                   f"replicas: {{start: 1, max: 4}}\nmode: tap\nports: {{in: {{pcap: {options.capture}}}}}\n")
-    with open(os.path.join(folder, "events.txt"), "w") as file:
-        file.write(events)
-    env = dict(os.environ, SPLITMERGE_RUN=os.path.join(folder, "run"))
-    if options.preload:
-        # The sanitizer's library comes first in replicas too; what they leak is theirs.
-        env.update(LD_PRELOAD=options.preload, ASAN_OPTIONS="detect_leaks=0")
-    smctl = os.path.join(options.build, "orchestrator", "smctl")
-    command = [smctl, "run", "service.yaml", "--events", "events.txt", "--report", "report.json", "--collect", "."]
-    done = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=200)
-    expect(done.returncode == 0, f"the service ends well: {done.returncode}", done.stdout, events)
-    with open(os.path.join(folder, "report.json")) as file:
-        return json.load(file)
-
-
 def tcpdump(folder, options, seed):
     """The same packets, by time."""
     alone = os.path.join(folder, "alone.pcap")
     subprocess.run(["tcpdump", "-Z", "root", "-r", options.capture, "-w", alone], check=True, stderr=subprocess.DEVNULL)
     expected = list(packets(alone))
-    report = service(folder, options, ["-Z", "root", "-n", "-i", "sm:{service}", "-w", "seen-{replica}.pcap"],
+    report = service(folder, options, "tcpdump", ["-Z", "root", "-n", "-i", "sm:{service}", "-w", "seen-{replica}.pcap"],
                      schedule(random.Random(seed), len(expected)))
     seen = list(packets(os.path.join(folder, "seen-all.pcap")))
     expect(collections.Counter(seen) == collections.Counter(expected),
@@ -96,8 +66,8 @@ def text(folder, options):
     expression = "tcp port 443 and ip"
     alone = subprocess.run(["tcpdump", "-Z", "root", "-Snttr", options.capture, expression], check=True,
                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-    service(folder, options, ["-Z", "root", "-Sntt", "-i", "sm:{service}", expression], "packet=500 scale 3\n",
-            ', output: "lines-{replica}.txt"')
+    service(folder, options, "tcpdump", ["-Z", "root", "-Sntt", "-i", "sm:{service}", expression],
+            "packet=500 scale 3\n", ', output: "lines-{replica}.txt"')
     with open(os.path.join(folder, "lines-all.txt")) as file:
         seen = file.read()
     # Each that is told to end begins a new line.
@@ -125,12 +95,11 @@ def tcpflow(folder, options, seed):
     subprocess.run(["tcpflow", *arguments, alone, "-r", options.capture], check=True, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
     count = sum(1 for _ in packets(options.capture))
-    # A drain waits for flows, which end with the input: it is the last event.
     more, most = sorted(rng.sample(range(2, 5), 2))
     places = sorted(rng.sample(range(1, count), 3))
     events = f"packet={places[0]} scale {more}\npacket={places[1]} scale {most}\npacket={places[2]} scale 1\n"
-    report = service(folder, options, [*arguments, "streams-{replica}", "-i", "sm:{service}"], events,
-                     ", strategy: drain, idle: 600s", program="tcpflow")
+    report = service(folder, options, "tcpflow", [*arguments, "streams-{replica}", "-i", "sm:{service}"], events,
+                     ", strategy: drain, idle: 600s")
     expected = streams([alone])
     seen = streams(glob.glob(os.path.join(folder, "streams-r*")))
     different = [name for name in expected.keys() | seen.keys() if expected.get(name) != seen.get(name)]
@@ -139,28 +108,43 @@ def tcpflow(folder, options, seed):
     expect(len(busy) > 1, f"{len(busy)} replicas had packets", report["replicas"])
 
 
+def ends(packet):
+    """Source and destination of an IPv4 packet that is not ICMP, whose errors go with what they are about."""
+    ethernet = packet[16:]
+    if ethernet[12:14] == b"\x08\x00" and ethernet[23] != 1:
+        yield ethernet[26:30], ethernet[30:34]
+
+
+def steering(folder, options, steer, key):
+    """What has the same key is seen by one replica, and not all of it by the same one; by `all` everything is."""
+    service(folder, options, "tcpdump", ["-Z", "root", "-n", "-i", "sm:{service}", "-w", "seen-{replica}.pcap"], "",
+            f", steer: {steer}", start=4)
+    seen = collections.defaultdict(set)
+    for name in glob.glob(os.path.join(folder, "seen-r*.pcap")):
+        for packet in packets(name):
+            for source, destination in ends(packet):
+                seen[key(source, destination)].add(name)
+    several = [found for found, names in seen.items() if len(names) > 1]
+    used = len(set().union(*seen.values()))
+    expect(not several and (used == 1) == (steer == "all"),
+           f"steered by {steer}: {len(seen)} keys in {used} replicas, each in one", several[:5])
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True)
-    parser.add_argument("--capture", required=True)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--preload", help="what has to be loaded before the drop-in: a sanitizer's library")
-    options = parser.parse_args()
-    options.build, options.capture = map(os.path.abspath, (options.build, options.capture))
-    for program in ("tcpdump", "tcpflow"):
-        if not shutil.which(program):
-            sys.exit(f"{program} is not here: scripts/setup installs it")
-    seed = int(os.environ.get("SM_SEED", random.randrange(1 << 31)))
-    print(f"SM_SEED={seed}")
-    for number in range(options.rounds):
+    options = replicas.arguments(__doc__, ["tcpdump", "tcpflow"])
+    seed = options.seed
+    for number in range(options.rounds or 2):
         with tempfile.TemporaryDirectory() as folder:
             tcpdump(folder, options, seed + number)
         with tempfile.TemporaryDirectory() as folder:
             tcpflow(folder, options, seed + number)
     with tempfile.TemporaryDirectory() as folder:
         text(folder, options)
-    print(f"{failures} failed")
-    sys.exit(failures != 0)
+    for steer, key in {"host-pair": lambda a, b: frozenset((a, b)), "source": lambda a, _: a,
+                       "destination": lambda _, b: b, "all": lambda *_: None}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            steering(folder, options, steer, key)
+    checks.finish()
 
 
 main()
