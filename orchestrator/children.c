@@ -81,7 +81,7 @@ static void command_free(struct command *command)
         close(command->output);
 }
 
-static const char *replica_name(const struct child *child, char name[static 16])
+const char *child_name(const struct child *child, char name[static 16])
 {
     snprintf(name, 16, "r%u", child->id);
     return name;
@@ -97,8 +97,7 @@ static bool make_args(struct command *command, const struct child *child, const 
     if (!command->args || !(command->args[0] = strdup(program->exec)))
         return false;
     for (unsigned i = 0; i < count; i++)
-        if (!(command->args[i + 1] =
-                  service_expand(program->args[i], child->o->service.name, replica_name(child, name))))
+        if (!(command->args[i + 1] = service_expand(program->args[i], child->o->service.name, child_name(child, name))))
             return false;
     return true;
 }
@@ -148,7 +147,7 @@ static int open_output(struct command *command, const struct child *child, struc
     char name[16];
     if (!service->output)
         return 0;
-    char *file = service_expand(service->output, service->name, replica_name(child, name));
+    char *file = service_expand(service->output, service->name, child_name(child, name));
     command->output = file ? open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
     if (command->output < 0)
         snprintf(error->text, sizeof(error->text), "output of replica r%u: '%.150s' cannot be written: %s", child->id,
@@ -196,7 +195,7 @@ static int run_program(struct child *child, const char *file, const struct progr
 
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
 {
-    char file[4096], library[4096];
+    char name[16], file[4096], library[4096];
     const struct ops_replica *replica = ops_replica(&o->ops, id);
     const struct program *program =
         replica && replica->fresh && o->ops.request.verb == OPS_UPGRADE && o->next.exec ? &o->next : &o->program;
@@ -215,6 +214,10 @@ int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
     child->exec = strdup(program->exec);
     result = run_program(child, file, program, pcap ? library : NULL, error);
     child->alive = result == 0;
+    if (child->alive)
+        log_write(LEVEL_INFO, "replica_started",
+                  LOG_WITH(log_text("replica", child_name(child, name)), log_number("pid", child->process.pid)),
+                  "replica %s is started: %s", name, file);
     return result;
 }
 

@@ -3,7 +3,6 @@
 /* sm-orchestrator: who owns what in one service. */
 
 #include <errno.h>
-#include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,21 +11,25 @@
 
 #include <splitmerge/version.h>
 
+#include "conf/command_line.h"
+#include "daemon/manager.h"
 #include "orchestrator.h"
 
 static const char usage[] = "usage: sm-orchestrator [--events FILE] [--report FILE] [--restore FILE]\n"
-                            "                       [--run-dir DIR] SERVICE.yaml\n"
+                            "                       [--run-dir DIR] [--log-format F] [--log-level L] SERVICE.yaml\n"
                             "Start the replicas of a service and give them shards; needs the service's sm-switch.\n"
                             "  --events FILE   operations to run at given packets or times\n"
                             "  --report FILE   write a report when the service ends, as JSON\n"
                             "  --restore FILE  begin with the state of a checkpoint\n"
                             "  --run-dir DIR   where run directories are, instead of SPLITMERGE_RUN\n"
+                            "  --log-format F  what the log is written as: text or json\n"
+                            "  --log-level L   how much: error, warning, notice or info\n"
                             "  --seed N        taken for symmetry with sm-switch, which decides it\n"
                             "  --help, --version\n";
 
 static int fail(int status, const struct sm_errbuf *error)
 {
-    fprintf(stderr, "sm-orchestrator: %s\n", error->text);
+    log_failure(error->text);
     return status;
 }
 
@@ -39,6 +42,9 @@ static int run(struct orchestrator *o, const char *file, const char *events)
         result = events_load(&o->events, events, &error);
     if (result != 0)
         return fail(2, &error);
+    log_of_service(o->service.name);
+    log_write(LEVEL_INFO, "started", LOG_WITH(log_text("version", SPLITMERGE_VERSION), log_number("pid", getpid())),
+              "service %s: the orchestrator begins", o->service.name);
     if (program_set(&o->program, o->service.exec, o->service.args) != 0) {
         snprintf(error.text, sizeof(error.text), "out of memory");
         return fail(1, &error);
@@ -64,53 +70,36 @@ static int run(struct orchestrator *o, const char *file, const char *events)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"events", required_argument, NULL, 'e'},  {"report", required_argument, NULL, 'r'},
-        {"restore", required_argument, NULL, 'R'}, {"run-dir", required_argument, NULL, 'd'},
-        {"seed", required_argument, NULL, 's'},    {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},       {NULL, 0, NULL, 0},
-    };
-    static char restore[PATH_MAX];
+    static char path[PATH_MAX];
     static struct orchestrator orchestrator;
     struct orchestrator *o = &orchestrator;
-    const char *events = NULL;
+    const char *events = NULL, *restore = NULL, *run_dir = NULL, *seed = NULL, *format = NULL, *level = NULL;
+    struct command_line line = {.program = "sm-orchestrator",
+                                .usage = usage,
+                                .options = {{"events", &events},
+                                            {"report", &o->report_file},
+                                            {"restore", &restore},
+                                            {"run-dir", &run_dir},
+                                            {"log-format", &format},
+                                            {"log-level", &level},
+                                            {"seed", &seed}}};
+    int status = command_line_read(&line, argc, argv, stdout, stderr);
 
-    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        switch (option) {
-        case 'e':
-            events = optarg;
-            break;
-        case 'r':
-            o->report_file = optarg;
-            break;
-        case 'R':
-            o->restore_file = realpath(optarg, restore);
-            if (!o->restore_file) {
-                fprintf(stderr, "sm-orchestrator: %s: %s\n", optarg, strerror(errno));
-                return 1;
-            }
-            break;
-        case 'd':
-            setenv("SPLITMERGE_RUN", optarg, 1);
-            break;
-        case 's':
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        case 'V':
-            puts("sm-orchestrator " SPLITMERGE_VERSION);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (argc - optind != 1) {
-        fputs(usage, stderr);
+    if (status >= 0)
+        return status;
+    log_begin(line.program);
+    manager_begin();
+    if ((format && !log_set_format(format)) || (level && !log_set_level(level)))
         return 2;
+    if (format)
+        setenv(LOG_ENVIRONMENT, format, 1); /* for replicas */
+    if (restore && !(o->restore_file = realpath(restore, path))) {
+        log_write(LEVEL_ERROR, "failed", LOG_WITH(log_text("file", restore)), "%s: %s", restore, strerror(errno));
+        return 1;
     }
-    int status = run(o, argv[optind], events);
+    if (run_dir)
+        setenv("SPLITMERGE_RUN", run_dir, 1);
+    status = run(o, line.operand, events);
     json_decref(o->status);
     free(o->intent);
     if (o->kept_text)

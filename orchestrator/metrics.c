@@ -39,6 +39,7 @@ struct metrics {
 struct scrape {
     struct orchestrator *o;
     struct MHD_Connection *connection;
+    enum metrics_format format;
     char *text; /* NULL: the switch does not answer */
     bool asked;
 };
@@ -64,16 +65,24 @@ static void on_status(void *user, const struct rpc_error *error, const struct wi
 {
     struct scrape *scrape = user;
     json_t *status = error ? NULL : wire_to_json(result);
-    scrape->text = status ? openmetrics_text(status) : NULL;
+    scrape->text = status ? openmetrics_text(status, scrape->format) : NULL;
     json_decref(status);
     MHD_resume_connection(scrape->connection);
     if (scrape->o->metrics) /* the loop has no event for that */
         MHD_run(scrape->o->metrics->daemon);
 }
 
+static enum metrics_format wanted(struct MHD_Connection *connection)
+{
+    const char *accept = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_ACCEPT);
+    return accept && strstr(accept, "application/openmetrics-text") ? METRICS_OPEN : METRICS_TEXT;
+}
+
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url, const char *method,
                                   const char *version, const char *upload, size_t *upload_bytes, void **own)
 {
+    static const char *const types[] = {[METRICS_TEXT] = "text/plain; version=0.0.4; charset=utf-8",
+                                        [METRICS_OPEN] = "application/openmetrics-text; version=1.0.0; charset=utf-8"};
     struct orchestrator *o = user;
     struct scrape *scrape = *own;
     (void)version;
@@ -91,10 +100,10 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     if (strcmp(url, "/metrics") != 0)
         return say(connection, MHD_HTTP_NOT_FOUND, "expected /metrics or /healthz\n");
     if (scrape->asked && scrape->text)
-        return respond(connection, MHD_HTTP_OK, OPENMETRICS_TYPE, scrape->text);
+        return respond(connection, MHD_HTTP_OK, types[scrape->format], scrape->text);
     if (scrape->asked || !o->sw)
         return say(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "the switch does not answer\n");
-    *scrape = (struct scrape){.o = o, .connection = connection, .asked = true};
+    *scrape = (struct scrape){.o = o, .connection = connection, .format = wanted(connection), .asked = true};
     MHD_suspend_connection(connection);
     rpc_request(o->sw, "status", NULL, ANSWER_MS, on_status, scrape);
     return MHD_YES;

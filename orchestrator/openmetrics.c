@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "openmetrics.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define PREFIX "splitmerge_"
 
-enum kind { GAUGE, COUNTER };
+enum kind { GAUGE, COUNTER, INFO, HISTOGRAM };
+
+/* Where the text goes, and in which format. */
+struct output {
+    FILE *file;
+    enum metrics_format format;
+};
 
 /* One number of the report. `name` is without the prefix and the type's suffix, and ends in the unit if it has one. */
 struct row {
@@ -44,12 +51,24 @@ static const struct row rows[] = {
     {NULL, "seconds", GAUGE, "running_seconds", "seconds", "How long the service has run."},
 };
 
-static void describe(FILE *out, const char *name, const char *type, const char *unit, const char *help)
+/* Samples are the same in both formats. What is said of a family is said under the name that its samples have in the
+ * older one, which knows neither units nor infos. */
+static void describe(const struct output *to, const char *name, enum kind kind, const char *unit, const char *help)
 {
-    fprintf(out, "# TYPE " PREFIX "%s %s\n", name, type);
-    if (unit)
+    static const struct {
+        const char *type, *older, *suffix;
+    } kinds[] = {[GAUGE] = {"gauge", "gauge", ""},
+                 [COUNTER] = {"counter", "counter", "_total"},
+                 [INFO] = {"info", "gauge", "_info"},
+                 [HISTOGRAM] = {"histogram", "histogram", ""}};
+    FILE *out = to->file;
+    const bool older = to->format == METRICS_TEXT;
+    const char *suffix = older ? kinds[kind].suffix : "";
+
+    fprintf(out, "# TYPE " PREFIX "%s%s %s\n", name, suffix, older ? kinds[kind].older : kinds[kind].type);
+    if (unit && !older)
         fprintf(out, "# UNIT " PREFIX "%s %s\n", name, unit);
-    fprintf(out, "# HELP " PREFIX "%s %s\n", name, help);
+    fprintf(out, "# HELP " PREFIX "%s%s %s\n", name, suffix, help);
 }
 
 static void put_value(FILE *out, const json_t *value)
@@ -83,23 +102,25 @@ static void put_labelled(FILE *out, const char *name, const char *label, const c
     put_value(out, value);
 }
 
-static void put_rows(FILE *out, const json_t *status)
+static void put_rows(const struct output *to, const json_t *status)
 {
+    FILE *out = to->file;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const struct row *row = &rows[i];
         const json_t *value = json_object_get(row->object ? json_object_get(status, row->object) : status, row->key);
         if (!json_is_number(value))
             continue;
-        describe(out, row->name, row->kind == COUNTER ? "counter" : "gauge", row->unit, row->help);
+        describe(to, row->name, row->kind, row->unit, row->help);
         fprintf(out, PREFIX "%s%s", row->name, row->kind == COUNTER ? "_total" : "");
         put_value(out, value);
     }
 }
 
-static void put_info(FILE *out, const json_t *status)
+static void put_info(const struct output *to, const json_t *status)
 {
+    FILE *out = to->file;
     static const char *const keys[] = {"service", "host", "version"};
-    describe(out, "service", "info", NULL, "What runs here.");
+    describe(to, "service", INFO, NULL, "What runs here.");
     fputs(PREFIX "service_info{", out);
     for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++) {
         fputs(i ? "," : "", out);
@@ -108,22 +129,24 @@ static void put_info(FILE *out, const json_t *status)
     fputs("} 1\n", out);
 }
 
-static void put_dropped(FILE *out, const json_t *status)
+static void put_dropped(const struct output *to, const json_t *status)
 {
+    FILE *out = to->file;
     const char *reason;
     json_t *count, *dropped = json_object_get(json_object_get(status, "packets"), "dropped");
-    describe(out, "packets_dropped", "counter", NULL, "Packets that were dropped, by reason.");
+    describe(to, "packets_dropped", COUNTER, NULL, "Packets that were dropped, by reason.");
     json_object_foreach(dropped, reason, count) put_labelled(out, "packets_dropped_total", "reason", reason, count);
 }
 
-static void put_moves(FILE *out, const json_t *status)
+static void put_moves(const struct output *to, const json_t *status)
 {
+    FILE *out = to->file;
     const json_t *moves = json_object_get(status, "moves"), *pause = json_object_get(moves, "pause_us"), *bucket;
     size_t i;
-    describe(out, "moves_completed", "counter", NULL, "Moves of a shard that were completed, by how.");
+    describe(to, "moves_completed", COUNTER, NULL, "Moves of a shard that were completed, by how.");
     put_labelled(out, "moves_completed_total", "how", "relabel", json_object_get(moves, "relabel"));
     put_labelled(out, "moves_completed_total", "how", "copy", json_object_get(moves, "copy"));
-    describe(out, "move_pause_seconds", "histogram", "seconds", "How long a shard's packets waited for its move.");
+    describe(to, "move_pause_seconds", HISTOGRAM, "seconds", "How long a shard's packets waited for its move.");
     json_array_foreach(json_object_get(pause, "buckets"), i, bucket)
     {
         fprintf(out, PREFIX "move_pause_seconds_bucket{le=\"%.9g\"} %" JSON_INTEGER_FORMAT "\n",
@@ -136,11 +159,12 @@ static void put_moves(FILE *out, const json_t *status)
 }
 
 /* A number of each object of a list that `names` it. */
-static void put_list(FILE *out, const json_t *list, const char *label, const struct row *row)
+static void put_list(const struct output *to, const json_t *list, const char *label, const struct row *row)
 {
+    FILE *out = to->file;
     const json_t *object;
     size_t i;
-    describe(out, row->name, row->kind == COUNTER ? "counter" : "gauge", row->unit, row->help);
+    describe(to, row->name, row->kind, row->unit, row->help);
     json_array_foreach(list, i, object)
     {
         char name[64];
@@ -153,7 +177,7 @@ static void put_list(FILE *out, const json_t *list, const char *label, const str
     }
 }
 
-static void put_replicas(FILE *out, const json_t *status)
+static void put_replicas(const struct output *to, const json_t *status)
 {
     static const struct row of_replicas[] = {
         {NULL, "packets", COUNTER, "replica_packets", NULL, "Packets that a replica has processed."},
@@ -168,20 +192,21 @@ static void put_replicas(FILE *out, const json_t *status)
         {NULL, "rx_missed", COUNTER, "port_missed_packets", NULL, "Packets that came to a port and were not read."},
     };
     for (size_t i = 0; i < sizeof of_replicas / sizeof *of_replicas; i++)
-        put_list(out, json_object_get(status, "replicas"), "replica", &of_replicas[i]);
+        put_list(to, json_object_get(status, "replicas"), "replica", &of_replicas[i]);
     for (size_t i = 0; i < sizeof of_ports / sizeof *of_ports; i++)
-        put_list(out, json_object_get(status, "ports"), "port", &of_ports[i]);
+        put_list(to, json_object_get(status, "ports"), "port", &of_ports[i]);
 }
 
-static void put_promises(FILE *out, const json_t *status)
+static void put_promises(const struct output *to, const json_t *status)
 {
+    FILE *out = to->file;
     const json_t *deaths = json_object_get(status, "deaths");
     const char *name;
     json_t *held;
-    describe(out, "deaths", "counter", NULL, "Deaths that nobody had asked for, by who died.");
+    describe(to, "deaths", COUNTER, NULL, "Deaths that nobody had asked for, by who died.");
     put_labelled(out, "deaths_total", "part", "replica", json_object_get(deaths, "replicas"));
     put_labelled(out, "deaths_total", "part", "switch", json_object_get(deaths, "switch"));
-    describe(out, "invariant_held", "gauge", NULL, "1: the invariant has held so far; 0: it broke.");
+    describe(to, "invariant_held", GAUGE, NULL, "1: the invariant has held so far; 0: it broke.");
     json_object_foreach(json_object_get(status, "invariants"), name, held)
     {
         const char *text = json_string_value(held);
@@ -191,21 +216,22 @@ static void put_promises(FILE *out, const json_t *status)
     }
 }
 
-char *openmetrics_text(const json_t *status)
+char *openmetrics_text(const json_t *status, enum metrics_format format)
 {
     char *text = NULL;
     size_t bytes;
-    FILE *out = open_memstream(&text, &bytes);
-    if (!out)
+    const struct output to = {.file = open_memstream(&text, &bytes), .format = format};
+    if (!to.file)
         return NULL;
-    put_info(out, status);
-    put_rows(out, status);
-    put_dropped(out, status);
-    put_moves(out, status);
-    put_replicas(out, status);
-    put_promises(out, status);
-    fputs("# EOF\n", out);
-    if (fclose(out) == 0)
+    put_info(&to, status);
+    put_rows(&to, status);
+    put_dropped(&to, status);
+    put_moves(&to, status);
+    put_replicas(&to, status);
+    put_promises(&to, status);
+    if (format == METRICS_OPEN)
+        fputs("# EOF\n", to.file);
+    if (fclose(to.file) == 0)
         return text;
     free(text);
     return NULL;

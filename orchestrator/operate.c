@@ -174,7 +174,7 @@ static void do_start(struct orchestrator *o, uint32_t id)
 {
     struct sm_errbuf error;
     if (child_spawn(o, id, &error) != 0) {
-        fprintf(stderr, "sm-orchestrator: %s\n", error.text);
+        log_write(LEVEL_WARNING, "replica_not_started", LOG_WITH(log_text("reason", error.text)), "%s", error.text);
         ops_exited(&o->ops, id, "could not be started");
     }
 }
@@ -256,7 +256,8 @@ static void on_back(void *user, const struct rpc_error *error, const struct wire
     (void)user;
     (void)result;
     if (error)
-        fprintf(stderr, "sm-orchestrator: the upgrade cannot be ended: %s\n", error->message);
+        log_write(LEVEL_ERROR, "upgrade_not_ended", LOG_WITH(log_text("reason", error->message)),
+                  "the upgrade cannot be ended: %s", error->message);
 }
 
 static void do_open(struct orchestrator *o)
@@ -285,6 +286,19 @@ static unsigned there(const struct orchestrator *o)
     return count;
 }
 
+static void log_result(const struct ops_result *result, const char *verb)
+{
+    static const char *const results[] = {"done", "failed", "refused", "not found", "busy", "timed out"};
+    const struct ops_moved *moved = &result->moved;
+    log_write(LEVEL_INFO, "operation_ended",
+              LOG_WITH(log_text("operation", verb), log_text("result", results[result->code]),
+                       log_text("reason", result->message[0] ? result->message : NULL),
+                       log_number("shards", moved->completed), log_number("abandoned", moved->abandoned),
+                       log_number("flows", moved->flows), log_number("held_packets", moved->held_packets),
+                       log_number("seconds", moved->seconds)),
+              "%s: %s%s%s", verb, results[result->code], result->message[0] ? ": " : "", result->message);
+}
+
 static void do_reply(struct orchestrator *o)
 {
     struct rpc_call *call = o->operation_call;
@@ -293,10 +307,12 @@ static void do_reply(struct orchestrator *o)
     o->operation_call = NULL;
     selector_free(o->selector);
     o->selector = NULL;
+    log_result(&result, ops_verb_name(o->ops.request.verb));
     if (o->ops.request.verb == OPS_UPGRADE) {
         program_free(&o->next);
-        if (result.code == OPS_OK)
-            o->missing = wanted > there(o) ? wanted - there(o) : 0;
+        /* Whoever of both versions has died meanwhile: as many as there ought to be. */
+        o->surplus = result.code == OPS_OK ? 0 : o->surplus;
+        o->missing = wanted + o->surplus > there(o) ? wanted + o->surplus - there(o) : 0;
     }
     if (o->operation_for == FOR_US)
         orchestrator_replaced(o, &result);
@@ -396,6 +412,8 @@ enum ops_code operate_begin(struct orchestrator *o, const struct ops_request *re
     o->operation_for = whom;
     o->operation_call = call;
     o->selector = selector;
+    log_write(LEVEL_INFO, "operation_begun", LOG_WITH(log_text("operation", ops_verb_name(wanted.verb))), "%s begins",
+              ops_verb_name(wanted.verb));
     operate(o);
     return OPS_OK;
 }

@@ -60,6 +60,11 @@ bool ops_next(struct ops *ops, struct ops_action *action)
     return true;
 }
 
+bool ops_idle(const struct ops *ops)
+{
+    return ops->stage == OPS_IDLE && ops->queue_head == ops->queue_tail;
+}
+
 uint32_t ops_add(struct ops *ops)
 {
     assert(ops->count < OPS_MAX_REPLICAS);
@@ -97,10 +102,15 @@ static bool is_ready(const struct ops *ops, uint32_t id)
 
 static const char *const verbs[] = {"scale", "split", "merge", "move", "drain", "rebalance", "upgrade"};
 
+const char *ops_verb_name(enum ops_verb verb)
+{
+    return verbs[verb];
+}
+
 static enum ops_code check(const struct ops *ops, const struct ops_request *r, struct ops_result *refusal)
 {
     bool takes_replica = r->verb == OPS_SPLIT || r->verb == OPS_MERGE || r->verb == OPS_DRAIN;
-    if (ops->stage != OPS_IDLE)
+    if (!ops_idle(ops))
         return refuse(refusal, OPS_BUSY, "another operation (%s) is under way", verbs[ops->request.verb]);
     if (r->verb == OPS_SCALE && (r->count < ops->min || r->count > ops->max))
         return refuse(refusal, OPS_USAGE, "scale: expected %u to %u replicas, got %u", ops->min, ops->max, r->count);

@@ -54,6 +54,9 @@ struct ops_request {
     uint32_t trial_ms; /* upgrade: how long the new version has to live with all shards before the old one goes */
 };
 
+/* "scale", ... */
+const char *ops_verb_name(enum ops_verb verb);
+
 /* Codes are the exit statuses of smctl. */
 enum ops_code { OPS_OK = 0, OPS_FAILED = 1, OPS_USAGE = 2, OPS_NOT_FOUND = 3, OPS_BUSY = 4, OPS_TIMED_OUT = 5 };
 
@@ -147,6 +150,9 @@ enum ops_code ops_begin(struct ops *ops, const struct ops_request *request, stru
 
 /* The next action, in order; false: none now. Ask after every event. */
 bool ops_next(struct ops *ops, struct ops_action *action);
+
+/* Nothing is under way, and whoever asked last has been told how it ended: another operation may begin. */
+bool ops_idle(const struct ops *ops);
 
 /* Events. */
 void ops_ready(struct ops *ops, uint32_t id);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "orchestrator.h"
+#include "daemon/manager.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -25,7 +26,7 @@ void orchestrator_fail(struct orchestrator *o, const char *format, ...)
     va_start(args, format);
     vsnprintf(o->error, sizeof(o->error), format, args);
     va_end(args);
-    fprintf(stderr, "sm-orchestrator: %s\n", o->error);
+    log_failure(o->error);
     o->failed = true;
     leave(o);
 }
@@ -34,9 +35,10 @@ void orchestrator_fail(struct orchestrator *o, const char *format, ...)
 
 static void close_everything(struct orchestrator *o)
 {
-    uv_handle_t *handles[] = {(uv_handle_t *)&o->timer,      (uv_handle_t *)&o->patience,
-                              (uv_handle_t *)&o->replace,    (uv_handle_t *)&o->measure.timer,
-                              (uv_handle_t *)&o->signals[0], (uv_handle_t *)&o->signals[1]};
+    uv_handle_t *handles[] = {(uv_handle_t *)&o->timer,     (uv_handle_t *)&o->patience,
+                              (uv_handle_t *)&o->replace,   (uv_handle_t *)&o->measure.timer,
+                              (uv_handle_t *)&o->watchdog,  (uv_handle_t *)&o->signals[0],
+                              (uv_handle_t *)&o->signals[1]};
     sigset_t late;
     metrics_close(o);
     rpc_server_close(o->server);
@@ -90,6 +92,7 @@ static void on_last_status(void *user, const struct rpc_error *error, const stru
 static void leave(struct orchestrator *o)
 {
     bool drained = o->phase == PHASE_FINISHING && !o->failed;
+    manager_tell("STOPPING=1\nSTATUS=The service ends");
     o->phase = PHASE_LEAVING;
     uv_timer_stop(&o->patience);
     uv_timer_stop(&o->replace);
@@ -125,8 +128,8 @@ static void on_finished(void *user, const struct rpc_error *error, const struct 
     o->status = wire_to_json(result);
     if (!o->ended && o->service.in.kind != SERVICE_PORT_INTERFACE && o->service.out.kind == SERVICE_PORT_CAPTURE &&
         strcmp(o->service.out.name, "-") != 0)
-        fprintf(stderr, "sm-orchestrator: stopped before the end of the input: the output is %s.partial\n",
-                o->service.out.name);
+        log_write(LEVEL_NOTICE, "stopped", LOG_WITH(log_text("file", o->service.out.name)),
+                  "stopped before the end of the input: the output is %s.partial", o->service.out.name);
     leave(o);
 }
 
@@ -140,6 +143,7 @@ void orchestrator_stop(struct orchestrator *o)
         leave(o);
     } else if (o->phase == PHASE_RUNNING) {
         o->phase = PHASE_FINISHING;
+        manager_tell("STOPPING=1\nSTATUS=The switch drains");
         uv_timer_stop(&o->patience);
         rpc_request(o->sw, "finish", NULL, 0, on_finished, o);
     }
@@ -149,7 +153,7 @@ void orchestrator_check_end(struct orchestrator *o)
 {
     uint32_t ids[OPS_MAX_REPLICAS];
     bool served = ops_ready_ids(&o->ops, ids) > 0; /* else packets wait for the replacement */
-    if (o->phase == PHASE_RUNNING && o->ended && runner_done(o) && o->ops.stage == OPS_IDLE && served)
+    if (o->phase == PHASE_RUNNING && o->ended && runner_done(o) && ops_idle(&o->ops) && served)
         orchestrator_stop(o);
 }
 
@@ -170,7 +174,7 @@ static void replace(uv_timer_t *timer)
     request.count -= o->surplus < request.count ? o->surplus : request.count;
     if (request.count < o->ops.min)
         request.count = o->ops.min;
-    if ((o->missing == 0 && o->surplus == 0) || o->phase != PHASE_RUNNING || o->ops.stage != OPS_IDLE)
+    if ((o->missing == 0 && o->surplus == 0) || o->phase != PHASE_RUNNING || !ops_idle(&o->ops))
         return; /* an operation is under way: its end comes back here */
     if (request.count > o->ops.max)
         request.count = o->ops.max;
@@ -190,7 +194,8 @@ void orchestrator_replaced(struct orchestrator *o, const struct ops_result *resu
 {
     if (result->code == OPS_OK)
         return;
-    fprintf(stderr, "sm-orchestrator: no replacement: %s\n", result->message);
+    log_write(LEVEL_WARNING, "no_replacement", LOG_WITH(log_text("reason", result->message)), "no replacement: %s",
+              result->message);
     o->missing++;
     slow_down(o);
 }
@@ -204,9 +209,11 @@ void orchestrator_replace_missing(struct orchestrator *o)
 /* A replica has died: its process is gone, and the switch has given its shards away. */
 static void lost(struct orchestrator *o, struct child *child)
 {
-    char how[48];
-    fprintf(stderr, "sm-orchestrator: replica r%u %s; the others take over, a new one is started\n", child->id,
-            child_how(child, how));
+    char how[48], name[16];
+    log_write(LEVEL_WARNING, "replica_died",
+              LOG_WITH(log_text("replica", child_name(child, name)), log_text("reason", child_how(child, how)),
+                       log_number("shards", child->shards), log_number("packets", child->packets)),
+              "replica %s %s; the others take over, a new one is started", name, how);
     if (child->packets > 0)
         o->replace_ms = 0;
     else
@@ -234,7 +241,10 @@ static void on_condemned(struct orchestrator *o, const struct wire_value *params
     if (!child)
         return;
     snprintf(child->condemned, sizeof(child->condemned), "%s", wire_get_str(params, "reason", "misbehaved"));
-    fprintf(stderr, "sm-orchestrator: replica r%u %s: the switch kills it\n", child->id, child->condemned);
+    char name[16];
+    log_write(LEVEL_WARNING, "replica_condemned",
+              LOG_WITH(log_text("replica", child_name(child, name)), log_text("reason", child->condemned)),
+              "replica %s %s: the switch kills it", name, child->condemned);
 }
 
 static void on_gone(struct orchestrator *o, const struct wire_value *params)
@@ -244,20 +254,23 @@ static void on_gone(struct orchestrator *o, const struct wire_value *params)
         return;
     child->gone = true;
     child->packets = wire_get_uint(params, "packets", 0);
+    child->shards = (uint32_t)wire_get_uint(params, "shards", 0);
     if (child->lost)
         lost(o, child);
 }
 
 void orchestrator_child_exited(struct orchestrator *o, struct child *child)
 {
-    char how[48];
+    char how[48], name[16];
     child_how(child, how);
     if (o->phase == PHASE_CONNECTING || o->phase == PHASE_STARTING) {
         orchestrator_fail(o, "middlebox '%s' (replica r%u) %s before it was ready%s%s", o->program.exec, child->id, how,
                           child->refusal[0] ? ": " : "", child->refusal);
     } else if (o->phase == PHASE_RUNNING) {
         if (child->refusal[0])
-            fprintf(stderr, "sm-orchestrator: replica r%u was refused: %s\n", child->id, child->refusal);
+            log_write(LEVEL_WARNING, "replica_refused",
+                      LOG_WITH(log_text("replica", child_name(child, name)), log_text("reason", child->refusal)),
+                      "replica %s was refused: %s", name, child->refusal);
         char why[sizeof(how) + sizeof(child->refusal) + 16];
         snprintf(why, sizeof(why), child->refusal[0] ? "%s (refused: %s)" : "%s%s", how, child->refusal);
         child->lost = !ops_exited(&o->ops, child->id, why);
@@ -322,9 +335,15 @@ static void on_notify(void *user, struct rpc_peer *peer, const char *method, con
 
 /* ---- starting ---- */
 
-void orchestrator_goes_on(struct orchestrator *o, const char *state)
+static void run(struct orchestrator *o)
 {
     o->phase = PHASE_RUNNING;
+    manager_tell("READY=1\nSTATUS=The service runs");
+}
+
+void orchestrator_goes_on(struct orchestrator *o, const char *state)
+{
+    run(o);
     o->gated = strcmp(state, "gated") == 0;
     runner_resume(o);
     if (strcmp(state, "finished") == 0)
@@ -382,7 +401,7 @@ static void on_assigned(void *user, const struct rpc_error *error, const struct 
 void orchestrator_launch(struct orchestrator *o)
 {
     uv_timer_stop(&o->timer);
-    o->phase = PHASE_RUNNING;
+    run(o);
     runner_gate(o);
     rpc_request(o->sw, "start", NULL, ANSWER_MS, on_started, o);
     orchestrator_replace_missing(o);
@@ -432,6 +451,9 @@ static void on_ready(struct orchestrator *o, const struct wire_value *params)
         orchestrator_replace_missing(o);
     }
     if (child) {
+        char name[16];
+        log_write(LEVEL_INFO, "replica_ready", LOG_WITH(log_text("replica", child_name(child, name))),
+                  "replica %s is ready", name);
         child->was_ready = true;
         child->gone = false; /* another process of it may have looked before, and left */
     }
@@ -531,14 +553,24 @@ static void on_signal(uv_signal_t *signal_handle, int number)
     orchestrator_stop(signal_handle->data);
 }
 
+static void on_watchdog(uv_timer_t *timer)
+{
+    (void)timer;
+    manager_tell("WATCHDOG=1");
+}
+
 void orchestrator_start(struct orchestrator *o)
 {
     static const int numbers[2] = {SIGINT, SIGTERM};
+    uint64_t every = manager_watchdog_ms();
     ops_init(&o->ops, o->service.replicas.min, o->service.replicas.max);
     uv_timer_init(o->loop, &o->timer);
     uv_timer_init(o->loop, &o->patience);
     uv_timer_init(o->loop, &o->measure.timer);
     uv_timer_init(o->loop, &o->replace);
+    uv_timer_init(o->loop, &o->watchdog);
+    if (every > 0)
+        uv_timer_start(&o->watchdog, on_watchdog, 0, every);
     o->replace.data = o;
     o->timer.data = o->measure.timer.data = o->patience.data = o;
     for (unsigned i = 0; i < 2; i++) {

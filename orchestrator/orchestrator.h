@@ -20,6 +20,7 @@
 
 #include "conf/rundir.h"
 #include "conf/service.h"
+#include "daemon/log.h"
 #include "events.h"
 #include "ops.h"
 #include "selector.h"
@@ -84,6 +85,7 @@ struct orchestrator {
     struct child *children;  /* by id, ascending */
     uv_timer_t timer;        /* connecting, starting, leaving */
     uv_timer_t patience;     /* of the operation's stage */
+    uv_timer_t watchdog;     /* the service manager hears that the loop turns */
     struct {
         uv_timer_t timer;
         bool begun;
@@ -159,6 +161,8 @@ void orchestrator_goes_on(struct orchestrator *o, const char *state);
 void orchestrator_child_exited(struct orchestrator *o, struct child *child);
 /* "exited with status 1", "was killed by signal 9" */
 const char *child_how(const struct child *child, char text[static 48]);
+/* "r1" */
+const char *child_name(const struct child *child, char name[static 16]);
 
 /* program.c */
 int program_set(struct program *program, const char *exec, const char *const *args); /* SM_E_NO_MEMORY */

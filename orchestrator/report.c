@@ -138,16 +138,19 @@ int report_write(struct orchestrator *o)
     bool bad = complain(o, text, sizeof(text));
     int status = bad || o->failed ? 1 : 0;
     if (bad && !o->failed)
-        fprintf(stderr, "sm-orchestrator: %s\n", text);
+        log_failure(text);
     if (o->report_file) {
         json_t *report = build(o);
         json_object_set_new(report, "error", o->failed ? json_string(o->error) : bad ? json_string(text) : json_null());
         if (json_dump_file(report, o->report_file, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0) {
-            fprintf(stderr, "sm-orchestrator: %s: %s\n", o->report_file, strerror(errno));
+            log_write(LEVEL_ERROR, "failed", LOG_WITH(log_text("file", o->report_file)), "%s: %s", o->report_file,
+                      strerror(errno));
             status = 1;
         }
         json_decref(report);
     }
+    log_write(LEVEL_INFO, "ended", LOG_WITH(log_number("exit", status)), "the service has ended%s",
+              status ? ", and not well" : "");
     if (o->status && !o->failed && isatty(STDOUT_FILENO))
         summary(o);
     return status;

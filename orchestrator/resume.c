@@ -92,8 +92,9 @@ static void on_status(void *user, const struct rpc_error *error, const struct wi
         missing = missing_at_start(o, count);
     o->missing += missing > 0 ? (unsigned)missing : 0;
     o->surplus += missing < 0 ? (unsigned)-missing : 0;
-    fprintf(stderr, "sm-orchestrator: goes on with the service where it is: %u replicas, %s\n", count,
-            o->ops.stage == OPS_IDLE ? "no operation" : "an operation under way");
+    log_write(LEVEL_NOTICE, "resumed", LOG_WITH(log_number("replicas", count)),
+              "goes on with the service where it is: %u replicas, %s", count,
+              o->ops.stage == OPS_IDLE ? "no operation" : "an operation under way");
     if (strcmp(state, "waiting") == 0 && o->restore_file)
         orchestrator_fail(o, "the orchestrator died while %s was restored: nothing has been read yet, run it again",
                           o->restore_file);

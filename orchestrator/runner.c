@@ -3,10 +3,11 @@
 /*
  * Events, one after the other. The switch stops reading at the gate of the next one; the operation's move opens it
  * when its first markers are queued, and right behind that move goes the gate after it. So the next gate may be
- * reached while the operation is still under way: the input then waits there until it has finished.
+ * reached while the operation is still under way: the input then waits there until it has finished, or waits for
+ * nothing but flows to end, which they do as packet time goes by.
  *
- * An event whose place has been passed already (its gate came too late to stop the input before its end) runs as soon
- * as the one before has finished; only what lies behind the last packet is not reached.
+ * An event whose place has been passed already (its gate came too late to stop the input before its end, or was opened
+ * for such flows) runs as soon as the one before has finished; only what lies behind the last packet is not reached.
  */
 
 #include <signal.h>
@@ -65,8 +66,9 @@ static void finish_event(struct orchestrator *o, const char *result, const char 
     event->seconds = (double)(uv_hrtime() - o->event_start) / 1e9;
     snprintf(event->message, sizeof(event->message), "%s", message);
     if (message[0])
-        fprintf(stderr, "sm-orchestrator: event of line %u (%s) was %s: %s\n", event->line, event->text, result,
-                message);
+        log_write(LEVEL_WARNING, "event_not_done",
+                  LOG_WITH(log_number("line", event->line), log_text("result", result), log_text("reason", message)),
+                  "event of line %u (%s) was %s: %s", event->line, event->text, result, message);
     open_gate(o);
     o->event_running = false;
     o->killed = 0;
@@ -143,7 +145,7 @@ static void run_event(struct orchestrator *o, struct event *event)
 
 void runner_go_on(struct orchestrator *o)
 {
-    while (o->phase == PHASE_RUNNING && !o->event_running && o->ops.stage == OPS_IDLE && o->missing + o->surplus == 0 &&
+    while (o->phase == PHASE_RUNNING && !o->event_running && ops_idle(&o->ops) && o->missing + o->surplus == 0 &&
            !o->victim && current(o) && (o->gated || (o->ended && !runner_done(o))))
         run_event(o, current(o));
 }

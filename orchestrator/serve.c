@@ -112,7 +112,7 @@ static void on_status(void *user, const struct rpc_error *error, const struct wi
         wire_put_uint(out, "min", o->service.replicas.min);
         wire_put_uint(out, "max", o->service.replicas.max);
         wire_map_end(out);
-        wire_put_str(out, "operation", o->ops.stage == OPS_IDLE ? NULL : verbs[o->ops.request.verb]);
+        wire_put_str(out, "operation", ops_idle(&o->ops) ? NULL : verbs[o->ops.request.verb]);
         wire_put_str(out, "stage", ops_stage_name(&o->ops));
         rpc_reply(status->call, out);
         children_learn(o, result);
@@ -304,7 +304,7 @@ static void checkpoint(struct orchestrator *o, struct rpc_call *call, const stru
 
 static void restore(struct orchestrator *o, struct rpc_call *call, const struct wire_value *params)
 {
-    if (o->ops.stage != OPS_IDLE)
+    if (!ops_idle(&o->ops))
         rpc_refuse(call, RPC_BUSY, "another operation is under way");
     else
         transfer(o, call, "restore", params);
@@ -344,7 +344,7 @@ static void upgrade(struct orchestrator *o, struct rpc_call *call, const struct 
     request.trial_ms = (uint32_t)trial;
     for (unsigned i = 0; i < wire_count(list); i++)
         args[i] = wire_str(wire_item(list, i), "");
-    if (o->ops.stage != OPS_IDLE)
+    if (!ops_idle(&o->ops))
         ops_begin(&o->ops, &request, &refusal);
     else if (serve_next(o, exec, list ? args : NULL, &error) != 0)
         refusal = (struct ops_result){.code = OPS_FAILED};

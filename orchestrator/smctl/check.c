@@ -16,15 +16,10 @@ static void print_check(const json_t *result)
 
 int cmd_check(struct options *options)
 {
-    struct client *client;
     json_t *result;
     if (options->argc != 1)
         return usage(options, "check");
-    int status = client_open(&client, options);
-    if (status != 0)
-        return status;
-    status = client_ask(client, "check", NULL, options->timeout_ms ? options->timeout_ms : 60000, NULL, NULL, &result);
-    client_close(client);
+    int status = client_call(options, "check", NULL, 60000, &result);
     if (status != 0)
         return status;
     status = json_integer_value(json_object_get(result, "count")) > 0 ? RPC_FAILED : 0;

@@ -20,21 +20,15 @@ static bool absolute(const char *file, char path[static PATH_MAX])
 
 static int transfer(struct options *options, const char *method, const char *done)
 {
-    struct client *client;
     char path[PATH_MAX];
     json_t *result;
     if (options->argc != 2)
         return usage(options, method[0] == 'c' ? "checkpoint FILE" : "restore FILE");
     if (!absolute(options->argv[1], path))
         return fail(options, RPC_USAGE, "%s: the file's name is too long", method);
-    int status = client_open(&client, options);
-    if (status != 0)
-        return status;
     struct wire_out *params = wire_new();
     wire_put_str(params, "file", path);
-    uint64_t timeout = options->timeout_ms ? options->timeout_ms : CHECKPOINT_MS;
-    status = client_ask(client, method, params, timeout, NULL, NULL, &result);
-    client_close(client);
+    int status = client_call(options, method, params, CHECKPOINT_MS, &result);
     if (status != 0)
         return status;
     if (options->json)

@@ -198,3 +198,20 @@ int client_ask(struct client *client, const char *method, struct wire_out *param
     json_decref(client->result);
     return status;
 }
+
+int client_call(const struct options *options, const char *method, struct wire_out *params, uint64_t patience_ms,
+                json_t **result)
+{
+    struct client *client;
+    int status = client_open(&client, options);
+
+    *result = NULL;
+    if (status != 0) {
+        wire_free(params);
+        return status;
+    }
+    status =
+        client_ask(client, method, params, options->timeout_ms ? options->timeout_ms : patience_ms, NULL, NULL, result);
+    client_close(client);
+    return status;
+}

@@ -82,7 +82,6 @@ static int show(const struct options *options, json_t *list, const char *key)
 
 int cmd_flow(struct options *options)
 {
-    struct client *client;
     json_t *result;
     size_t at = 0;
     char key[1024] = "", selector[1024];
@@ -92,16 +91,11 @@ int cmd_flow(struct options *options)
         at += (size_t)snprintf(key + at, sizeof(key) - at, "%s%s", at ? " " : "", options->argv[word]);
     if (at >= sizeof(key))
         return fail(options, RPC_USAGE, "flow: the key is too long");
-    int status = client_open(&client, options);
-    if (status != 0)
-        return status;
     struct wire_out *params = wire_new();
     if (strcmp(key, "all") != 0)
         wire_put_str(params, "selector", flow_text_selector(key, selector, sizeof(selector)) ? selector : key);
     wire_put_uint(params, "limit", CANDIDATES);
-    status =
-        client_ask(client, "flows", params, options->timeout_ms ? options->timeout_ms : 30000, NULL, NULL, &result);
-    client_close(client);
+    int status = client_call(options, "flows", params, 30000, &result);
     if (status != 0)
         return status;
     json_t *list = flows_for_people(json_object_get(result, "flows"));

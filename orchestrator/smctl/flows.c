@@ -26,7 +26,6 @@ static void print_flow(const json_t *flow)
 
 int cmd_flows(struct options *options)
 {
-    struct client *client;
     json_t *result, *flow;
     bool wrong = false;
     uint64_t count = 0;
@@ -39,17 +38,12 @@ int cmd_flows(struct options *options)
         at += (size_t)snprintf(selector + at, sizeof(selector) - at, "%s%s", at ? " " : "", options->argv[word]);
     if (at >= sizeof(selector))
         return fail(options, RPC_USAGE, "flows: the selector is too long");
-    int status = client_open(&client, options);
-    if (status != 0)
-        return status;
     struct wire_out *params = wire_new();
     if (at)
         wire_put_str(params, "selector", selector);
     if (limit)
         wire_put_uint(params, "limit", count);
-    status =
-        client_ask(client, "flows", params, options->timeout_ms ? options->timeout_ms : 30000, NULL, NULL, &result);
-    client_close(client);
+    int status = client_call(options, "flows", params, 30000, &result);
     if (status != 0)
         return status;
     json_t *list = flows_for_people(json_object_get(result, "flows"));

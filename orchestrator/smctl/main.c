@@ -20,7 +20,9 @@ static const struct command {
     const char *does;
     bool moves; /* it takes --copy and --strategy */
 } commands[] = {
-    {"run", cmd_run, "SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N] [--collect FILE|FOLDER]",
+    {"run", cmd_run,
+     "SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N] [--collect FILE|FOLDER]\n"
+     "      [--log-format text|json] [--log-level error|warning|notice|info]",
      "run a service in the foreground", false},
     {"status", cmd_status, "", "what a service does", false},
     {"replicas", cmd_replicas, "", "its replicas", false},

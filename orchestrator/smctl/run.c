@@ -26,6 +26,7 @@
 
 #include "conf/rundir.h"
 #include "conf/service.h"
+#include "daemon/log.h"
 #include "events.h"
 #include "smctl.h"
 
@@ -135,11 +136,13 @@ static void become(const struct run *run, const char *path, const char **argv, p
     setpgid(0, 0);
     if (argv == run->parts[0].argv)
         hand_over(run);
+    else
+        unsetenv("NOTIFY_SOCKET"); /* it has nothing to be kept */
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     sigprocmask(SIG_SETMASK, mask, NULL);
     if (getppid() == parent)
         execv(path, (char **)(uintptr_t)argv);
-    fprintf(stderr, "smctl: %s: %s\n", path, strerror(errno));
+    log_write(LEVEL_ERROR, "failed", LOG_WITH(log_text("file", path)), "%s: %s", path, strerror(errno));
     _exit(127);
 }
 
@@ -184,7 +187,9 @@ static void look_at_end(struct run *run, struct part *part)
     if (now - part->born >= SHORT_NS)
         part->in_row = 0, part->delay = 0;
     if (killed)
-        fprintf(stderr, "smctl: %s was killed by signal %d: it is started again\n", part->name, WTERMSIG(part->status));
+        log_write(LEVEL_WARNING, "part_killed",
+                  LOG_WITH(log_text("part", part->name), log_number("signal", WTERMSIG(part->status))),
+                  "%s was killed by signal %d: it is started again", part->name, WTERMSIG(part->status));
     part->due = now + part->delay;
     if (++part->in_row >= AGAIN_AT_ONCE)
         part->delay = part->delay ? 2 * part->delay : AGAIN_FIRST_NS;
@@ -268,24 +273,26 @@ static int verdict(const struct options *options, const struct part parts[2])
     return WEXITSTATUS(parts[1].status);
 }
 
-/* Options as pairs of name and value; a NULL name: it was not given. The first one is the switch's too. */
-enum { RUN_SEED, RUN_EVENTS, RUN_REPORT, RUN_RESTORE, RUN_OPTIONS };
+/* Options as pairs of name and value; a NULL name: it was not given. The first ones are the switch's too. */
+enum { RUN_SEED, RUN_FORMAT, RUN_LEVEL, RUN_EVENTS, RUN_REPORT, RUN_RESTORE, RUN_OPTIONS };
+#define RUN_OF_SWITCH RUN_EVENTS
 
 static int run_parts(const struct options *options, const char *file, const char *given[RUN_OPTIONS][2],
                      const struct rundir *dir)
 {
-    const char *sw[5] = {"sm-switch"}, *orchestrator[2 * RUN_OPTIONS + 3] = {"sm-orchestrator"};
+    const char *sw[2 * RUN_OF_SWITCH + 3] = {"sm-switch"}, *orchestrator[2 * RUN_OPTIONS + 3] = {"sm-orchestrator"};
     struct run run = {.options = options,
                       .notify = -1,
                       .arena = -1,
                       .parts = {{.name = sw[0], .build = "../runtime/switch", .argv = sw},
                                 {.name = orchestrator[0], .build = "../orchestrator", .argv = orchestrator}}};
     unsigned s = 1, o = 1;
-    for (unsigned i = 0; i < 2 && given[RUN_SEED][0]; i++)
-        sw[s++] = given[RUN_SEED][i];
     for (unsigned k = 0; k < RUN_OPTIONS; k++)
-        for (unsigned i = 0; i < 2 && given[k][0]; i++)
+        for (unsigned i = 0; i < 2 && given[k][0]; i++) {
             orchestrator[o++] = given[k][i];
+            if (k < RUN_OF_SWITCH)
+                sw[s++] = given[k][i];
+        }
     sw[s] = orchestrator[o] = file;
     if (keep_arenas(&run, dir) != 0)
         return RPC_FAILED;
@@ -306,13 +313,25 @@ static int run_parts(const struct options *options, const char *file, const char
     return verdict(options, run.parts);
 }
 
+/* In the foreground routine is not told, unless it is asked for. */
+static bool begin_log(const char *given[RUN_OPTIONS][2])
+{
+    log_begin("smctl");
+    if (!given[RUN_LEVEL][0]) {
+        given[RUN_LEVEL][0] = "--log-level";
+        given[RUN_LEVEL][1] = "notice";
+    }
+    return (!given[RUN_FORMAT][0] || log_set_format(given[RUN_FORMAT][1])) && log_set_level(given[RUN_LEVEL][1]);
+}
+
 int cmd_run(struct options *options)
 {
     bool wrong = false;
     struct service service;
     struct rundir dir;
     struct sm_errbuf error;
-    const char *given[RUN_OPTIONS][2] = {{"--seed"}, {"--events"}, {"--report"}, {"--restore"}};
+    const char *given[RUN_OPTIONS][2] = {{"--seed"},   {"--log-format"}, {"--log-level"},
+                                         {"--events"}, {"--report"},     {"--restore"}};
     for (unsigned i = 0; i < RUN_OPTIONS; i++) {
         given[i][1] = take_option(options, given[i][0], &wrong);
         given[i][0] = given[i][1] ? given[i][0] : NULL;
@@ -320,7 +339,10 @@ int cmd_run(struct options *options)
     const char *target = take_option(options, "--collect", &wrong);
     if (wrong || options->argc != 2)
         return usage(options, "run SERVICE.yaml [--events FILE] [--report FILE] [--restore FILE] [--seed N] "
-                              "[--collect FILE|FOLDER]");
+                              "[--collect FILE|FOLDER] [--log-format text|json] [--log-level LEVEL]");
+    if (!begin_log(given))
+        return RPC_USAGE;
+    options->json |= given[RUN_FORMAT][0] && strcmp(given[RUN_FORMAT][1], "json") == 0;
     if (service_load(&service, options->argv[1], &error) != 0)
         return fail(options, RPC_USAGE, "%s", error.text);
     if (target && collect_check(options, &service, target) != 0) {

@@ -52,16 +52,11 @@ static void print_shared(const json_t *list)
 
 int cmd_shared(struct options *options)
 {
-    struct client *client;
     json_t *result;
 
     if (options->argc != 1)
         return usage(options, "shared");
-    int status = client_open(&client, options);
-    if (status != 0)
-        return status;
-    status = client_ask(client, "status", NULL, options->timeout_ms ? options->timeout_ms : 5000, NULL, NULL, &result);
-    client_close(client);
+    int status = client_call(options, "status", NULL, 5000, &result);
     if (status != 0)
         return status;
     json_t *list = json_object_get(result, "shared");

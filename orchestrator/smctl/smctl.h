@@ -80,6 +80,13 @@ int client_socket(const struct options *options, const char *file, char path[sta
 int client_ask(struct client *client, const char *method, struct wire_out *params, uint64_t timeout_ms,
                void (*tick)(void *user), void *user, json_t **result);
 
+/*
+ * One question to the orchestrator over a connection of its own: 0 and *result (the caller's), or an exit status and a
+ * line printed. Takes `params` (NULL: none). Waits `patience_ms` where --timeout does not say how long.
+ */
+int client_call(const struct options *options, const char *method, struct wire_out *params, uint64_t patience_ms,
+                json_t **result);
+
 /* ---- operation.c: scale, split, merge, move, drain, rebalance ---- */
 
 /* Carry out `method`, with progress on a terminal; `what` says in words what is done. */

@@ -106,6 +106,8 @@ static void lay_out(struct arena *arena, const struct arena_options *options, ui
     arena->linktype = options->linktype;
     arena->mode = options->mode;
     arena->own_flows = options->own_flows;
+    arena->steered = options->steered;
+    arena->steering = options->steering;
     arena->seed = options->seed;
     snprintf(arena->service, sizeof arena->service, "%s", options->service);
     if (gethostname(arena->host, sizeof arena->host - 1) != 0)
@@ -228,6 +230,14 @@ int arena_take_over(struct arena **out, int fd, const struct arena_options *opti
         arena_unmap(arena);
         return SM_E_CONFLICT;
     }
+    if (arena->steered != options->steered ||
+        (arena->steered && memcmp(&arena->steering, &options->steering, sizeof arena->steering) != 0)) {
+        snprintf(error->text, sizeof error->text,
+                 "packets of the service whose arena was left behind are steered by "
+                 "another key than middlebox.steer says");
+        arena_unmap(arena);
+        return SM_E_CONFLICT;
+    }
     *out = arena;
     return 0;
 }
@@ -314,7 +324,8 @@ static bool sound(const struct registration *registration)
 /* The first registration of a service. */
 static int register_first(struct arena *arena, const struct registration *registration, struct sm_errbuf *error)
 {
-    struct keying steering = steering_choose(registration->classes, registration->class_count);
+    struct keying steering =
+        arena->steered ? arena->steering : steering_choose(registration->classes, registration->class_count);
     char key[KEYING_TEXT], by[KEYING_TEXT];
     for (unsigned i = 0; i < registration->class_count; i++) {
         const struct state_class *cls = &registration->classes[i];

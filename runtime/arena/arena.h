@@ -31,12 +31,11 @@
 #include "state/state.h"
 
 #define ARENA_MAGIC 0x31656772654d5053ull /* "SPMerge1" */
-#define ARENA_VERSION 4u
+#define ARENA_VERSION 5u
 #define ARENA_SLOTS 64u  /* replicas at a time; STATE_ACTORS has one more for the host */
 #define ARENA_WORKERS 1u /* switch threads; every structure is laid out per worker */
 #define ARENA_NAME 64
 #define ARENA_BINDINGS 65536u
-#define ARENA_BINDINGS_MAX (1u << 24)
 
 /*
  * Where arenas are mapped: an address range that AddressSanitizer and ThreadSanitizer leave alone and that lies below
@@ -122,7 +121,8 @@ struct arena {
     uint32_t bindings; /* most bound keys */
 
     bool registered;                  /* the registration below holds */
-    struct keying steering;           /* chosen from the registered classes (design D3) */
+    bool steered;                     /* the service says by which key, not the classes */
+    struct keying steering;           /* chosen from the registered classes (design D3), or by the service */
     struct registration registration; /* with what later builds have added */
 
     struct build builds[ARENA_BUILDS];
@@ -179,7 +179,9 @@ struct arena_options {
     const char *service;
     int linktype;
     enum arena_mode mode;
-    bool own_flows;  /* as in struct arena */
+    bool own_flows; /* as in struct arena */
+    bool steered;   /* likewise */
+    struct keying steering;
     uint64_t seed;   /* 0: a random secret */
     uint64_t memory; /* bytes of flow state */
     uint32_t flows;

@@ -33,9 +33,8 @@ static uint64_t pages(uint64_t bytes)
 
 uint64_t channel_bytes(uint32_t buffers, uint32_t bindings)
 {
-    return pages(sizeof(struct channel)) + 2 * pages(16ull * ring_entries(buffers)) + CHANNEL_QUERY_BYTES +
-           SNAPSHOT_BYTES + CHANNEL_JOURNAL_BYTES +
-           pages((uint64_t)bind_entries(buffers, bindings) * sizeof(struct bind_entry));
+    return CHANNEL_JOURNAL_AT + CHANNEL_JOURNAL_BYTES + 2 * pages(16ull * ring_entries(buffers)) + CHANNEL_QUERY_BYTES +
+           SNAPSHOT_BYTES + pages((uint64_t)bind_entries(buffers, bindings) * sizeof(struct bind_entry));
 }
 
 /* Where it is so already nothing is written. */
@@ -51,12 +50,11 @@ void channel_lay_out(struct channel *channel, uint32_t buffers, uint32_t binding
 
     channel->ring_mask = ring_entries(buffers) - 1;
     channel->bind_mask = bind_entries(buffers, bindings) - 1;
-    put(&channel->in_offset, pages(sizeof *channel));
+    put(&channel->in_offset, CHANNEL_JOURNAL_AT + CHANNEL_JOURNAL_BYTES);
     put(&channel->out_offset, channel->in_offset + ring);
     put(&channel->query_offset, channel->out_offset + ring);
     put(&channel->snapshot_offset, channel->query_offset + CHANNEL_QUERY_BYTES);
-    put(&channel->journal_offset, channel->snapshot_offset + SNAPSHOT_BYTES);
-    put(&channel->bind_offset, channel->journal_offset + CHANNEL_JOURNAL_BYTES);
+    put(&channel->bind_offset, channel->snapshot_offset + SNAPSHOT_BYTES);
 }
 
 /* Word by word: other replicas may be looking at it (sm_shared_low(), strong counters). */

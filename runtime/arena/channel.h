@@ -22,6 +22,7 @@
 #define CHANNEL_BURST 64u
 #define CHANNEL_MARKERS 2048u /* markers in flight */
 #define CHANNEL_QUERY_BYTES (256u << 10)
+#define CHANNEL_JOURNAL_AT 4096u /* the same in all channels: others look there, and replicas write on channels */
 #define CHANNEL_JOURNAL_BYTES (4u << 20) /* undo journal of the uncommitted burst; untouched memory costs nothing */
 
 enum in_kind {
@@ -148,9 +149,10 @@ struct channel {
 
     uint32_t ring_mask; /* entries of each ring, less one */
     uint32_t bind_mask; /* entries of the ring of bindings, less one */
-    uint64_t in_offset, out_offset, query_offset, snapshot_offset, journal_offset; /* from this struct's address */
-    uint64_t bind_offset;
+    uint64_t in_offset, out_offset, query_offset, snapshot_offset, bind_offset; /* from this struct's address */
 };
+
+_Static_assert(sizeof(struct channel) <= CHANNEL_JOURNAL_AT, "the journal is behind it");
 
 static inline struct in_entry *channel_in(struct channel *channel)
 {
@@ -179,7 +181,7 @@ static inline uint8_t *channel_snapshot(struct channel *channel)
 
 static inline struct journal_region *channel_journal(struct channel *channel)
 {
-    return (struct journal_region *)(void *)((uint8_t *)channel + channel->journal_offset);
+    return (struct journal_region *)(void *)((uint8_t *)channel + CHANNEL_JOURNAL_AT);
 }
 
 static inline uint32_t commit_consumed(uint64_t commit)

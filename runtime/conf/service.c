@@ -37,11 +37,22 @@ static void read_name(struct service *service, struct conf_node node)
         conf_expected(node, "1 to 63 of a-z, 0-9 and -");
 }
 
+/* The keys that a packet always has, and `all`: tunnels are only some packets' and VLANs nobody's key. */
+static void read_steer(struct service *service, struct conf_node node)
+{
+    static const char *const names[] = {"flow", "host-pair", "source", "destination", "all", NULL};
+    static const enum sm_granularity keys[] = {SM_BY_FLOW, SM_BY_HOST_PAIR, SM_BY_SOURCE, SM_BY_DESTINATION, SM_BY_ALL};
+    unsigned place = 0;
+    service->steered = conf_enum(node, names, &place);
+    service->steer = keys[place];
+}
+
 static void read_middlebox(struct service *service, struct conf_node node)
 {
-    static const char *const keys[] = {"exec", "args", "strategy", "idle", "pcap", "output", NULL};
+    static const char *const keys[] = {"exec", "args", "steer", "strategy", "idle", "pcap", "output", NULL};
     if (!conf_map(node, keys))
         return;
+    read_steer(service, conf_get(node, "steer"));
     read_strategy(service, node);
     conf_string(conf_need(node, "exec", "a program"), &service->exec);
     conf_bool(conf_get(node, "pcap"), &service->pcap);

@@ -85,6 +85,8 @@ struct service {
     const char **args;  /* after the program's name, ended by NULL */
     const char *output; /* where a replica's standard output goes, with {replica} in it; NULL: where ours goes */
     bool pcap;          /* a program of libpcap's, which is a replica by libsplitmerge-pcap */
+    bool steered;       /* packets are steered by `steer`, and not by what the program's flow classes say */
+    enum sm_granularity steer;
     enum service_strategy strategy;
     uint64_t idle_ns; /* a flow that stays has ended when no packet came for so long */
     struct {

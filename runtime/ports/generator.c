@@ -114,19 +114,11 @@ static int generator_receive(struct sm_port *port, struct sm_frame *frame)
     return 1;
 }
 
-static int plain_close(struct sm_port *port, bool whole, struct sm_errbuf *error)
-{
-    (void)whole;
-    (void)error;
-    free(port); /* the first member of what was allocated */
-    return 0;
-}
-
 static const struct sm_port_ops generator_ops = {
     .receive = generator_receive,
     .flush = sm_port_flush_nothing,
     .fd = sm_port_fd_none,
-    .close = plain_close,
+    .close = sm_port_close_plain,
 };
 
 static void build_template(struct generator *g)
@@ -188,7 +180,7 @@ static const struct sm_port_ops null_ops = {
     .send = null_send,
     .flush = sm_port_flush_nothing,
     .fd = sm_port_fd_none,
-    .close = plain_close,
+    .close = sm_port_close_plain,
 };
 
 int sm_port_open_null(struct sm_port **port, const struct sm_port *model)

@@ -24,7 +24,6 @@ enum { R0, R1, R2, R3, R4, R5, R6, FRAME = 10 };
 #define IF_GREATER(one, other, skip) INSN(BPF_JMP | BPF_JGT | BPF_X, one, other, skip, 0)
 #define EXIT INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
 #define MAP(to, descriptor) INSN(BPF_LD | BPF_DW | BPF_IMM, to, BPF_PSEUDO_MAP_FD, 0, descriptor), INSN(0, 0, 0, 0, 0)
-#define ADD_TO(to, from) INSN(BPF_ALU64 | BPF_ADD | BPF_X, to, from, 0, 0)
 #define AND(to, value) INSN(BPF_ALU64 | BPF_AND | BPF_K, to, 0, 0, value)
 #define BIG_ENDIAN_32(of) INSN(BPF_ALU | BPF_END | BPF_TO_BE, of, 0, 0, 32)
 #define IF_0(of, skip) INSN(BPF_JMP | BPF_JEQ | BPF_K, of, 0, skip, 0)

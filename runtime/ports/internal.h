@@ -15,9 +15,10 @@ int sm_port_fail(struct sm_errbuf *error, int code, const char *format, ...) __a
 /* The SM_E_ code that says what `errnum` says when a file or device could not be opened. */
 int sm_port_errno_code(int errnum);
 
-/* flush and fd of the kinds of port that have nothing to flush and nothing to wait for. */
+/* flush, fd and close of the kinds of port that have nothing to flush, nothing to wait for, and are one allocation. */
 int sm_port_flush_nothing(struct sm_port *port);
 int sm_port_fd_none(struct sm_port *port);
+int sm_port_close_plain(struct sm_port *port, bool whole, struct sm_errbuf *error);
 
 /*
  * A file's bytes after decompression, in order, with a look at the first of them before anyone else reads them.

@@ -404,15 +404,19 @@ static inline __attribute__((always_inline)) void fetch(struct sm_replica *repli
         ahead->meta = entry->kind == IN_PACKET ? pool_meta(&replica->pool, entry->buffer) : NULL;
     if (!ahead->meta)
         return;
+    const bool flows = replica->class_count > 0; /* else the table is never looked at */
     if (step == 0) {
         __builtin_prefetch(ahead->meta);
-        lookup_fetch_shard(replica->state, entry->shard);
+        if (flows)
+            lookup_fetch_shard(replica->state, entry->shard);
     } else if (step == 1) {
-        ahead->group = lookup_group(replica->state, entry->shard, ahead->meta->hash);
-        __builtin_prefetch(ahead->group);
+        if (flows) {
+            ahead->group = lookup_group(replica->state, entry->shard, ahead->meta->hash);
+            __builtin_prefetch(ahead->group);
+        }
         if (replica->reads_data)
             __builtin_prefetch((const uint8_t *)ahead->meta + POOL_DATA_OFFSET);
-    } else {
+    } else if (flows) {
         lookup_fetch_flow(replica->state, ahead->group, ahead->meta->hash);
     }
     if (timer_due(replica, entry))

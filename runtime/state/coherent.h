@@ -32,7 +32,7 @@
 
 #include "state/journal.h"
 
-#define COHERENT_ROW_BYTES (256u << 10)
+#define COHERENT_ROW_BYTES ((uint32_t)SM_MAX_SHARE)
 #define COHERENT_LINE 64u
 
 enum shared_kind {

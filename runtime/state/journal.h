@@ -183,10 +183,10 @@ static inline __attribute__((always_inline)) void journal_copy(unsigned char *to
         return;
     }
     uint32_t at = 0;
-    for (; at + 32 <= length; at += 32) {
-        memcpy(to + at, from + at, 32);
+    for (; at + 64 <= length; at += 64) {
+        memcpy(to + at, from + at, 64);
     }
-    if (at < length) {
+    for (; at < length; at += 16) {
         memcpy(to + at, from + at, 16);
     }
 }

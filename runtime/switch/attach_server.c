@@ -22,6 +22,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/log.h"
 #include "replica/attach.h"
 #include "switch/control.h"
 
@@ -96,8 +97,13 @@ static void process_exited(uv_poll_t *handle, int status, int events)
 
     (void)status, (void)events;
     name_of(client, name);
-    if (client->slot >= 0)
+    if (client->slot >= 0) {
         worker_call(&control->worker, drop_slot, &job);
+        log_write(
+            LEVEL_INFO, "replica_gone",
+            LOG_WITH(log_text("replica", name), log_number("shards", job.shards), log_number("packets", job.packets)),
+            "replica %s has ended, with %u shards", name, job.shards);
+    }
     struct wire_out *params = wire_new();
     wire_put_uint(params, "id", client->id);
     wire_put_str(params, "name", name);
@@ -230,6 +236,8 @@ static void on_registration(struct attach_client *client, const struct registrat
     if (send(client->socket_fd, &reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply || job.result)
         return;
     client->ready = true;
+    log_write(LEVEL_INFO, "replica_attached", LOG_WITH(log_text("replica", name), log_number("pid", client->pid)),
+              "replica %s has attached", name);
     struct wire_out *params = wire_new();
     wire_put_uint(params, "id", client->id);
     wire_put_str(params, "name", name);

@@ -121,12 +121,10 @@ static void check_channel(const struct sm_switch *sw, unsigned slot, bool at_res
     const struct switch_slot *s = &sw->slots[slot];
     struct channel *channel = s->channel;
     uint64_t commit = atomic_load_explicit(&channel->commit, memory_order_acquire);
-    const char *journal = journal_at_rest(s->journal, CHANNEL_JOURNAL_BYTES, commit);
+    const char *journal = journal_at_rest(channel_journal(channel), CHANNEL_JOURNAL_BYTES, commit);
 
     if (channel->ring_mask != s->ring_mask || channel_in(channel) != s->in || channel_out(channel) != s->out)
         report(findings, "channel: the rings of %s are not where they were", s->name);
-    if (channel_journal(channel) != s->journal)
-        report(findings, "channel: the journal of %s is not where it was", s->name);
     if (s->published - commit_consumed(commit) > s->ring_mask + 1 ||
         commit_produced(commit) - s->out_tail > s->ring_mask + 1)
         report(findings, "channel: the commit word of %s cannot be", s->name);
@@ -194,7 +192,7 @@ static bool is_quiet(const struct switch_slot *s)
     uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
 
     return s->in_head == s->published && commit_consumed(commit) == s->published &&
-           commit_produced(commit) == s->out_tail && journal_is_idle(s->journal, commit);
+           commit_produced(commit) == s->out_tail && journal_is_idle(channel_journal(s->channel), commit);
 }
 
 void switch_check_poll(struct sm_switch *sw)

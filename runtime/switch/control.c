@@ -10,6 +10,8 @@
 #include "arena/builds.h"
 #include "arena/huge.h"
 #include "arena/query.h"
+#include "daemon/log.h"
+#include "daemon/manager.h"
 #include "switch/report.h"
 
 #define HUGE_EVERY_MS 100
@@ -755,6 +757,12 @@ static void broadcast_moved(struct control *control, const struct notice_job *jo
     wire_put_double(params, "seconds", (double)(job->now - job->operation.started) / 1e9);
     wire_put_str(params, "cause", job->operation.abandoned ? job->operation.cause : NULL);
     rpc_broadcast(control->server, "moved", params);
+    log_write(LEVEL_INFO, "moved",
+              LOG_WITH(log_number("shards", job->operation.completed),
+                       log_number("abandoned", job->operation.abandoned), log_number("flows", job->operation.flows),
+                       log_number("held_packets", job->operation.held_packets),
+                       log_text("reason", job->operation.abandoned ? job->operation.cause : NULL)),
+              "%" PRIu64 " shards moved", (uint64_t)job->operation.completed);
 }
 
 static void on_notice(uv_async_t *async)
@@ -830,6 +838,30 @@ static void on_huge(uv_timer_t *timer)
     arena_huge_ahead(control->arena, &control->huge_done);
 }
 
+static void turn_job(struct sm_switch *sw, void *arg)
+{
+    (void)sw, (void)arg;
+}
+
+/* A worker that does not come round to a job holds us up, so that nothing is told. */
+static void on_watchdog(uv_timer_t *timer)
+{
+    struct control *control = timer->data;
+
+    worker_call(&control->worker, turn_job, NULL);
+    manager_tell("WATCHDOG=1");
+}
+
+static void watch(struct control *control)
+{
+    uint64_t every = manager_watchdog_ms();
+
+    control->watchdog.data = control;
+    uv_timer_init(control->loop, &control->watchdog);
+    if (every > 0)
+        uv_timer_start(&control->watchdog, on_watchdog, 0, every);
+}
+
 int control_start(struct control *control, struct sm_errbuf *error)
 {
     const struct rpc_handlers handlers = {.user = control, .request = request};
@@ -845,6 +877,7 @@ int control_start(struct control *control, struct sm_errbuf *error)
         snprintf(error->text, sizeof error->text, "cannot start the worker: %s", sm_strerror(result));
         return result;
     }
+    watch(control);
     result = attach_listen(control, rundir_file(control->dir, "attach.sock", path), error);
     if (result == 0)
         result = rpc_listen(&control->server, control->loop, rundir_file(control->dir, "switch.sock", path), &handlers,

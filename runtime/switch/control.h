@@ -28,6 +28,7 @@ struct control {
     int arena_fd;
     uv_timer_t huge; /* now and then memory for flows is put in huge pages */
     uintptr_t huge_done;
+    uv_timer_t watchdog; /* the service manager hears that both threads turn */
     const char *mode;
     const struct rundir *dir;
     char poison_file[80];

@@ -2,7 +2,6 @@
 
 /* sm-switch: the switch of one service on this host. */
 
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,15 +11,20 @@
 #include <unistd.h>
 
 #include "arena/huge.h"
+#include "conf/command_line.h"
 #include "conf/rundir.h"
 #include "conf/service.h"
+#include "daemon/log.h"
+#include "daemon/manager.h"
 #include "switch/control.h"
 #include "switch/drivers.h"
 #include "switch/keeper.h"
 
-static const char usage[] = "usage: sm-switch [--seed N] SERVICE.yaml\n"
+static const char usage[] = "usage: sm-switch [--seed N] [--log-format F] [--log-level L] SERVICE.yaml\n"
                             "Run the switch of a service: steer packets to replicas, move shards between them.\n"
-                            "  --seed N   fix the secret that keys the hash, for tests\n"
+                            "  --seed N        fix the secret that keys the hash, for tests\n"
+                            "  --log-format F  what the log is written as: text or json\n"
+                            "  --log-level L   how much: error, warning, notice or info\n"
                             "  --help, --version\n";
 
 /* What a switch before us has left: where the input is, and whether anything has been written. */
@@ -122,8 +126,8 @@ static int make_arena(struct control *control, const struct arena_options *optio
     if (control->arena_fd >= 0)
         return arena_take_over(&control->arena, control->arena_fd, options, error);
     int result = arena_create(&control->arena, &control->arena_fd, options, error);
-    if (result == 0 && keeper_store(control->arena_fd, error) != 0)
-        fprintf(stderr, "sm-switch: %s\n", error->text); /* the service runs as well without */
+    if (result == 0 && manager_store(control->arena_fd, KEEPER_NAME, error) != 0) /* the service runs as well without */
+        log_write(LEVEL_WARNING, "arena_not_kept", LOG_WITH(log_text("reason", error->text)), "%s", error->text);
     return result;
 }
 
@@ -133,8 +137,11 @@ static void say_drivers(const struct switch_options *options)
 
     for (unsigned i = 0; i < 2; i++)
         if (ports[i] && ports[i]->is_interface)
-            fprintf(stderr, "sm-switch: %s: %s%s%s\n", ports[i]->name, ports[i]->driver,
-                    ports[i]->why.text[0] ? ": " : "", ports[i]->why.text);
+            log_write(LEVEL_NOTICE, "port_opened",
+                      LOG_WITH(log_text("port", ports[i]->name), log_text("driver", ports[i]->driver),
+                               log_text("reason", ports[i]->why.text[0] ? ports[i]->why.text : NULL)),
+                      "%s: %s%s%s", ports[i]->name, ports[i]->driver, ports[i]->why.text[0] ? ": " : "",
+                      ports[i]->why.text);
 }
 
 static int build(struct control *control, const struct service *service, uint64_t seed, struct sm_errbuf *error)
@@ -159,6 +166,7 @@ static int build(struct control *control, const struct service *service, uint64_
     int result = taken ? inherit(control->arena_fd, &left, error) : 0;
 
     if (result == 0 && taken && !left.resumed) { /* nothing had been read: begin anew, with an arena that is empty */
+        manager_discard(KEEPER_NAME);
         close(control->arena_fd);
         control->arena_fd = -1;
         taken = false;
@@ -171,6 +179,8 @@ static int build(struct control *control, const struct service *service, uint64_
             .linktype = options.in->linktype,
             .mode = service->mode == SERVICE_TAP ? ARENA_TAP : ARENA_INLINE,
             .own_flows = service->strategy != SERVICE_MOVE,
+            .steered = service->steered,
+            .steering = {.granularity = (uint8_t)service->steer},
             .seed = seed,
             .memory = service->limits.memory,
             .flows = service->limits.flows,
@@ -204,6 +214,17 @@ static int build(struct control *control, const struct service *service, uint64_
     return result;
 }
 
+static void say_started(const struct control *control, const struct service *service)
+{
+    bool resumed = atomic_load(&control->arena->generation) > 0;
+
+    log_write(LEVEL_INFO, "started",
+              LOG_WITH(log_text("version", SPLITMERGE_VERSION), log_number("pid", getpid()),
+                       log_text("arena", resumed ? "taken over" : "new")),
+              "service %s: the switch %s", service->name, resumed ? "goes on" : "begins");
+    manager_tell("READY=1\nSTATUS=The switch runs");
+}
+
 static int run(const char *file, uint64_t seed)
 {
     static struct control control;
@@ -212,23 +233,28 @@ static int run(const char *file, uint64_t seed)
     struct sm_errbuf error;
 
     if (service_load(&service, file, &error) != 0) {
-        fprintf(stderr, "sm-switch: %s\n", error.text);
+        log_failure(error.text);
         return 2;
     }
-    control = (struct control){.loop = uv_default_loop(), .dir = &dir, .listen_fd = -1, .arena_fd = keeper_take()};
+    log_of_service(service.name);
+    control = (struct control){
+        .loop = uv_default_loop(), .dir = &dir, .listen_fd = -1, .arena_fd = manager_kept(KEEPER_NAME)};
     snprintf(control.poison_file, sizeof control.poison_file, "%s.poison.pcap", service.name);
     control.mode = service.mode == SERVICE_TAP ? "tap" : "inline";
     control.worker.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (rundir_init(&dir, service.name, &error) != 0 || rundir_create(&dir, &error) != 0 ||
         rundir_lock(&dir, &error) != 0 || build(&control, &service, seed, &error) != 0 ||
         control_start(&control, &error) != 0) {
-        fprintf(stderr, "sm-switch: %s\n", error.text);
+        log_failure(error.text);
         service_free(&service);
         return 1;
     }
+    say_started(&control, &service);
     uv_run(control.loop, UV_RUN_DEFAULT);
     checkpoint_end(&control);
 
+    manager_tell("STOPPING=1");
+    manager_discard(KEEPER_NAME); /* it has ended by itself: there is nothing to go on with */
     int status = control.worker.sw->error[0] ? 1 : 0;
     worker_stop(&control.worker);
     rpc_server_close(control.server);
@@ -242,37 +268,24 @@ static int run(const char *file, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"version", no_argument, NULL, 'V'},
-                                            {NULL, 0, NULL, 0}};
-    uint64_t seed = 0;
-    char *end;
+    const char *given = NULL, *format = NULL, *level = NULL;
+    struct command_line line = {.program = "sm-switch",
+                                .usage = usage,
+                                .options = {{"seed", &given}, {"log-format", &format}, {"log-level", &level}}};
+    int status = command_line_read(&line, argc, argv, stdout, stderr);
+    char *end = NULL;
 
-    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        switch (option) {
-        case 's':
-            seed = strtoull(optarg, &end, 0);
-            if (*end != '\0' || end == optarg) {
-                fprintf(stderr, "sm-switch: --seed: expected a number, got '%s'\n", optarg);
-                return 2;
-            }
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        case 'V':
-            puts("sm-switch " SPLITMERGE_VERSION);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (argc - optind != 1) {
-        fputs(usage, stderr);
+    if (status >= 0)
+        return status;
+    log_begin(line.program);
+    manager_begin();
+    if ((format && !log_set_format(format)) || (level && !log_set_level(level)))
+        return 2;
+    uint64_t seed = given ? strtoull(given, &end, 0) : 0;
+    if (given && (*end != '\0' || end == given)) {
+        log_write(LEVEL_ERROR, "refused", LOG_PLAIN, "--seed: expected a number, got '%s'", given);
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
-    return run(argv[optind], seed);
+    return run(line.operand, seed);
 }

@@ -288,7 +288,10 @@ static bool drained(struct sm_switch *sw)
     struct switch_operation *operation = &sw->operation;
 
     operation->flows_left = switch_flows_left(sw);
-    return operation->flows_left == 0 || sw->now > operation->drain_deadline;
+    if (operation->flows_left == 0 || sw->now > operation->drain_deadline)
+        return true;
+    switch_open_gate(sw); /* flows end as packet time goes by: an input that waits for this operation goes on */
+    return false;
 }
 
 void switch_moves_poll(struct sm_switch *sw)

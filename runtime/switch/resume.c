@@ -81,7 +81,7 @@ static int put_slot_right(struct sm_switch *sw, unsigned slot, struct sm_errbuf 
     struct arena *arena = sw->arena;
     struct channel *channel = arena_channel(arena, 0, slot);
 
-    if (channel->journal_offset == 0)
+    if (channel->in_offset == 0)
         return 0; /* nobody ever had it */
     if (switch_put_right(sw, slot) == 0)
         return 0;
@@ -99,7 +99,7 @@ static int put_replicas_right(struct sm_switch *sw, struct sm_errbuf *error)
     struct arena *arena = sw->arena;
 
     for (unsigned slot = 0; slot < ARENA_SLOTS; slot++) /* a replica may have written on any of them */
-        if (arena_channel(arena, 0, slot)->journal_offset != 0)
+        if (arena_channel(arena, 0, slot)->in_offset != 0)
             channel_lay_out(arena_channel(arena, 0, slot), sw->buffers, sw->bindings_max);
     unsigned first = switch_note_slot(arena);
     int result = first < ARENA_SLOTS ? put_slot_right(sw, first, error) : 0;
@@ -116,7 +116,7 @@ static void keep_violations(struct arena *arena)
 
     for (unsigned slot = 0; slot < ARENA_SLOTS; slot++) {
         struct channel *channel = arena_channel(arena, 0, slot);
-        violations += channel->journal_offset ? load(&channel->counters.owner_violations) : 0;
+        violations += channel->in_offset ? load(&channel->counters.owner_violations) : 0;
     }
     store(&arena->ledger.owner_violations, violations);
     STEP();

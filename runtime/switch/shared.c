@@ -23,11 +23,14 @@ static void lock(struct strong_object *object)
         nobody = 0;
         sched_yield();
     }
+    STEP();
 }
 
 static void unlock(struct strong_object *object)
 {
+    STEP();
     atomic_store_explicit(&object->holder, 0, memory_order_release);
+    STEP();
 }
 
 static struct coherent_account *account_at(struct arena *arena, unsigned row, const struct shared_object *object)

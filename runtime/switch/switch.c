@@ -238,7 +238,6 @@ int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t 
         slot->bind = channel_bind(slot->channel);
         slot->query = channel_query(slot->channel);
         slot->snapshot = channel_snapshot(slot->channel);
-        slot->journal = channel_journal(slot->channel);
         slot->bind_mask = slot->channel->bind_mask;
         if (i >= sw->slot_count)
             sw->slot_count = i + 1;

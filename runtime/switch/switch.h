@@ -120,7 +120,6 @@ struct switch_slot {
     struct out_entry *out;
     struct bind_entry *bind;
     uint8_t *query, *snapshot;
-    struct journal_region *journal;
     uint32_t bind_mask, bind_tail;
     uint32_t in_head; /* written, published by the next publish() */
     uint32_t published;

@@ -9,16 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "testing/random.h"
+
 #define STEP_NS 1000ull /* of virtual time */
 #define CHECK_EVERY 4096u
 #define SNAPSHOT_AT_ONCE UINT32_MAX /* whole parts: replicas on threads are seldom without packets */
 
 uint64_t sm_test_random(uint64_t *state)
 {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * 0x2545f4914f6cdd1dull;
+    return random_star(state);
 }
 
 uint64_t test_below(struct sm_test *test, uint64_t bound)

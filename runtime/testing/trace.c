@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "packet/packet.h"
-#include "ports/port.h"
+#include "ports/internal.h"
 
 #define LINK_RAW 12 /* DLT_RAW */
 #define SNAPLEN 262144u
@@ -396,29 +396,10 @@ static int memory_send(struct sm_port *port, const struct sm_frame *frame)
     return append(((struct memory_port *)port)->to, frame) ? SM_E_IO : 0;
 }
 
-static int memory_flush(struct sm_port *port)
-{
-    (void)port;
-    return 0;
-}
-
-static int memory_fd(struct sm_port *port)
-{
-    (void)port;
-    return -1;
-}
-
-static int memory_close(struct sm_port *port, bool whole, struct sm_errbuf *error)
-{
-    (void)whole, (void)error;
-    free(port);
-    return 0;
-}
-
 static const struct sm_port_ops in_ops = {
-    .receive = memory_receive, .flush = memory_flush, .fd = memory_fd, .close = memory_close};
+    .receive = memory_receive, .flush = sm_port_flush_nothing, .fd = sm_port_fd_none, .close = sm_port_close_plain};
 static const struct sm_port_ops out_ops = {
-    .send = memory_send, .flush = memory_flush, .fd = memory_fd, .close = memory_close};
+    .send = memory_send, .flush = sm_port_flush_nothing, .fd = sm_port_fd_none, .close = sm_port_close_plain};
 
 size_t trace_port_next(const struct sm_port *port)
 {
