@@ -46,18 +46,24 @@ endfunction()
 install_pc(splitmerge ${PROJECT_DESCRIPTION} development)
 install_pc(splitmerge-testing "The splitmerge runtime as a test kit for middleboxes: link it instead" testing)
 
+set(middleboxes sm-ratelimiter sm-nat)
+if(TARGET sm-classifier)
+  list(APPEND middleboxes sm-classifier)
+endif()
 # The commands find one another in the folder that they are in, and the library from there.
 if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR} OR IS_ABSOLUTE ${CMAKE_INSTALL_BINDIR})
-  set_target_properties(sm-ratelimiter sm-nat PROPERTIES INSTALL_RPATH ${CMAKE_INSTALL_FULL_LIBDIR})
+  set_target_properties(${middleboxes} PROPERTIES INSTALL_RPATH ${CMAKE_INSTALL_FULL_LIBDIR})
 else()
   file(RELATIVE_PATH up /${CMAKE_INSTALL_BINDIR} /${CMAKE_INSTALL_LIBDIR})
-  set_target_properties(sm-ratelimiter sm-nat PROPERTIES INSTALL_RPATH "$ORIGIN/${up}")
+  set_target_properties(${middleboxes} PROPERTIES INSTALL_RPATH "$ORIGIN/${up}")
 endif()
-install(TARGETS sm-switch sm-orchestrator smctl sm-ratelimiter sm-nat sm-bench RUNTIME COMPONENT tools)
+install(TARGETS sm-switch sm-orchestrator smctl ${middleboxes} sm-bench RUNTIME COMPONENT tools)
 get_property(SM_REFERENCES GLOBAL PROPERTY SM_REFERENCES)
 if(SM_REFERENCES)
   install(TARGETS ${SM_REFERENCES} RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/splitmerge COMPONENT tools)
 endif()
+# It starts a program that is not ours, and has no page: not among the commands.
+install(PROGRAMS middleboxes/zeek/sm-zeek DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/splitmerge COMPONENT tools)
 install(FILES tools/completion/smctl DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT tools)
 
 # A page is in the section that its name ends with.
@@ -87,3 +93,7 @@ foreach(example ${examples})
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${example})
   install(FILES ${PROJECT_BINARY_DIR}/examples/${name} DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc)
 endforeach()
+
+# Units for services that /etc/splitmerge/NAME.yaml describes, and whom they run as.
+install(FILES tools/systemd/sm-switch@.service tools/systemd/sm-orchestrator@.service DESTINATION lib/systemd/system COMPONENT tools)
+install(FILES tools/systemd/splitmerge.conf DESTINATION lib/sysusers.d COMPONENT tools)

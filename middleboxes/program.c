@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "conf/units.h"
+#include "daemon/log.h"
 #include "program.h"
 
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
@@ -26,13 +27,16 @@ static int fail(const struct program *program, int status, const char *format, .
 
 static int fail(const struct program *program, int status, const char *format, ...)
 {
+    char reason[LOG_MESSAGE];
     va_list arguments;
 
     va_start(arguments, format);
-    fprintf(stderr, "%s: ", program->name);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    vsnprintf(reason, sizeof reason, format, arguments);
     va_end(arguments);
+    if (getenv("SPLITMERGE_ATTACH"))
+        log_write(LEVEL_ERROR, "failed", LOG_WITH(log_text("replica", getenv("SPLITMERGE_REPLICA"))), "%s", reason);
+    else
+        fprintf(stderr, "%s: %s\n", program->name, reason);
     return status;
 }
 
@@ -314,6 +318,7 @@ int program_main(const struct program *program, int argc, char **argv)
                                               .max_sends = program->max_sends,
                                               .delays = program->delays}};
     struct sm_errbuf error = {{0}};
+    log_begin(program->name);
     int status = parse_arguments(&arguments, argc, argv);
 
     if (status >= 0)

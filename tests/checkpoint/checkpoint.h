@@ -59,6 +59,7 @@ int checkpoint_restore(struct sm_test *test, const char *file, struct sm_errbuf 
 const char *damage_test(uint64_t seed, const char *file);
 const char *refusal_test(uint64_t seed, const char *file);
 const char *cut_test(uint64_t seed, const char *file);
+const char *scribbled_test(uint64_t seed);
 
 /* shares.c: the same. */
 const char *shares_test(uint64_t seed, const char *file);

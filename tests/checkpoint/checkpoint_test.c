@@ -11,8 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "testing/random.h"
 
 static struct sm_errbuf error;
 
@@ -208,7 +209,7 @@ static const char *between_flows(uint64_t seed, const char *file)
 
 int main(void)
 {
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     unsigned rounds = getenv("SM_FULL") ? 100 : 12;
     /* In memory: each checkpoint waits for the disk. */
     char folder[] = "/dev/shm/splitmerge-checkpoint-XXXXXX", file[64];
@@ -233,6 +234,8 @@ int main(void)
         wrong = refusal_test(seed, file);
     if (!wrong)
         wrong = cut_test(seed, file);
+    if (!wrong)
+        wrong = scribbled_test(seed);
     if (wrong)
         printf("FAILED, SM_SEED=%llu: %s\n", (unsigned long long)(seed - 1), wrong);
     unlink(file);

@@ -212,3 +212,41 @@ const char *refusal_test(uint64_t seed, const char *file)
     sm_trace_destroy(nothing);
     return wrong;
 }
+
+/* Shared objects, as they go into a checkpoint; and whether stripes may. */
+static size_t shared_bytes(const struct sm_test *test, uint8_t *bytes, size_t size)
+{
+    const struct codec_buffer no_shares = {0};
+    struct codec_buffer out = {.bytes = bytes, .size = size - STATE_STRIPES};
+
+    if (shared_encode(test->arena, &no_shares, &out) != 0)
+        abort();
+    for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
+        bytes[out.used++] = arena_is_settled(test->arena, stripe);
+    return out.used;
+}
+
+const char *scribbled_test(uint64_t seed)
+{
+    struct sm_trace *input = trace_make(seed, 0, PACKETS);
+    struct sm_test_options options = middlebox(seed, input, 2);
+    uint8_t before[4096], after[4096];
+    const char *wrong = NULL;
+    struct sm_test *test;
+
+    options.schedule = false;
+    if (sm_test_create(&test, &options, &error) != 0 || sm_test_until_packet(test, PACKETS / 2) != 0)
+        abort();
+    const unsigned slot = 1;
+    struct channel *channel = arena_channel(test->arena, 0, slot);
+    const size_t length = shared_bytes(test, before, sizeof before);
+    memset(&channel->ring_mask, 0x5a, sizeof *channel - offsetof(struct channel, ring_mask));
+    if (shared_bytes(test, after, sizeof after) != length || memcmp(before, after, length) != 0)
+        wrong = "a replica that wrote on its channel changed what others read of it";
+    sm_test_kill(test, test->sw->slots[slot].id);
+    if (sm_test_finish(test) != 0)
+        wrong = sm_test_result(test)->broken;
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(input);
+    return wrong || counted == PACKETS ? wrong : "packets of a replica that wrote on its channel were lost";
+}

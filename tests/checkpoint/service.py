@@ -15,13 +15,17 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kit"))
+
+import checks  # noqa: E402
+from checks import expect  # noqa: E402
+
 import reader
 
 build, capture = map(os.path.abspath, sys.argv[1:3])
 seed = int(os.environ.get("SM_SEED", time.time()))
 limiter = os.path.join(build, "middleboxes/ratelimiter/sm-ratelimiter")
 smctl = os.path.join(build, "orchestrator/smctl")
-failures = 0
 
 POLICY = "limits: [{name: l, per: %s, rate: 60kbit, burst: 4KiB, exceed: drop}]\n"
 SERVICE = """service: checkpoint
@@ -32,13 +36,6 @@ ports:
   out: {pcap: out.pcap, order: arrival}
 limits: {flows: 1M, memory: 256MiB}
 """
-
-
-def check(what, condition, detail=""):
-    global failures
-    if not condition:
-        failures += 1
-        print("FAILED: %s\n%s" % (what, detail))
 
 
 def run(folder, *command):
@@ -67,7 +64,7 @@ def write(path, head, some):
 
 def alone(folder, source, output):
     result = run(folder, limiter, "--policy", "policy.yaml", "--in", source, "--out", output)
-    check("unsplit over %s" % source, result.returncode == 0, result.stdout)
+    expect(result.returncode == 0, "unsplit over %s" % source, result.stdout)
     return records(os.path.join(folder, output))[1]
 
 
@@ -81,10 +78,10 @@ def service(folder, source, events, *more):
 
 def read_back(folder, name):
     checkpoint = reader.read(os.path.join(folder, "saved"))
-    check(name + ": it names its service", checkpoint.header["service"] == "checkpoint", checkpoint.header)
-    check(name + ": there are flows in it", len(checkpoint.flows) > 0)
-    check(name + ": all have tokens", all(flow.fields["tokens"] >= 0 for flow in checkpoint.flows))
-    check(name + ": no key is there twice", len({(f.cls, f.key) for f in checkpoint.flows}) == len(checkpoint.flows))
+    expect(checkpoint.header["service"] == "checkpoint", name + ": it names its service", checkpoint.header)
+    expect(len(checkpoint.flows) > 0, name + ": there are flows in it")
+    expect(all(flow.fields["tokens"] >= 0 for flow in checkpoint.flows), name + ": all have tokens")
+    expect(len({(f.cls, f.key) for f in checkpoint.flows}) == len(checkpoint.flows), name + ": no key is there twice")
     return len(checkpoint.flows)
 
 
@@ -102,21 +99,21 @@ def goes_on(folder, per, rng):
     scale = cut // 2 + 1
     result = service(folder, capture, "packet=%d scale 4\npacket=%d checkpoint saved\npacket=%d scale 1\n" % (
         scale, cut, cut + 5))
-    check(name + ": the service that is saved", result.returncode == 0, result.stdout)
-    check(name + ": its output", records(os.path.join(folder, "out.pcap"))[1] == whole)
+    expect(result.returncode == 0, name + ": the service that is saved", result.stdout)
+    expect(records(os.path.join(folder, "out.pcap"))[1] == whole, name + ": its output")
     flows = read_back(folder, name)
     result = service(folder, "rest.pcap", "packet=5 scale 4\npacket=15 scale 2\n", "--restore", "saved", "--report",
                      "report.json")
-    check(name + ": the service that is restored", result.returncode == 0, result.stdout)
-    check(name + ": what was restored goes on", records(os.path.join(folder, "out.pcap"))[1] == whole[len(first):])
+    expect(result.returncode == 0, name + ": the service that is restored", result.stdout)
+    expect(records(os.path.join(folder, "out.pcap"))[1] == whole[len(first):], name + ": what was restored goes on")
     report = json.load(open(os.path.join(folder, "report.json")))
-    check(name + ": invariants", set(report["invariants"].values()) == {"held"}, report["invariants"])
+    expect(set(report["invariants"].values()) == {"held"}, name + ": invariants", report["invariants"])
     print("%s: %d flows saved and restored" % (name, flows))
 
 
 def one_line(what, result, status, words):
     lines = result.stdout.strip().split("\n")
-    check(what, result.returncode == status and len(lines) == 1 and words in lines[0], "%d: %s" % (
+    expect(result.returncode == status and len(lines) == 1 and words in lines[0], what, "%d: %s" % (
         result.returncode, result.stdout))
 
 
@@ -136,7 +133,7 @@ def refused(folder):
     one_line("no name", run(folder, smctl, "checkpoint"), 2, "checkpoint FILE")
     one_line("no name to restore", run(folder, smctl, "restore"), 2, "restore FILE")
     result = service(folder, capture, "packet=10 checkpoint nowhere/saved\n")
-    check("a folder that is not there", result.returncode == 1 and "nowhere/saved.partial: No such file" in result.stdout,
+    expect(result.returncode == 1 and "nowhere/saved.partial: No such file" in result.stdout, "a folder that is not there",
           result.stdout)
 
 
@@ -153,11 +150,11 @@ def running(folder):
                 break
             time.sleep(0.05)
         result = run(folder, smctl, "checkpoint", "live", "--json")
-        check("checkpoint of a running service", result.returncode == 0, result.stdout)
-        check("as many flows as it says", len(reader.read(os.path.join(folder, "live")).flows) == json.loads(
-            result.stdout)["flows"], result.stdout)
+        expect(result.returncode == 0, "checkpoint of a running service", result.stdout)
+        expect(len(reader.read(os.path.join(folder, "live")).flows) == json.loads(
+            result.stdout)["flows"], "as many flows as it says", result.stdout)
         one_line("restore where there are flows", run(folder, smctl, "restore", "live"), 1, "where there are none")
-        check("no file is left over", not os.path.exists(os.path.join(folder, "live.partial")))
+        expect(not os.path.exists(os.path.join(folder, "live.partial")), "no file is left over")
     finally:
         run(folder, smctl, "stop")
         process.wait(timeout=30)
@@ -168,4 +165,4 @@ with tempfile.TemporaryDirectory(prefix="splitmerge-checkpoint-", dir="/dev/shm"
         goes_on(base, key, random.Random(seed + number))
     refused(base)
     running(base)
-sys.exit(failures != 0)
+checks.finish()

@@ -10,7 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "testing/random.h"
 
 #define FLOWS 3000u
 
@@ -393,7 +394,7 @@ static void random_values(void)
 
 int main(void)
 {
-    uint64_t first = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t first = random_seed();
     struct end from;
 
     printf("SM_SEED=%llu\n", (unsigned long long)first);

@@ -49,6 +49,9 @@ static const struct {
     {"service: e\nmiddlebox: {exec: m, strategy: restart}\n" PORTS, NULL},
     {"service: e\nmiddlebox: {exec: m, strategy: drained}\n" PORTS,
      "2: middlebox.strategy: expected move, drain, new-flows-only or restart, got 'drained'"},
+    {"service: e\nmiddlebox: {exec: m, steer: host-pair}\n" PORTS, NULL},
+    {"service: e\nmiddlebox: {exec: m, steer: vlan}\n" PORTS,
+     "2: middlebox.steer: expected flow, host-pair, source, destination or all, got 'vlan'"},
     {"service: e\nmiddlebox: {exec: m, idle: 2s}\n" PORTS,
      "2: middlebox.idle: expected only with strategy drain or new-flows-only"},
     {HEAD PORTS "metrics: 127.0.0.1:9464\n", NULL},
@@ -125,7 +128,7 @@ Test(conf, defaults)
     cr_expect(s.limits.flows == 4000000 && s.limits.memory == 1u << 30);
     cr_expect(s.limits.bindings == 65536 && s.limits.shape_bytes == 64u << 20);
     cr_expect(s.limits.hold_bytes == 64u << 20 && s.limits.hold_ns == 100000000);
-    cr_expect(s.strategy == SERVICE_MOVE && s.idle_ns == 60000000000);
+    cr_expect(s.strategy == SERVICE_MOVE && s.idle_ns == 60000000000 && !s.steered);
     cr_expect(s.limits.unresponsive_ns == 5000000000);
     cr_expect(s.args[0] == NULL && strcmp(s.exec, "mb") == 0 && service_ends(&s));
     service_free(&s);

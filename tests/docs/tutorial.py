@@ -10,16 +10,12 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kit"))
+
+import checks  # noqa: E402
+from checks import expect  # noqa: E402
+
 source, build = map(os.path.abspath, sys.argv[1:3])
-failures = 0
-
-
-def check(what, good, detail=""):
-    global failures
-    print("%s: %s" % ("ok" if good else "FAILED", what))
-    if not good:
-        failures += 1
-        print(detail)
 
 
 def read(name):
@@ -36,16 +32,16 @@ text = read("docs/write-a-middlebox.md")
 shown = {}
 for path, block in re.findall(r"<!-- code: (\S+) -->\n```\w*\n(.*?)```", text, re.S):
     shown.setdefault(path, []).extend(lines(block))
-check("every block of code names its file", text.count("```") == 2 * len(re.findall(r"<!-- code: ", text)))
+expect(text.count("```") == 2 * len(re.findall(r"<!-- code: ", text)), "every block of code names its file")
 folder = "middleboxes/template"
-check("every file is shown", sorted(shown) == sorted(os.path.join(folder, name) for name in os.listdir(
-    os.path.join(source, folder))), shown.keys())
+expect(sorted(shown) == sorted(os.path.join(folder, name) for name in os.listdir(
+    os.path.join(source, folder))), "every file is shown", shown.keys())
 for path in shown:
     real = lines(read(path))
     different = next((i for i, (a, b) in enumerate(zip(shown[path], real)) if a != b), min(len(shown[path]), len(real)))
-    check(path + " is shown as it is, whole and in order", shown[path] == real,
+    expect(shown[path] == real, path + " is shown as it is, whole and in order",
           "shown: %s\nis:    %s" % (shown[path][different:different + 1], real[different:different + 1]))
-check("the middlebox has fewer than 120 lines", read(folder + "/guard.c").count("\n") < 120)
+expect(read(folder + "/guard.c").count("\n") < 120, "the middlebox has fewer than 120 lines")
 
 with tempfile.TemporaryDirectory(prefix="splitmerge-tutorial-") as place:
     for name in os.listdir(source):
@@ -56,5 +52,5 @@ with tempfile.TemporaryDirectory(prefix="splitmerge-tutorial-") as place:
     for command in re.findall(r"^    (guard .*|smctl run .*)$", text, re.M):
         done = subprocess.run(["bash", "-ec", command], cwd=place, env=env, timeout=120, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
-        check(command, done.returncode == 0 and os.path.exists(os.path.join(place, "guarded.pcap")), done.stdout)
-sys.exit(1 if failures else 0)
+        expect(done.returncode == 0 and os.path.exists(os.path.join(place, "guarded.pcap")), command, done.stdout)
+checks.finish()

@@ -9,10 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "../kit/files.h"
 #include "flows.h"
+#include "testing/random.h"
 
 #ifndef KILLS
 #define KILLS 0
@@ -25,25 +26,6 @@ static const struct subject *const subjects[] = {&timeouts, &evict, &chunks, &ea
 static char folder[] = "/tmp/splitmerge-flows-XXXXXX";
 static unsigned failures;
 static uint64_t copied;
-
-static bool same_file(const char *a, const char *b)
-{
-    FILE *fa = fopen(a, "rb"), *fb = fopen(b, "rb");
-    bool same = fa && fb;
-
-    while (same) {
-        char ba[65536], bb[sizeof ba];
-        size_t na = fread(ba, 1, sizeof ba, fa), nb = fread(bb, 1, sizeof bb, fb);
-        same = na == nb && memcmp(ba, bb, na) == 0;
-        if (na == 0)
-            break;
-    }
-    if (fa)
-        fclose(fa);
-    if (fb)
-        fclose(fb);
-    return same;
-}
 
 static const char *run(const struct subject *subject, const char *input, const char *output, const char *unsplit,
                        uint64_t seed, unsigned replicas, const uint64_t *expected)
@@ -126,7 +108,7 @@ static void attempt(const struct subject *subject, uint64_t seed, unsigned round
 
 int main(void)
 {
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     unsigned rounds = getenv("SM_FULL") ? 60 : 6;
 
     setvbuf(stdout, NULL, _IOLBF, 0);

@@ -165,7 +165,7 @@ def main():
     print(f"seed {SEED}: SM_SEED={SEED} to repeat")
     live.enter_or_skip()
     rng = random.Random(SEED)
-    in_turmoil(given, rng, 60 if FULL else 10)
+    in_turmoil(given, rng, 30 if FULL else 5)
     two_at_once_and_a_stop(given, rng)
     live.expect_alone()
     live.finish()

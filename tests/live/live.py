@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the live tests share: where the programs are, how to enter namespaces or skip, and the checks."""
+"""What the live tests share: where the programs are, how to enter namespaces or skip, and their checks."""
 
 import argparse
 import os
@@ -7,14 +7,14 @@ import re
 import sys
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "..", "tools"), os.path.join(HERE, "..", "kit")]
 
 import lab  # noqa: E402
+from checks import expect, finish  # noqa: E402, F401: the tests have it from here
 
 SKIPPED = 77
-SAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "samples")
-
-failures = 0
+SAMPLES = os.path.join(HERE, "..", "samples")
 
 
 def arguments(description):
@@ -33,17 +33,6 @@ def enter_or_skip():
     except lab.Unavailable as reason:
         print(f"skipped: no namespaces here: {reason}")
         sys.exit(SKIPPED)
-
-
-def expect(condition, what, *details):
-    """One line for each check; the details only when it failed."""
-    global failures
-    print(f"{'ok  ' if condition else 'FAIL'} {what}", flush=True)
-    if not condition:
-        failures += 1
-        for detail in details:
-            print(f"     {detail}")
-    return bool(condition)
 
 
 def expect_report(report, moves):
@@ -70,8 +59,3 @@ def expect_alone():
     """Nothing that was started may be left."""
     left = lab.wait_until(lambda: not lab.others(), 15) or lab.others()  # leak checks at exit take their time
     expect(left is True, "nothing is left running", left)
-
-
-def finish():
-    print(f"{failures} failed")
-    sys.exit(1 if failures else 0)

@@ -117,7 +117,7 @@ def journal(build):
 
 
 def layout(build):
-    with Trial(build, "layout", "a replica that scribbles on where its journal is, and dies") as trial:
+    with Trial(build, "layout", "a replica that scribbles on where its channel's parts are, and dies") as trial:
         trial.start()
         report = trial.end()
         if report:

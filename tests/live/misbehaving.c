@@ -59,7 +59,7 @@ static void misbehave(struct sm_replica *replica, const char *how)
         abort();
     } else if (strcmp(how, "layout") == 0) {
         struct channel *channel = replica->channel;
-        channel->query_offset = channel->snapshot_offset = channel->journal_offset = 1ull << 60;
+        channel->query_offset = channel->snapshot_offset = channel->bind_offset = 1ull << 60;
         channel->ring_mask = channel->bind_mask = 3;
         abort();
     } else if (strcmp(how, "hang") == 0)

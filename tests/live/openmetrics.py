@@ -73,6 +73,29 @@ def parse(text):
     return samples
 
 
+def parse_older(text):
+    """The names of the samples in Prometheus's text format 0.0.4; Broken. What promtool lints, too: each family has a
+    help and a type, counters end in _total and nothing else does."""
+    families, names = {}, set()
+    for line in text.splitlines():
+        about = re.match(rf"# (TYPE|HELP) ({NAME}) (.+)$", line)
+        if about:
+            family = families.setdefault(about[2], {})
+            need(about[1] not in family, line, "each is said once")
+            family[about[1]] = about[3]
+            continue
+        match = SAMPLE.match(line)
+        need(match, line, "a line is a sample or a description")
+        float(match[match.lastindex])
+        names.add(match[1])
+        base = re.sub("_(bucket|count|sum)$", "", match[1])
+        family = families.get(match[1]) or families.get(base) or {}
+        need(family.keys() == {"TYPE", "HELP"}, line, "a family has a help and a type")
+        need(family["TYPE"] in ("counter", "gauge", "histogram"), line, "a type that there is")
+        need((family["TYPE"] == "counter") == match[1].endswith("_total"), line, "counters, and only they, are totals")
+    return names
+
+
 GOOD = """# TYPE a_seconds histogram
 # UNIT a_seconds seconds
 a_seconds_bucket{le="0.1"} 1
@@ -94,6 +117,14 @@ def selftest():
                      ("# TYPE b counter", "# TYPE b_total counter")):
         try:
             parse(GOOD.replace(old, new))
+        except (Broken, ValueError):
+            continue
+        raise AssertionError(f"{new!r} instead of {old!r} is not seen")
+    older = "# TYPE b_total counter\n# HELP b_total B.\nb_total 3\n"
+    parse_older(older)
+    for old, new in (("# TYPE b_total counter\n", ""), ("# HELP b_total B.\n", ""), ("counter", "info"), ("b_total", "b"), (" 3", "")):
+        try:
+            parse_older(older.replace(old, new))
         except (Broken, ValueError):
             continue
         raise AssertionError(f"{new!r} instead of {old!r} is not seen")

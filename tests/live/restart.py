@@ -336,9 +336,8 @@ def nonsense_is_refused(build):
            done.returncode, done.stderr)
 
 
-def under_traffic(build, rng, count):
+def under_traffic(build, rng, count, path):
     print("-- live: switch, orchestrator and replicas at random instants")
-    path = lab.Path()
     service = lab.Service(build, path.middle)
     service.write("policy.yaml", OPEN_POLICY)
     service.write("service.yaml", LIVE)
@@ -371,6 +370,7 @@ def main():
     print(f"seed {SEED}: SM_SEED={SEED} to repeat")
     live.enter_or_skip()
     rng = random.Random(SEED)
+    path = lab.Path()
     for _ in range(4 if FULL else 1):
         by_events(given.build, rng)
         from_outside(given.build, rng, 20 if FULL else 4)
@@ -379,7 +379,7 @@ def main():
         state_survives(given.build, rng, 20 if FULL else 3, "2kpps" if given.slow else "50kpps")
         damage_is_refused(given.build)
         nonsense_is_refused(given.build)
-        under_traffic(given.build, rng, 30 if FULL else 6)
+        under_traffic(given.build, rng, 30 if FULL else 6, path)
     live.expect_alone()
     live.finish()
 

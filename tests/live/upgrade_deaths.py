@@ -80,7 +80,12 @@ def storm(build, rng, count, victims, pps):
         hit = kill(rng, *{"old": [runs], "new": [new]}.get(victim, [victim]))
         if hit and rng.random() < 0.2:
             hit = kill(rng, "versions-1", "versions-2")
-        asked.wait(60)
+        try:
+            asked.wait(60)
+        except subprocess.TimeoutExpired:
+            expect(False, f"{runs} to {new} {' '.join(way)}, {victim} {'killed' if hit else 'not there'}: an answer",
+                   service.log()[-3000:], service.status())
+            return service, None
         struck += hit
         found = lab.wait_until(lambda: settled(service) or service.process.poll() is not None, 30)
         if found is True: # the input is at its end

@@ -4,6 +4,7 @@
 A key is a plain tuple. Two-way keys (flow, host-pair) put the lower endpoint first, so that both directions agree.
 """
 
+import itertools
 import struct
 
 VLAN = {0x8100, 0x88A8, 0x9100, 0x9200}
@@ -13,6 +14,7 @@ IPV4, IPV6 = 0x0800, 0x86DD
 WITH_PORTS = {6, 17, 132}
 EXTENSIONS = {0, 43, 60}  # RFC 8200; their second byte counts units of 8 bytes beyond the first 8
 AUTHENTICATION, FRAGMENT = 51, 44
+EXTENSIONS_MOST = 16  # a longer chain is not read to its end (RFC 8883 has an ICMPv6 error for that)
 ICMP_ERRORS = {1: {3, 4, 5, 11, 12}, 58: {1, 2, 3, 4}}
 ICMP_ECHO = {1: {0, 8}, 58: {128, 129}}
 FRAGMENT_LIFE = 30 * 10**9
@@ -119,12 +121,12 @@ def ipv6(data, at, limit):
     length = number16(data, at + 4)
     ip.end = min(limit, at + 40 + length) if length else limit
     next_header, at = data[at + 6], at + 40
-    while True:
+    for number in itertools.count():
         ip.protocol, ip.payload = next_header, at
         if next_header not in EXTENSIONS and next_header not in (AUTHENTICATION, FRAGMENT):
             return ip
-        if not has(data[: ip.end], at, 8):  # the shortest there is
-            ip.payload = None  # ends inside the extensions: the protocol is the last one named
+        if number == EXTENSIONS_MOST or not has(data[: ip.end], at, 8):  # the shortest there is
+            ip.payload = None  # inside the extensions: the protocol is the last one named
             return ip
         if next_header in EXTENSIONS:
             step = 8 + 8 * data[at + 1]

@@ -5,11 +5,10 @@
 #include <criterion/criterion.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "balance.h"
+#include "testing/random.h"
 
 static uint64_t random_state;
 static const uint32_t ids[] = {3, 5, 8, 9};
@@ -18,16 +17,13 @@ static uint64_t load[PLACEMENT_SHARDS];
 
 static uint64_t below(uint64_t bound)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % bound;
+    return random_xorshift(&random_state) % bound;
 }
 
 static void seed(void)
 {
-    const char *fixed = getenv("SM_SEED");
-    uint64_t value = fixed ? strtoull(fixed, NULL, 10) : (uint64_t)time(NULL);
+    uint64_t value = random_seed();
+
     fprintf(stderr, "SM_SEED=%" PRIu64 "\n", value);
     random_state = value * 2654435761u + 88172645463325252ull;
 }

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "orchestrator.h"
+#include "testing/random.h"
 
 #define ROUNDS 300
 #define EVENTS 6
@@ -18,10 +18,7 @@ static uint64_t seed;
 
 static uint32_t below(uint32_t bound)
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 16) % bound;
+    return (uint32_t)(random_xorshift(&seed) >> 16) % bound;
 }
 
 /* ---- the loops around it ---- */
@@ -291,7 +288,7 @@ Test(intent, is_read_as_it_was_kept)
     struct event events[2][EVENTS];
     static uint8_t before[sizeof sent];
 
-    seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    seed = random_seed();
     printf("SM_SEED=%lu\n", (unsigned long)seed);
     for (unsigned round = 0; round < ROUNDS; round++) {
         make(&first, events[0]);

@@ -92,6 +92,20 @@ Test(ops, scale_up_and_down)
     DOES("start4");
 }
 
+/* The reply may have to wait until what is intended is kept; nobody else's operation may take its place meanwhile. */
+Test(ops, whoever_asked_is_told_before_another_begins)
+{
+    service(1);
+    cr_assert_eq(begin((struct ops_request){.verb = OPS_SCALE, .count = 1}), OPS_OK);
+    DOES("look");
+    ops_owners(&ops, owners, by_new);
+    cr_expect_not(ops_idle(&ops));
+    cr_expect_eq(begin((struct ops_request){.verb = OPS_SCALE, .count = 2}), OPS_BUSY);
+    DOES("reply");
+    cr_expect(ops_idle(&ops));
+    cr_expect_eq(begin((struct ops_request){.verb = OPS_SCALE, .count = 2}), OPS_OK);
+}
+
 Test(ops, split_merge_move_drain_rebalance)
 {
     static bool set[PLACEMENT_SHARDS] = {true, true};

@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include "placement.h"
+#include "testing/random.h"
 
 static uint64_t state;
 
 static unsigned roll(unsigned below)
 {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (unsigned)(state >> 33) % below;
+    return (unsigned)(random_linear(&state) >> 33) % below;
 }
 
 struct fleet {

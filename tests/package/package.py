@@ -22,7 +22,13 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kit"))
+
+import checks  # noqa: E402
+from checks import expect  # noqa: E402
+
 COMMANDS = ["sm-bench", "sm-nat", "sm-orchestrator", "sm-ratelimiter", "sm-switch", "smctl"]
+OPTIONAL = {"sm-classifier"}  # where there is its library
 PACKETS = 2300  # in tests/samples/flows.pcap
 
 parser = argparse.ArgumentParser()
@@ -31,22 +37,12 @@ for name in ("source", "build", "prefix", "version", "libdir", "cc", "cxx", "cma
     parser.add_argument("--" + name, required=True)
 options = parser.parse_args()
 prefix = options.prefix
-failures = 0
-
-
-def check(what, good, detail=""):
-    global failures
-    print("%s: %s" % ("ok" if good else "FAILED", what))
-    if not good:
-        failures += 1
-        print(detail)
-    return good
 
 
 def run(command, **more):
     """Output and errors of a command that must succeed."""
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, **more)
-    check(" ".join(map(str, command)), result.returncode == 0, result.stdout)
+    expect(result.returncode == 0, " ".join(map(str, command)), result.stdout)
     return result.stdout
 
 
@@ -75,42 +71,43 @@ def install(folder):
         at = os.path.join(folder, component)
         run([options.cmake, "--install", options.build, "--prefix", at, "--component", component])
         parts[component] = files(at)
-    check("every file is in one component", sorted(sum(parts.values(), [])) == files(prefix),
+    expect(sorted(sum(parts.values(), [])) == files(prefix), "every file is in one component",
           "%s\n%s" % (parts, files(prefix)))
-    check("component testing is the kit", all("testing" in name for name in parts["testing"]) and len(parts["testing"]) > 5,
+    expect(all("testing" in name for name in parts["testing"]) and len(parts["testing"]) > 5, "component testing is the kit",
           parts["testing"])
     versions = [options.version[: options.version.rindex(".")], options.version]
-    check("component runtime is the libraries and their license",
-          [os.path.basename(name) for name in parts["runtime"]]
+    expect([os.path.basename(name) for name in parts["runtime"]]
           == ["lib%s.so.%s" % (name, version) for name in ("splitmerge-pcap", "splitmerge") for version in versions]
-          + ["LICENSE"], parts["runtime"])
+          + ["LICENSE"],
+          "component runtime is the libraries and their license", parts["runtime"])
 
 
 def layout(folder):
     have = files(prefix)
     headers = sorted(os.listdir(os.path.join(options.source, "include/splitmerge")) + ["version.h"])
-    check("all public headers", sorted(os.listdir(path("include/splitmerge"))) == headers)
-    check("the commands and no others", sorted(os.listdir(path("bin"))) == COMMANDS)
-    for name in COMMANDS:
+    expect(sorted(os.listdir(path("include/splitmerge"))) == headers, "all public headers")
+    there = sorted(os.listdir(path("bin")))
+    expect([name for name in there if name not in OPTIONAL] == COMMANDS, "the commands and no others", there)
+    for name in there:
         said = run([path("bin", name), "--version"])
-        check(name + " says its version", said == "%s %s\n" % (name, options.version), said)
-        check(name + " has a man page", any(re.search(r"/man[18]/%s\.[18]$" % name, file) for file in have))
+        expect(said == "%s %s\n" % (name, options.version), name + " says its version", said)
+        expect(any(re.search(r"/man[18]/%s\.[18]$" % name, file) for file in have), name + " has a man page")
     for name in ("share/doc/splitmerge/README.md", "share/doc/splitmerge/LICENSE", "share/man/man5/sm-service.5",
                  "share/bash-completion/completions/smctl"):
-        check(name, name in have)
+        expect(name in have, name)
     for name in have:
         with open(path(name), "rb") as file:
             text = file.read()
         # Programs may: their debug information does.
         if not name.startswith(("bin/", "libexec/", options.libdir + "/lib")):
             places = [place for place in (options.source, options.build) if place.encode() in text]
-            check(name + " does not name where it was built", not places, places)
+            expect(not places, name + " does not name where it was built", places)
 
 
 def consume(programs, environment=None):
     for program in programs:
         said = run([program, os.path.join(options.source, "tests/samples/flows.pcap")], env=environment)
-        check("it counts", said == "%d packets, splitmerge %s\n" % (PACKETS, options.version), said)
+        expect(said == "%d packets, splitmerge %s\n" % (PACKETS, options.version), "it counts", said)
 
 
 def cmake(folder):
@@ -124,8 +121,8 @@ def cmake(folder):
     run([options.cmake, "--build", folder])
     with open(os.path.join(folder, "build.ninja")) as file:
         text = file.read()
-    check("it builds with what is installed alone", prefix in text and options.source + "/include" not in text
-          and options.build + "/include" not in text)
+    expect(prefix in text and options.source + "/include" not in text
+          and options.build + "/include" not in text, "it builds with what is installed alone")
     consume([os.path.join(folder, "consumer-c"), os.path.join(folder, "consumer-cxx")])
     run([os.path.join(folder, "tester")])
 
@@ -137,7 +134,7 @@ def template(folder):
     run([options.cmake, "--build", folder])
     run([os.path.join(folder, "guard_test")])
     with open(os.path.join(folder, "CTestTestfile.cmake"), encoding="utf-8") as file:
-        check("its test is known to ctest", "add_test(" in file.read())
+        expect("add_test(" in file.read(), "its test is known to ctest")
 
 
 def pkgconfig(folder):
@@ -147,9 +144,9 @@ def pkgconfig(folder):
                        LD_LIBRARY_PATH=path(options.libdir))
     for name in ("splitmerge", "splitmerge-testing"):
         said = run(["pkg-config", "--modversion", name], env=environment).strip()
-        check("pkg-config knows the version of " + name, said == options.version, said)
+        expect(said == options.version, "pkg-config knows the version of " + name, said)
     said = run(["pkg-config", "--variable=prefix", "splitmerge"], env=environment).strip()
-    check("the prefix is where it was moved to", os.path.realpath(said) == os.path.realpath(prefix), said)
+    expect(os.path.realpath(said) == os.path.realpath(prefix), "the prefix is where it was moved to", said)
     flags = run(["pkg-config", "--cflags", "--libs", "splitmerge"], env=environment).split() + options.flags.split()
     warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
     source = os.path.join(options.source, "tests/package/consumer/consumer")
@@ -178,9 +175,9 @@ def drop_in_symbols():
     ours = {name for name in exported(path(options.libdir, "libsplitmerge-pcap.so")) if not name.startswith("__")}
     source = run([options.cc, "-E", "-include", "pcap/pcap.h", "-x", "c", "/dev/null"])
     taking = set(re.findall(r"\b(pcap_\w+)\s*\([^;()]*\bpcap_t\s*\*", source)) & real
-    check("%d calls take a handle" % len(taking), len(taking) > 40)
-    check("all of these are the drop-in's", taking <= ours, sorted(taking - ours))
-    check("it has libpcap's names alone", ours <= real, sorted(ours - real))
+    expect(len(taking) > 40, "%d calls take a handle" % len(taking))
+    expect(taking <= ours, "all of these are the drop-in's", sorted(taking - ours))
+    expect(ours - real == {"ioctl"}, "it has libpcap's names, and ioctl() for what is asked of interfaces", sorted(ours - real))
 
 
 def library_symbols(name, headers):
@@ -193,14 +190,14 @@ def library_symbols(name, headers):
     exported = {line.split()[-1] for line in run(["nm", "-D", "--defined-only", library]).splitlines()}
     if options.flags:  # the sanitizers' own
         exported = {name for name in exported if not name.startswith("__")}
-    check("%d symbols are declared" % len(declared), len(declared) > 30)
-    check("every symbol begins with sm_", all(name.startswith("sm_") for name in exported), exported)
-    check("what is exported is declared", exported <= declared, sorted(exported - declared))
-    check("what is declared is exported", declared <= exported, sorted(declared - exported))
+    expect(len(declared) > 30, "%d symbols are declared" % len(declared))
+    expect(all(name.startswith("sm_") for name in exported), "every symbol begins with sm_", exported)
+    expect(exported <= declared, "what is exported is declared", sorted(exported - declared))
+    expect(declared <= exported, "what is declared is exported", sorted(declared - exported))
     said = run(["objdump", "-p", library])
     soname = name + ".so." + options.version[: options.version.rindex(".")]
-    check("SONAME is " + soname, re.search(r"SONAME\s+%s\n" % re.escape(soname), said), said)
-    check("it searches no folder of its own", "PATH" not in said, said)
+    expect(re.search(r"SONAME\s+%s\n" % re.escape(soname), said), "SONAME is " + soname, said)
+    expect("PATH" not in said, "it searches no folder of its own", said)
 
 
 def man(folder):
@@ -211,15 +208,15 @@ def man(folder):
     else:
         skip("there is neither groff nor man")
     pages = [name for name in files(prefix) if name.startswith("share/man/")]
-    check("there are pages", len(pages) >= len(COMMANDS))
+    expect(len(pages) >= len(COMMANDS), "there are pages")
     for page in pages:
         result = subprocess.run([*command, path(page)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                 env=dict(os.environ, LC_ALL="C.UTF-8", MANWIDTH="80"), timeout=60)
-        check(page + " has no warnings", result.returncode == 0 and result.stderr == "", result.stderr)
+        expect(result.returncode == 0 and result.stderr == "", page + " has no warnings", result.stderr)
         # Letters come twice, with a backspace or escapes between them, where they are bold.
         plain = re.sub(r"\x1b\[[0-9;]*m|.\x08", "", result.stdout)
         missing = [word for word in ("NAME", "DESCRIPTION") if not re.search("^" + word, plain, re.M)]
-        check(page + " is formatted", not missing, plain[:400])
+        expect(not missing, page + " is formatted", plain[:400])
 
 
 def complete(words):
@@ -243,21 +240,21 @@ def completion(folder):
     run(["bash", "-n", path("share/bash-completion/completions/smctl")])
     said = run(["bash", "-c", 'source "$1" && complete -p smctl', "bash",
                 path("share/bash-completion/completions/smctl")])
-    check("it is registered", said.strip() == "complete -F _smctl smctl", said)
+    expect(said.strip() == "complete -F _smctl smctl", "it is registered", said)
     text = run([path("bin/smctl"), "--help"])
     verbs = sorted(set(re.findall(r"^  ([a-z]+)\b", text, re.M)))
     flags = sorted(set(re.findall(r"^  (--[a-z]+)\b", text, re.M)))
-    check("help names commands and options", len(verbs) > 8 and len(flags) > 3, text)
+    expect(len(verbs) > 8 and len(flags) > 3, "help names commands and options", text)
     offered = complete(["smctl", ""])
-    check("every command is offered", set(verbs) <= set(offered), (verbs, offered))
-    check("every option is offered", set(flags) <= set(offered), (flags, offered))
-    check("nothing is offered that is not there", {word for word in offered if not word.startswith("-")} == set(verbs),
+    expect(set(verbs) <= set(offered), "every command is offered", (verbs, offered))
+    expect(set(flags) <= set(offered), "every option is offered", (flags, offered))
+    expect({word for word in offered if not word.startswith("-")} == set(verbs), "nothing is offered that is not there",
           (verbs, offered))
     for words, expected in ((["sc"], ["scale"]), (["run", "--ev"], ["--events"]), (["flow", "sh"], ["show"]),
                             (["status", "--js"], ["--json"]), (["merge", "--in"], ["--into"]),
                             (["move", "--t"], ["--to", "--timeout"])):
         got = complete(["smctl", *words])
-        check("smctl %s" % " ".join(words), sorted(got) == sorted(expected), got)
+        expect(sorted(got) == sorted(expected), "smctl %s" % " ".join(words), got)
 
 
 def service(folder):
@@ -270,7 +267,7 @@ def service(folder):
     run([path("bin/sm-ratelimiter"), "--policy", "policy.yaml", "--in", "flows.pcap", "--out", "alone.pcap"], cwd=place,
         env=environment)
     split, alone = os.path.join(place, "out.pcap"), os.path.join(place, "alone.pcap")
-    check("split it passes what it passes alone", os.path.exists(split) and filecmp.cmp(split, alone, False))
+    expect(os.path.exists(split) and filecmp.cmp(split, alone, False), "split it passes what it passes alone")
     for name in sorted(name for name in os.listdir(os.path.join(place, "ratelimiter")) if name.endswith(".yaml")):
         run([path("bin/sm-ratelimiter"), "--check", "--policy", os.path.join(place, "ratelimiter", name)],
             env=environment)
@@ -279,4 +276,4 @@ def service(folder):
 with tempfile.TemporaryDirectory(prefix="splitmerge-package-") as scratch:
     {step.__name__: step for step in (install, layout, cmake, template, pkgconfig, symbols, man, completion, service)}[
         options.step](scratch)
-sys.exit(1 if failures else 0)
+checks.finish()

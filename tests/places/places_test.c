@@ -12,10 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "everything.h"
 #include "saver.h"
+#include "testing/random.h"
 #include "testing/test.h"
 #include "whose.h"
 
@@ -66,16 +66,18 @@ struct trial {
 
 static bool killed_or_rested(const struct sm_test *test, void *armed)
 {
-    if (saves)
-        saver_step(test);
     return (*(bool *)armed && !sm_test_kill_pending(test)) || !sm_test_moving(test);
 }
 
 static bool packet_entered(const struct sm_test *test, void *packets)
 {
-    if (saves)
-        saver_step(test);
     return test->sw->entered >= *(uint64_t *)packets;
+}
+
+/* Checkpoints are taken meanwhile, or not. */
+static int go_on_until(struct sm_test *test, bool (*condition)(const struct sm_test *test, void *arg), void *arg)
+{
+    return (saves ? saver_until : sm_test_until)(test, condition, arg);
 }
 
 static bool died(const struct sm_test *test, void *arg)
@@ -95,7 +97,7 @@ static bool play_upgrade(struct sm_test *test, const struct trial *trial)
     sm_test_until_packet(test, 4 * STRETCH + trial->seed % 8 * STRETCH);
     sm_test_upgrade(test, &two, NULL);
     sm_test_kill_at(test, sm_test_replica(test, 3 + (unsigned)(trial->seed % 3)), trial->place, trial->visit);
-    while (sm_test_until(test, killed_or_rested, &armed) == 0 && sm_test_kill_pending(test) &&
+    while (go_on_until(test, killed_or_rested, &armed) == 0 && sm_test_kill_pending(test) &&
            sm_test_upgrade_forward(test) == SM_E_AGAIN)
         ;
     bool killed = !sm_test_kill_pending(test);
@@ -129,10 +131,10 @@ static bool play(struct sm_test *test, const struct trial *trial)
         sm_test_merge(test, from, to);
         if (packets == 2 * STRETCH)
             sm_test_kill(test, third); /* its heirs inherit while their shards move */
-        result = sm_test_until(test, killed_or_rested, &armed);
+        result = go_on_until(test, killed_or_rested, &armed);
         packets += STRETCH;
         if (result == 0)
-            result = sm_test_until(test, packet_entered, &packets);
+            result = go_on_until(test, packet_entered, &packets);
         killed |= armed && !sm_test_kill_pending(test);
         armed &= !killed;
     }
@@ -221,7 +223,7 @@ static void kill_there(uint32_t place, enum role role, uint64_t seed, unsigned v
 
 int main(void)
 {
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     unsigned visits = getenv("SM_FULL") ? 12 : 2;
     const char *one = getenv("SM_PLACE");
     struct sm_trace *made = everything_trace();

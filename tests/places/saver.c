@@ -39,11 +39,12 @@ static void finish(const struct sm_test *test)
     saver_saved++;
 }
 
-void saver_step(const struct sm_test *test)
+static void step(struct sm_test *test, void *arg)
 {
     const uint8_t *part;
     bool last;
 
+    (void)arg;
     if (failed)
         return;
     if (checkpoint && !test->sw->snapshot.active) { /* the switch that made it has died */
@@ -65,6 +66,16 @@ void saver_step(const struct sm_test *test)
     case SNAPSHOT_WAIT:
         break;
     }
+}
+
+int saver_until(struct sm_test *test, bool (*condition)(const struct sm_test *test, void *arg), void *arg)
+{
+    int result = 0;
+
+    /* The threads that save are the switch's, and end with it. */
+    while (result == 0 && (test_as_switch(test, step, NULL), !condition(test, arg)))
+        result = sm_test_step(test);
+    return result;
 }
 
 const char *saver_end(const struct sm_test *test)

@@ -6,8 +6,8 @@
 
 #include <splitmerge/testing.h>
 
-/* Between two steps of the test. */
-void saver_step(const struct sm_test *test);
+/* As sm_test_until(), with a step of saving before each step of the test. The switch may die in either. */
+int saver_until(struct sm_test *test, bool (*condition)(const struct sm_test *test, void *arg), void *arg);
 
 /* Before the test's end: what is under way is given up. What was wrong, or NULL. */
 const char *saver_end(const struct sm_test *test);

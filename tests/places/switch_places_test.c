@@ -23,10 +23,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "everything.h"
 #include "saver.h"
+#include "testing/random.h"
 #include "testing/test.h"
 #include "whose.h"
 
@@ -157,9 +157,8 @@ static void act(struct sm_test *test, enum schedule schedule, unsigned turn)
     }
 }
 
-static bool saved_until(const struct sm_test *test, void *packets)
+static bool have_entered(const struct sm_test *test, void *packets)
 {
-    saver_step(test);
     return test->sw->entered >= *(uint64_t *)packets;
 }
 
@@ -169,8 +168,7 @@ static void play(struct sm_test *test, enum schedule schedule)
 
     for (unsigned turn = 1; result == 0; turn++) {
         uint64_t packets = (uint64_t)turn * STRETCH;
-        result =
-            schedule == CHECKPOINTS ? sm_test_until(test, saved_until, &packets) : sm_test_until_packet(test, packets);
+        result = (schedule == CHECKPOINTS ? saver_until : sm_test_until)(test, have_entered, &packets);
         if (result == 0)
             act(test, schedule, turn);
     }
@@ -470,7 +468,7 @@ static void kill_at(uint32_t place, uint64_t seed, bool full)
 
 int main(void)
 {
-    const uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    const uint64_t seed = random_seed();
     const char *one = getenv("SM_PLACE");
     struct sm_trace *made = everything_trace();
     struct sm_test_options options = everything_options(made);

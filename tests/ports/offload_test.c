@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "testing/random.h"
+
 enum { ROUNDS = 400, ROOM = 70000, TCP = 6, UDP = 17, SCTP = 132 };
 
 struct packet {
@@ -20,8 +22,7 @@ static uint64_t state;
 
 static uint32_t number(uint32_t below)
 {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33) % below;
+    return (uint32_t)(random_linear(&state) >> 33) % below;
 }
 
 static void seed(void)

@@ -12,7 +12,7 @@
 
 #include <splitmerge/testing.h>
 
-#include "limiter.h"
+#include "../kit/limiter_middlebox.h"
 #include "record.h"
 
 #define LIMITS 3
@@ -46,25 +46,12 @@ struct counts {
 static struct counts now;
 static const struct policy *policy;
 
-static int setup(struct sm_replica *replica, void **user)
-{
-    *user = limiter_create(policy);
-    return *user ? limiter_register(*user, replica) : SM_E_NO_MEMORY;
-}
-
-static int started(struct sm_replica *replica, void *user)
-{
-    struct sm_errbuf error;
-
-    return limiter_started(user, replica, &error);
-}
-
 /* The last to end has seen it all. */
 static void ended(struct sm_replica *replica, void *user)
 {
     for (unsigned i = 0; i < LIMITS; i++)
         now.limit[i] = limiter_counts(user, replica, i);
-    limiter_destroy(user);
+    limiter_ended(replica, user);
 }
 
 /* The drop reasons follow one another, in the order of the policy's limits, behind flow_limit. */
@@ -142,8 +129,8 @@ static bool compare(const char *text, bool shared, uint64_t seed, uint64_t *deat
                                       .seed = seed,
                                       .replicas = 1,
                                       .on_packet = limiter_packet,
-                                      .setup = setup,
-                                      .started = started,
+                                      .setup = limiter_setup,
+                                      .started = limiter_ready,
                                       .ended = ended};
     struct counts alone = {0}, split = {0};
     uint64_t dropped[LIMITS], dropped_split[LIMITS];
@@ -151,7 +138,7 @@ static bool compare(const char *text, bool shared, uint64_t seed, uint64_t *deat
     struct sm_errbuf error;
     struct policy *made = policy_parse("p.yaml", text, strlen(text), &error);
 
-    policy = made;
+    policy = options.user = made;
     bool right = made && run(options, &alone, &result, dropped) && agrees(&alone, dropped);
     options.replicas = 1 + (unsigned)seed % SM_TEST_REPLICAS;
     options.schedule = true;

@@ -6,9 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <splitmerge/testing.h>
+
+#include "testing/random.h"
 
 #define PACKET_NS 1000000ull
 #define HELD 8u
@@ -213,8 +214,7 @@ Test(hold, a_flow_that_ends_is_not_held)
 
 Test(hold, random_schedules)
 {
-    const char *given = getenv("SM_SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     struct sm_trace *trace = make_trace(60, 3000);
 
     lets_go = true;

@@ -14,14 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <splitmerge/testing.h>
 
-#include "limiter.h"
+#include "../kit/files.h"
+#include "../kit/limiter_middlebox.h"
 #include "packet/packet.h"
 #include "ports/port.h"
+#include "testing/random.h"
 
 /* ---- middleboxes ---- */
 
@@ -133,45 +134,7 @@ static int chatter_setup(struct sm_replica *replica, void **user)
     return result || cls.id != chatter_class.id || reason != chatter_reason ? SM_E_CONFLICT : 0;
 }
 
-static int limiter_setup(struct sm_replica *replica, void **user)
-{
-    *user = limiter_create(*user);
-    return *user ? limiter_register(*user, replica) : SM_E_NO_MEMORY;
-}
-
-static int limiter_ready(struct sm_replica *replica, void *user)
-{
-    struct sm_errbuf error;
-
-    return limiter_started(user, replica, &error);
-}
-
-static void limiter_ended(struct sm_replica *replica, void *user)
-{
-    (void)replica;
-    limiter_destroy(user);
-}
-
 /* ---- comparison ---- */
-
-static bool same_file(const char *a, const char *b)
-{
-    FILE *fa = fopen(a, "rb"), *fb = fopen(b, "rb");
-    bool same = fa && fb;
-
-    while (same) {
-        char ba[65536], bb[sizeof ba];
-        size_t na = fread(ba, 1, sizeof ba, fa), nb = fread(bb, 1, sizeof bb, fb);
-        same = na == nb && memcmp(ba, bb, na) == 0;
-        if (na == 0)
-            break;
-    }
-    if (fa)
-        fclose(fa);
-    if (fb)
-        fclose(fb);
-    return same;
-}
 
 /* Every flow's packets, in order, folded into one number: a chain of hashes per flow, summed over flows. */
 #define CHAINS (1u << 16) /* more than the flows of any capture here */
@@ -374,7 +337,7 @@ static void walk(const char *path, uint64_t seed, bool full)
 int main(void)
 {
     const char *traces = getenv("SM_TRACES"), *samples = getenv("SM_SAMPLES"), *one = getenv("SM_ONE");
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     bool full = getenv("SM_FULL") != NULL;
 
     threads = getenv("SM_THREADS") != NULL;

@@ -13,14 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <splitmerge/testing.h>
 
-#include "limiter.h"
+#include "../kit/limiter_middlebox.h"
 #include "packet/packet.h"
 #include "ports/port.h"
+#include "testing/random.h"
 
 #ifndef KILLS
 #define KILLS 0
@@ -69,25 +69,6 @@ static const struct sort sorts[] = {
                " {name: flow, per: flow, rate: 10kbit, ceil: 100kbit, burst: 1536B, parent: net}]\n",
      .by_network = true},
 };
-
-static int setup(struct sm_replica *replica, void **user)
-{
-    *user = limiter_create(*user);
-    return *user ? limiter_register(*user, replica) : SM_E_NO_MEMORY;
-}
-
-static int started(struct sm_replica *replica, void *user)
-{
-    struct sm_errbuf error;
-
-    return limiter_started(user, replica, &error);
-}
-
-static void ended(struct sm_replica *replica, void *user)
-{
-    (void)replica;
-    limiter_destroy(user);
-}
 
 /* A bucket that what passed is replayed through. A token is 8 * 10^9 units: a nanosecond's refill is a whole number. */
 struct replay {
@@ -194,9 +175,9 @@ static int run(struct policy *policy, const char *input, const char *output, uns
         .buffers = IN_FLIGHT,
         .in_step = IN_STEP,
         .on_packet = limiter_packet,
-        .setup = setup,
-        .started = started,
-        .ended = ended,
+        .setup = limiter_setup,
+        .started = limiter_ready,
+        .ended = limiter_ended,
         .delays = true,
         .user = policy,
     };
@@ -258,7 +239,7 @@ static unsigned try(const struct sort *sort, const char *input, const char *outp
 int main(void)
 {
     const char *input = getenv("SM_CAPTURE");
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL), deaths = 0;
+    uint64_t seed = random_seed(), deaths = 0;
     char folder[] = "/tmp/splitmerge-shared-XXXXXX", output[64];
     unsigned failures = 0;
 

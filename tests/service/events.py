@@ -16,6 +16,11 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kit"))
+
+import checks  # noqa: E402
+from checks import expect  # noqa: E402
+
 build, capture, fallback = map(os.path.abspath, sys.argv[1:4])
 if not os.path.exists(capture):
     print("%s is not there: the project's own sample is used" % capture)
@@ -23,7 +28,6 @@ if not os.path.exists(capture):
 seed = int(os.environ.get("SM_SEED", time.time()))
 rounds = 8 if os.environ.get("SM_FULL") else 2
 limiter = os.path.join(build, "middleboxes/ratelimiter/sm-ratelimiter")
-failures = 0
 
 POLICY = "limits: [{name: l, per: %s, rate: 60kbit, burst: 4KiB, exceed: drop}]\n"
 SERVICE = """service: events
@@ -74,13 +78,6 @@ def run(folder, *command):
                           text=True)
 
 
-def check(what, condition, detail=""):
-    global failures
-    if not condition:
-        failures += 1
-        print("FAILED: %s\n%s" % (what, detail))
-
-
 def one(folder, per, number):
     def place(name):
         return os.path.join(folder, name)
@@ -90,23 +87,23 @@ def one(folder, per, number):
     with open(place("service.yaml"), "w") as file:
         file.write(SERVICE % (limiter, capture))
     alone = run(folder, limiter, "--policy", "policy.yaml", "--in", capture, "--out", "alone.pcap", "--report", "alone.json")
-    check("%s: unsplit" % per, alone.returncode == 0, alone.stdout)
+    expect(alone.returncode == 0, "%s: unsplit" % per, alone.stdout)
     packets = json.load(open(place("alone.json")))["packets"]
     with open(place("events"), "w") as file:
         file.write(random_events(random.Random(number), packets["in"]))
     split = run(folder, os.path.join(build, "orchestrator/smctl"), "run", "service.yaml", "--events", "events", "--report",
                 "report.json")
     name = "%s, SM_SEED=%d" % (per, number)
-    check(name + ": exit status", split.returncode == 0, split.stdout)
+    expect(split.returncode == 0, name + ": exit status", split.stdout)
     report = json.load(open(place("report.json")))
     moves = report["moves"]
-    check(name + ": the output is the unsplit one", filecmp.cmp(place("alone.pcap"), place("out.pcap"), shallow=False))
-    check(name + ": the same packets", report["packets"] == packets, report["packets"])
-    check(name + ": invariants", set(report["invariants"].values()) == {"held"}, report["invariants"])
-    check(name + ": at least 1000 moves", moves["completed"] >= 1000, moves)
-    check(name + ": moves of both kinds", moves["relabel"] > 0 and moves["copy"] > 0 and
-          moves["relabel"] + moves["copy"] == moves["completed"], moves)
-    check(name + ": packets in two replicas at once", report["in_flight_max"]["replicas"] >= 2, report["in_flight_max"])
+    expect(filecmp.cmp(place("alone.pcap"), place("out.pcap"), shallow=False), name + ": the output is the unsplit one")
+    expect(report["packets"] == packets, name + ": the same packets", report["packets"])
+    expect(set(report["invariants"].values()) == {"held"}, name + ": invariants", report["invariants"])
+    expect(moves["completed"] >= 1000, name + ": at least 1000 moves", moves)
+    expect(moves["relabel"] > 0 and moves["copy"] > 0 and
+          moves["relabel"] + moves["copy"] == moves["completed"], name + ": moves of both kinds", moves)
+    expect(report["in_flight_max"]["replicas"] >= 2, name + ": packets in two replicas at once", report["in_flight_max"])
     print("%s: %d packets, %d dropped, %d moves completed, %d of them by copying, %d packets held, pause p50 %.0f us" % (
         name, packets["in"], sum(packets["dropped"].values()), moves["completed"], moves["copy"], moves["held_packets"],
         moves["pause_us"]["p50"]))
@@ -118,5 +115,5 @@ with tempfile.TemporaryDirectory(prefix="splitmerge-events-") as base:
     for number in range(rounds):
         for key in ("flow", "source", "destination", "host-pair"):
             held += one(base, key, seed + number)
-check("packets waited in holds", held > 0)
-sys.exit(1 if failures else 0)
+expect(held > 0, "packets waited in holds")
+checks.finish()

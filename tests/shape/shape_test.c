@@ -9,9 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <splitmerge/testing.h>
+
+#include "testing/random.h"
 
 #define PACKETS 3000u
 #define FLOWS 24u
@@ -131,7 +132,7 @@ static struct sm_trace *model(const struct sm_trace *in, unsigned cells, uint64_
 
 static uint64_t first_seed(void)
 {
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
 
     printf("SM_SEED=%llu\n", (unsigned long long)seed);
     return seed;

@@ -11,11 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ports/port.h"
 #include "replica/replica.h"
+#include "testing/random.h"
 
 #ifndef KILLS
 #define KILLS 0
@@ -250,7 +250,7 @@ static const char *compare(const struct totals *expected)
 int main(void)
 {
     const unsigned rounds = getenv("SM_FULL") ? 1000 : 60;
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     uint64_t deaths = 0, distinct = 0;
     unsigned failures = 0;
     struct totals expected;

@@ -11,10 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "replica/replica.h"
+#include "testing/random.h"
 
 #define REPLICAS 4u
 #define COUNTERS 3u
@@ -43,10 +43,7 @@ static uint64_t steps_to_live; /* 0: no one is to die */
 
 static uint64_t below(uint64_t bound)
 {
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return (random_state * 0x2545f4914f6cdd1dull >> 11) % bound;
+    return (random_star(&random_state) >> 11) % bound;
 }
 
 static void at_step(const struct step_place *const *place)
@@ -247,7 +244,7 @@ int main(void)
     const unsigned rounds = getenv("SM_FULL") ? 3000 : 100;
     const struct arena_options options = {
         .service = "escrow", .seed = 1, .memory = 1u << 20, .flows = 16, .small_buffers = 120};
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     unsigned failures = 0;
     struct sm_errbuf error;
 

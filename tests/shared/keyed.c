@@ -11,7 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "testing/random.h"
 
 #ifndef KILLS
 #define KILLS 0
@@ -160,7 +161,7 @@ static int expect(struct sums *expected)
 int main(void)
 {
     const unsigned rounds = getenv("SM_FULL") ? 1000 : 40;
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL), deaths = 0;
+    uint64_t seed = random_seed(), deaths = 0;
     unsigned failures = 0;
     struct sums expected;
 

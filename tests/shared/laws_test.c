@@ -7,15 +7,13 @@
 #include <unistd.h>
 
 #include "arena/arena.h"
+#include "testing/random.h"
 
 static uint64_t random_state;
 
 static uint64_t rnd(void)
 {
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return random_state * 0x2545f4914f6cdd1dull;
+    return random_star(&random_state);
 }
 
 struct value {

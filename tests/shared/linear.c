@@ -12,11 +12,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "history.h"
 #include "replica/replica.h"
+#include "testing/random.h"
 
 #define REPLICAS 3u
 #define OPERATIONS 12u /* a replica's, in a round */
@@ -49,10 +49,7 @@ struct world {
 
 static uint64_t below(struct worker *worker, uint64_t bound)
 {
-    worker->random ^= worker->random >> 12;
-    worker->random ^= worker->random << 25;
-    worker->random ^= worker->random >> 27;
-    return (worker->random * 0x2545f4914f6cdd1dull >> 11) % bound;
+    return (random_star(&worker->random) >> 11) % bound;
 }
 
 /* What no reader may do: sum what all have written. */
@@ -262,7 +259,7 @@ static int run(bool dirty, uint64_t seed, unsigned rounds, struct tally *tally)
 int main(void)
 {
     const unsigned rounds = getenv("SM_FULL") ? 100000 : 3000;
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     struct tally clean = {0}, dirty = {0};
 
     printf("SM_SEED=%llu\n", (unsigned long long)seed);

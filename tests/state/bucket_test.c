@@ -9,16 +9,15 @@
 
 #include <splitmerge/bucket.h>
 
+#include "testing/random.h"
+
 typedef unsigned __int128 wide;
 
 static uint64_t seed = 1;
 
 static uint64_t rnd(void)
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed * 0x2545f4914f6cdd1dull;
+    return random_xorshift(&seed) * RANDOM_STAR;
 }
 
 /* Numbers of every magnitude, 1..max, with the ends of the range more often than chance has it. */

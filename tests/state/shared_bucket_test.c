@@ -10,6 +10,8 @@
 
 #include <splitmerge/bucket.h>
 
+#include "testing/random.h"
+
 #define REPLICAS_MAX 6
 #define PACKETS_MAX 20000
 
@@ -50,10 +52,7 @@ struct model {
 
 static uint64_t rnd(struct model *m)
 {
-    m->state ^= m->state << 13;
-    m->state ^= m->state >> 7;
-    m->state ^= m->state << 17;
-    return m->state * 0x2545f4914f6cdd1dull;
+    return random_xorshift(&m->state) * RANDOM_STAR;
 }
 
 static uint32_t next_of(const struct model *m, unsigned replica, uint32_t from)

@@ -5,10 +5,9 @@
 #include <criterion/criterion.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
 #include "switch/affinity.h"
+#include "testing/random.h"
 
 #define FLOWS 48u /* that there are; the table has room for ROOM of them */
 #define ROOM 32u
@@ -27,10 +26,7 @@ static uint64_t random_state;
 
 static uint64_t below(uint64_t bound)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % bound;
+    return random_xorshift(&random_state) % bound;
 }
 
 static bool ended(const struct model *flow, uint64_t now)
@@ -127,11 +123,10 @@ static void check(struct affinity *table, uint64_t now)
 
 Test(affinity, is_what_an_array_is)
 {
-    const char *seed = getenv("SM_SEED");
     uint64_t now = 1;
     struct affinity *table = affinity_create(ROOM, IDLE);
 
-    random_state = seed ? strtoull(seed, NULL, 10) : (uint64_t)time(NULL);
+    random_state = random_seed();
     fprintf(stderr, "SM_SEED=%" PRIu64 "\n", random_state);
     random_state = random_state * 2654435761u + 88172645463325252ull;
     cr_assert_not_null(table);

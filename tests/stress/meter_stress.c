@@ -2,7 +2,7 @@
 
 /*
  * A host's share of a limit: threads take from it and give back while one fills it, and while who fills dies and
- * another one goes on. Never more is taken than rate x time.
+ * another one goes on. Never more is taken than rate x time; then the same with packets that wait for what will come.
  */
 
 #include <pthread.h>
@@ -15,10 +15,13 @@
 #define TAKERS 3u
 #define RATE 100u
 #define DEPTH 400000u
-#define STEPS 10000u
+#define STEPS 5000u
 #define STEP_NS 1000u
 
+#define LONGEST 20000u
+
 static struct meter meter;
+static bool waits;
 static _Atomic uint64_t now;
 static _Atomic bool ended;
 
@@ -27,10 +30,11 @@ static void *take(void *user)
     uint64_t *taken = user, turn = 0;
 
     while (!atomic_load(&ended)) {
-        uint64_t amount = 1 + turn++ % 5000;
-        if (!meter_take(&meter, atomic_load(&now), amount))
+        uint64_t amount = 1 + turn++ % 5000, at = atomic_load(&now);
+        struct meter_slot slot = {0};
+        if (waits ? !meter_queue(&meter, at, amount, LONGEST, &slot) : !meter_take(&meter, at, amount))
             continue;
-        if (turn % 16 == 0)
+        if (turn % 16 == 0 && slot.wait == 0)
             meter_give_back(&meter, amount);
         else
             *taken += amount;
@@ -54,27 +58,38 @@ static void *fill(void *user)
     return NULL;
 }
 
-int main(void)
+static bool run(uint64_t most)
 {
     pthread_t takers[TAKERS], filler;
-    uint64_t taken[TAKERS] = {0}, sum = 0, most = (uint64_t)RATE * STEPS * STEP_NS;
+    uint64_t taken[TAKERS] = {0}, sum = 0;
 
+    meter = (struct meter){0};
+    atomic_store(&now, 0);
+    atomic_store(&ended, false);
     meter_set(&meter, RATE, DEPTH);
     meter_extend(&meter, 0, METER_ALWAYS);
     for (unsigned i = 0; i < TAKERS; i++)
         if (pthread_create(&takers[i], NULL, take, &taken[i]) != 0)
-            return 1;
+            return false;
     if (pthread_create(&filler, NULL, fill, NULL) != 0)
-        return 1;
+        return false;
     pthread_join(filler, NULL);
     for (unsigned i = 0; i < TAKERS; i++) {
         pthread_join(takers[i], NULL);
         sum += taken[i];
     }
     printf("%lu taken of %lu\n", sum, most);
-    if (sum > most || sum == 0 || atomic_load(&meter.level) > DEPTH) {
-        printf("more was taken than rate x time, or nothing\n");
-        return 1;
-    }
-    return 0;
+    if (sum <= most && sum > 0 && atomic_load(&meter.level) <= DEPTH)
+        return true;
+    printf("more was taken than rate x time, or nothing\n");
+    return false;
+}
+
+int main(void)
+{
+    const uint64_t most = (uint64_t)RATE * STEPS * STEP_NS;
+    bool good = run(most);
+
+    waits = true;
+    return run(most + (uint64_t)RATE * LONGEST) && good ? 0 : 1;
 }

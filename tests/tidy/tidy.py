@@ -44,16 +44,17 @@ LAYERS = (
     ("runtime/ports/*", ()),
     ("runtime/conf/*", ()),
     ("runtime/wire/*", ()),
+    ("runtime/daemon/*", ()),
     ("runtime/pcap/*", ("conf", "replica")),
     ("runtime/arena/*", ("state",)),
     ("runtime/replica/standalone.c", ("arena", "packet", "state", "switch")),
     ("runtime/replica/*", ("arena", "packet", "state")),
     ("runtime/testing/*", ("arena", "packet", "ports", "replica", "state", "switch")),
-    ("runtime/switch/*", ("arena", "conf", "packet", "ports", "replica", "state", "wire")),
-    ("orchestrator/*", ("conf", "wire")),
+    ("runtime/switch/*", ("arena", "conf", "daemon", "packet", "ports", "replica", "state", "wire")),
+    ("orchestrator/*", ("conf", "daemon", "wire")),
     ("middleboxes/ratelimiter/*", ("conf",)),
     ("middleboxes/nat/*", ("conf",)),
-    ("middleboxes/program.c", ("conf",)),
+    ("middleboxes/program.c", ("conf", "daemon")),
     ("middleboxes/*", ()),
 )
 
@@ -251,9 +252,12 @@ def formatting():
     if not program or "version 14." not in version:
         print("note: clang-format 14 is not here, only it decides: formatting is not checked")
         return []
-    different = [name for name in c_files if subprocess.run(
-        [program, "--style=file", "--dry-run", "-Werror", os.path.join(source, name)], stderr=subprocess.DEVNULL).returncode]
-    return ["%s: clang-format -i changes it" % name for name in different]
+    done = subprocess.run([program, "--style=file", "--dry-run", "-Werror", *c_files], cwd=source, stderr=subprocess.PIPE,
+                          text=True)
+    different = set(re.findall(r"^(\S+?):\d+:\d+: error: ", done.stderr, re.M))
+    if done.returncode and not different:
+        return ["%s: %s" % (program, done.stderr.strip())]
+    return ["%s: clang-format -i changes it" % name for name in sorted(different)]
 
 
 rule("every source file begins with its license", spdx())

@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "testing/random.h"
 #include "versions.h"
 
 #define PACKETS 6000u
@@ -188,7 +188,7 @@ static void rounds(const struct sm_trace *trace, uint64_t seed, unsigned count)
 
 int main(void)
 {
-    uint64_t seed = getenv("SM_SEED") ? strtoull(getenv("SM_SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = random_seed();
     unsigned count = getenv("SM_FULL") ? 400 : 32;
     struct sm_trace *trace = make_trace(seed | 1);
 
