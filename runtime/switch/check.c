@@ -161,6 +161,35 @@ static void check_pool(const struct sm_switch *sw, struct check_findings *findin
     free(seen);
 }
 
+/* Whose list of late packets one is in. */
+static unsigned late_for(const struct sm_switch *sw, const struct switch_packet *packet)
+{
+    if (!packet->late || (packet->place != PLACE_RING && packet->place != PLACE_HOLD))
+        return SWITCH_NONE;
+    return packet->place == PLACE_RING ? packet->slot : sw->shards[packet->shard].move.to;
+}
+
+static void check_late(const struct sm_switch *sw, struct check_findings *findings)
+{
+    uint32_t late = 0, listed = 0;
+
+    for (uint32_t i = 0; i < sw->buffers; i++)
+        late += late_for(sw, &sw->packets[i]) != SWITCH_NONE;
+    for (unsigned slot = 0; slot < sw->slot_count && listed <= late; slot++) {
+        uint32_t before = POOL_NONE;
+        if (sw->slots[slot].state == SLOT_FREE)
+            continue;
+        for (uint32_t at = sw->slots[slot].late_first; at != POOL_NONE && listed <= late; at = sw->late[at].after) {
+            if (late_for(sw, &sw->packets[at]) != slot || sw->late[at].before != before)
+                report(findings, "late: buffer %u is listed for %s, and is not there", at, sw->slots[slot].name);
+            before = at;
+            listed++;
+        }
+    }
+    if (listed != late)
+        report(findings, "late: %u packets were held, and are not in one list each", late);
+}
+
 void switch_check_now(struct sm_switch *sw, bool at_rest, struct check_findings *findings)
 {
     *findings = (struct check_findings){0};
@@ -172,6 +201,7 @@ void switch_check_now(struct sm_switch *sw, bool at_rest, struct check_findings 
         if (present(&sw->slots[i]))
             check_channel(sw, i, at_rest, findings);
     check_pool(sw, findings);
+    check_late(sw, findings);
     state_check_all(sw->arena->state, tell, findings);
 }
 

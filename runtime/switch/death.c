@@ -156,6 +156,21 @@ static void move_is_over(struct sm_switch *sw, uint32_t number)
     sw->operation.flows += flows;
 }
 
+/* A move goes elsewhere, or nowhere: what is held for it is late there, or for nobody. */
+static void redirect(struct sm_switch *sw, struct switch_shard *shard, unsigned heir)
+{
+    for (uint32_t buffer = shard->hold_head; buffer != POOL_NONE; buffer = sw->packets[buffer].next) {
+        if (!sw->packets[buffer].late)
+            continue;
+        if (heir == MOVE_NOBODY)
+            switch_late_back(sw, shard->move.to, buffer);
+        else
+            switch_late_change(sw, shard->move.to, heir, buffer);
+        sw->packets[buffer].late = heir != MOVE_NOBODY;
+    }
+    shard->move.to = (uint8_t)heir;
+}
+
 /*
  * New owners for the dead one's shards, in blocks, so that each survivor gets about as many. Returns the number of
  * shards, put in `flush`, whose holds are to follow the packets of the ring.
@@ -181,7 +196,7 @@ static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
         unsigned heir = count ? survivors[given++ / share] : MOVE_NOBODY;
         bool moving = move_under_way(&shard->move);
         if (moving && !builds_inherits(sw->arena, shard->move.to, slot))
-            shard->move.to = (uint8_t)heir; /* of an older build: it was to be brought back first */
+            redirect(sw, shard, heir); /* of an older build: it was to be brought back first */
         unsigned actions = move_step(&shard->move, MOVE_OWNER_DIED, slot, heir, 0);
         assert(!(actions & MOVE_DO_REFUSE));
         sw->slots[slot].shards--;

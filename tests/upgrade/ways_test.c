@@ -436,3 +436,86 @@ Test(ways, a_death_in_the_midst_of_a_shard)
     sm_test_destroy(test, NULL);
     sm_trace_destroy(trace);
 }
+
+/* ---- held packets whose move leads elsewhere ---- */
+
+static int turn_bytes(struct sm_replica *replica, sm_class cls, sm_flow flow, uint32_t version, const void *from,
+                      size_t from_size, void *user)
+{
+    (void)replica, (void)cls, (void)version, (void)user;
+    memcpy(flow.state, from, from_size);
+    return 0;
+}
+
+static int setup_bytes(struct sm_replica *replica, uint32_t version)
+{
+    const struct sm_class_options options = {.size = sizeof options,
+                                             .name = "pair",
+                                             .version = version,
+                                             .record_size = 8,
+                                             .upgrade = turn_bytes,
+                                             .downgrade = turn_bytes};
+    sm_class cls;
+
+    return sm_class_register(replica, &options, &cls);
+}
+
+static int setup_bytes_one(struct sm_replica *replica, void **user)
+{
+    (void)user;
+    return setup_bytes(replica, 1);
+}
+
+static int setup_bytes_two(struct sm_replica *replica, void **user)
+{
+    (void)user;
+    return setup_bytes(replica, 2);
+}
+
+/* The owner of a shard with flows that is being given back, with packets that wait or without; SWITCH_NONE: none. */
+static unsigned giving_back(const struct sm_test *test, bool packets_wait)
+{
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {
+        const struct switch_shard *s = &test->sw->shards[shard];
+        if (move_under_way(&s->move) && !builds_is_base(test->arena, s->owner) &&
+            state_shard_flows(test->arena->state, shard) > 0 && (s->hold_head != POOL_NONE || !packets_wait))
+            return s->owner;
+    }
+    return SWITCH_NONE;
+}
+
+/* The old version cannot take the shards as they are: another new replica does, or they wait for one. */
+static void dies_while_it_gives_back(unsigned replicas, struct sm_trace *trace)
+{
+    const struct sm_test_options options = {
+        .size = sizeof options, .on_packet = on_narrow, .setup = setup_bytes_one, .input = trace, .replicas = replicas};
+    const struct sm_test_upgrade two = {.size = sizeof two, .on_packet = on_narrow, .setup = setup_bytes_two};
+    struct check_findings findings;
+    struct sm_test *test;
+
+    cr_assert_eq(sm_test_create(&test, &options, &error), 0, "%s", error.text);
+    switch_gate(test->sw, 100, false, 0);
+    sm_test_until_packet(test, 100);
+    cr_assert_eq(sm_test_upgrade(test, &two, &error), 0, "%s", error.text);
+    while (giving_back(test, true) == SWITCH_NONE) {
+        sm_test_upgrade_back(test); /* once all is with the new version */
+        if (test->sw->state == SWITCH_GATED && giving_back(test, false) != SWITCH_NONE) {
+            switch_gate(test->sw, test->sw->entered + 50, false, 0);
+            switch_open_gate(test->sw);
+        }
+        cr_assert_eq(sm_test_step(test), 0, "no packet came for a shard that was given back");
+    }
+    cr_assert_eq(sm_test_kill(test, test->sw->slots[giving_back(test, true)].id), 0);
+    switch_check_now(test->sw, false, &findings);
+    cr_expect_eq(findings.count, 0, "with %u: %s", replicas, findings.lines[0]);
+    sm_test_destroy(test, NULL);
+}
+
+Test(ways, held_for_a_move_that_leads_elsewhere)
+{
+    struct sm_trace *trace = packets();
+
+    dies_while_it_gives_back(2, trace);
+    dies_while_it_gives_back(1, trace);
+    sm_trace_destroy(trace);
+}
