@@ -332,11 +332,12 @@ static bool read_policy(struct policy *policy)
     list = conf_need(root, "limits", "a list of limits");
     if (!conf_list(list))
         return true;
-    policy->count = conf_count(list);
-    if (policy->count < 1 || policy->count > POLICY_MAX_LIMITS) {
-        conf_fail(list, "expected 1 to %d limits, got %u", POLICY_MAX_LIMITS, policy->count);
+    const unsigned count = conf_count(list);
+    if (count < 1 || count > POLICY_MAX_LIMITS) {
+        conf_fail(list, "expected 1 to %d limits, got %u", POLICY_MAX_LIMITS, count);
         return true;
     }
+    policy->count = count;
     policy->allowed = calloc(policy->count, sizeof(*policy->allowed));
     if (!policy->allowed)
         return false;

@@ -113,6 +113,19 @@ Test(policy, says_what_is_wrong_and_where)
     }
 }
 
+/* More than there are places for, by far. */
+Test(policy, of_too_many_limits)
+{
+    enum { LIMITS = 5000 };
+    static char text[LIMITS * 8] = "limits:\n";
+    struct sm_errbuf error;
+
+    for (size_t i = 0, at = strlen(text); i < LIMITS; i++, at += 6)
+        strcpy(text + at, "  - a\n");
+    cr_expect_null(parse(text, &error));
+    cr_expect_str_eq(error.text, "p.yaml:2: limits: expected 1 to 256 limits, got 5000");
+}
+
 Test(policy, reads_all_there_is_to_say)
 {
     struct sm_errbuf error;
