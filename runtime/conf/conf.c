@@ -32,10 +32,21 @@ struct conf {
 
 /* ---- loading ---- */
 
+static size_t line_of(const char *text, size_t length, size_t offset)
+{
+    size_t line = 1;
+    for (size_t i = 0; i < offset && i < length; i++)
+        line += text[i] == '\n';
+    return line;
+}
+
 static void parser_error(const yaml_parser_t *parser, const char *name, struct sm_errbuf *error)
 {
     const char *problem = parser->problem ? parser->problem : "out of memory";
-    size_t line = parser->error == YAML_READER_ERROR ? 1 : parser->problem_mark.line + 1;
+    const unsigned char *text = parser->input.string.start;
+    size_t line = parser->error == YAML_READER_ERROR
+                      ? line_of((const char *)text, (size_t)(parser->input.string.end - text), parser->problem_offset)
+                      : parser->problem_mark.line + 1;
     snprintf(error->text, sizeof(error->text), "%s:%zu: expected YAML: %s", name, line, problem);
 }
 
@@ -64,10 +75,35 @@ static bool load_document(struct conf *conf, yaml_parser_t *parser, struct sm_er
     return false;
 }
 
+/* The deeper libyaml is in a file the longer each next step takes it, so it is not given what is too deep. False: the
+ * file is. What else is wrong with it is for the loader to say. */
+static bool is_shallow(const char *name, const char *text, size_t length, struct sm_errbuf *error)
+{
+    yaml_parser_t parser;
+    yaml_event_t event;
+    unsigned depth = 0;
+    bool more = yaml_parser_initialize(&parser);
+    if (more)
+        yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
+    while (more && depth <= CONF_MAX_DEPTH && yaml_parser_parse(&parser, &event)) {
+        depth += event.type == YAML_MAPPING_START_EVENT || event.type == YAML_SEQUENCE_START_EVENT;
+        depth -= event.type == YAML_MAPPING_END_EVENT || event.type == YAML_SEQUENCE_END_EVENT;
+        if (depth > CONF_MAX_DEPTH)
+            snprintf(error->text, sizeof(error->text), "%s:%zu: expected at most %d mappings and lists in one another",
+                     name, event.start_mark.line + 1, CONF_MAX_DEPTH);
+        more = event.type != YAML_STREAM_END_EVENT;
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser);
+    return depth <= CONF_MAX_DEPTH;
+}
+
 struct conf *conf_parse(const char *name, const char *text, size_t length, struct sm_errbuf *error)
 {
-    struct conf *conf = calloc(1, sizeof(*conf));
     yaml_parser_t parser;
+    if (!is_shallow(name, text, length, error))
+        return NULL;
+    struct conf *conf = calloc(1, sizeof(*conf));
     if (!conf || !(conf->name = strdup(name)) || !yaml_parser_initialize(&parser))
         goto no_memory;
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
@@ -152,8 +188,7 @@ static size_t write_path(const struct conf *conf, int id, unsigned depth, char *
     return at + (size_t)written;
 }
 
-/* Errors are one line whatever the file holds. */
-static void printable(char *text)
+void conf_printable(char *text)
 {
     for (; *text; text++)
         if (iscntrl((unsigned char)*text))
@@ -171,7 +206,7 @@ static void fail_at(struct conf *conf, int id, size_t line, const char *key, con
         snprintf(path + at, sizeof(path) - at, "%s%.48s", at ? "." : "", key);
     struct sm_errbuf *error = &conf->error;
     snprintf(error->text, sizeof(error->text), "%s:%zu: %s%s%s", conf->name, line, path, *path ? ": " : "", text);
-    printable(error->text);
+    conf_printable(error->text);
     conf->failed = true;
 }
 

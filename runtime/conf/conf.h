@@ -27,6 +27,7 @@
 
 #define CONF_MAX_FILE (16u << 20) /* bytes of a file */
 #define CONF_MAX_KEYS 4096        /* keys of one mapping */
+#define CONF_MAX_DEPTH 64         /* mappings and lists in one another */
 
 struct conf;
 
@@ -35,6 +36,9 @@ struct conf_node {
     struct conf *conf;
     int id;
 };
+
+/* One line whatever is quoted in it: control characters become question marks. */
+void conf_printable(char *text);
 
 /* Read and parse a file. NULL: *error says why in one line. */
 struct conf *conf_load(const char *file, struct sm_errbuf *error);

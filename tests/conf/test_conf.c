@@ -31,6 +31,7 @@ static const struct {
     {"[1, 2]\n", "1: expected a mapping, got a list"},
     {"a: [\n", "2: expected YAML: did not find expected node content"},
     {HEAD PORTS "---\nx: 1\n", "5: expected one document, got another"},
+    {HEAD PORTS "# \x01\n", "4: expected YAML: control characters are not allowed"},
     {HEAD, "1: ports: expected a mapping with in and out, got nothing"},
     {HEAD PORTS "serivce: x\n", "4: serivce: unknown key, did you mean 'service'?"},
     {HEAD PORTS "colour: x\n", "4: colour: unknown key"},
@@ -139,6 +140,20 @@ Test(conf, defaults)
     cr_expect(s.out.order == SERVICE_ORDER_FLOW && !service_ends(&s));
     cr_expect(strcmp(s.args[0], "-p") == 0 && strcmp(s.args[1], "3") == 0 && !s.args[2]);
     service_free(&s);
+}
+
+#define TEN(x) x x x x x x x x x x
+
+/* Deeper than anybody means; libyaml alone would be at the second one for minutes. */
+Test(conf, deep_files)
+{
+    static char deep[400000];
+    struct sm_errbuf error;
+    memset(deep, '[', sizeof(deep));
+    cr_expect_null(conf_parse("f", "a:\n " TEN("[[[[[[[") TEN("]]]]]]]"), strlen("a:\n ") + 140, &error));
+    cr_expect_str_eq(error.text, "f:2: expected at most 64 mappings and lists in one another");
+    cr_expect_null(conf_parse("f", deep, sizeof(deep), &error));
+    cr_expect_str_eq(error.text, "f:1: expected at most 64 mappings and lists in one another");
 }
 
 Test(conf, missing_file)
