@@ -127,7 +127,7 @@ static void take_strategy(struct parser *p, struct event *event, char *rest)
 {
     static const char option[] = "--strategy";
     char *at = strstr(rest, option);
-    if (!at)
+    if (!at || !strchr(" \t=", at[sizeof(option) - 1]))
         return;
     char *behind = at + sizeof(option) - 1, *name = behind + strspn(behind, " \t=");
     char text[32];
@@ -270,6 +270,7 @@ int events_parse(struct events *events, const char *file, const char *text, stru
     if (!p.failed)
         return 0;
     events_free(events);
+    conf_printable(error->text);
     return SM_E_SYNTAX;
 }
 
@@ -284,6 +285,10 @@ int events_load(struct events *events, const char *file, struct sm_errbuf *error
         result = SM_E_IO;
     } else if (length > EVENTS_MAX_FILE) {
         snprintf(error->text, sizeof(error->text), "%s: expected at most %u bytes", file, EVENTS_MAX_FILE);
+        result = SM_E_SYNTAX;
+    } else if (strlen(text) < length) { /* what is behind it would never be looked at */
+        snprintf(error->text, sizeof(error->text), "%s: expected text, got a zero byte behind %zu others", file,
+                 strlen(text));
         result = SM_E_SYNTAX;
     } else {
         result = events_parse(events, file, text, error);

@@ -2,7 +2,9 @@
 /* Files of events as pairs, and selectors. */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "events.h"
 #include "selector.h"
@@ -29,6 +31,7 @@ static const struct {
     {"packet=9 scale 1 --strategy drain", NULL},
     {"packet=9 move --strategy new-flows-only tcp --to r2", NULL},
     {"packet=9 scale 1 --strategy drains", "expected --strategy move, drain, new-flows-only or restart, got 'drains'"},
+    {"packet=9 scale 1 --strategymove", "expected the line's end, got '--strategymove'"},
     {"packet=9 kill any", NULL},
     {"packet=9 kill r3", NULL},
     {"packet=0 scale 2", "expected packet=N or time=2.5s, got 'packet=0'"},
@@ -65,6 +68,7 @@ static const struct {
     {"packet=1 kill any --copy", "expected the line's end, got '--copy'"},
     {"packet=1 drain r1 --copying", "expected the line's end, got '--copying'"},
     {"packet=1 rebalance now", "expected the line's end, got 'now'"},
+    {"packet=1 rebalance \x1b[31m", "expected the line's end, got '?[31m'"},
 };
 
 Test(events, lines_and_their_errors)
@@ -108,6 +112,20 @@ Test(events, a_file)
     events_free(&events);
     cr_expect_eq(events_parse(&events, "f", "\npacket=1 scale 1\nbad\n", &error), SM_E_SYNTAX);
     cr_expect_str_eq(error.text, "f:3: expected packet=N or time=2.5s, got 'bad'");
+}
+
+Test(events, a_file_that_is_no_text)
+{
+    char file[] = "/tmp/events-XXXXXX";
+    static const char bytes[] = "packet=1 scale 2\n\0packet=2 nonsense\n";
+    struct events events;
+    struct sm_errbuf error;
+    int fd = mkstemp(file);
+    cr_assert(fd >= 0 && write(fd, bytes, sizeof(bytes)) == sizeof(bytes));
+    close(fd);
+    cr_expect_eq(events_load(&events, file, &error), SM_E_SYNTAX);
+    cr_expect_not_null(strstr(error.text, ": expected text, got a zero byte behind 17 others"), "%s", error.text);
+    unlink(file);
 }
 
 static struct sm_key key(uint8_t protocol, const char *a, uint16_t a_port, const char *b, uint16_t b_port)
