@@ -286,7 +286,7 @@ static void requeue(struct sm_switch *sw, unsigned slot)
 void switch_slot_died(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
-    uint32_t flush[SWITCH_MOVES_IN_FLIGHT];
+    uint32_t flush[SWITCH_MOVES_WAITING];
     bool had_state = s->state == SLOT_READY || s->state == SLOT_RETIRING;
 
     if (had_state)

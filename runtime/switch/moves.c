@@ -6,6 +6,10 @@
  * An operation is a list of (shard, new owner); at most SWITCH_MOVES_IN_FLIGHT of them are between owners at a time, so
  * that each shard is held for little more than one round trip. The answer to a release marker comes in the old owner's
  * output ring behind every packet of the shard, so when it is met, all of them have been taken back.
+ *
+ * Behind a backlog a round trip lasts as long as the backlog, however many shards make it together; and a hot spot,
+ * whose backlog grows, is what moves are to relieve. So while no answer comes more are let in: as many as take the old
+ * owner less time than has passed in waiting.
  */
 
 #include <assert.h>
@@ -17,6 +21,8 @@
 #include "switch/fault.h"
 #include "switch/switch.h"
 
+#define RELEASE_NS 4000u /* what giving up a shard takes at most, if nothing else does */
+
 /* Whether a ring has room for markers besides every buffer of the pool. */
 bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot)
 {
@@ -24,7 +30,7 @@ bool switch_room_for_markers(const struct sm_switch *sw, unsigned slot)
     uint64_t commit = atomic_load_explicit(&s->channel->commit, memory_order_acquire);
     uint32_t waiting = s->in_head - commit_consumed(commit);
 
-    return waiting + sw->buffers - s->in_flight + 8 * SWITCH_MOVES_IN_FLIGHT < s->ring_mask;
+    return waiting + sw->buffers - s->in_flight + 8 * SWITCH_MOVES_IN_FLIGHT + sw->moves_in_flight < s->ring_mask;
 }
 
 void switch_flush_hold(struct sm_switch *sw, struct switch_shard *shard, unsigned late_slot)
@@ -108,6 +114,7 @@ static void arrive(struct sm_switch *sw, uint32_t number, unsigned actions)
     sw->moves_in_flight--;
     sw->moves_completed++;
     sw->flows_moved += flows;
+    operation->heard = sw->now;
     operation->in_flight--;
     operation->completed++;
     operation->flows += flows;
@@ -200,6 +207,8 @@ static bool start_next(struct sm_switch *sw)
     assert(!(actions & MOVE_DO_REFUSE));
     act(sw, number, actions);
     STEP();
+    if (operation->in_flight == 0)
+        operation->heard = sw->now;
     operation->next++;
     operation->in_flight++;
     sw->moves_in_flight++;
@@ -228,6 +237,12 @@ static void check_deadlines(struct sm_switch *sw)
     bool late = sw->now > operation->deadline;
     uint32_t left = operation->in_flight;
 
+    while (operation->first < operation->next && !move_under_way(&sw->shards[operation->shards[operation->first]].move))
+        operation->first++;
+    /* They were held in this order. */
+    if (!late && (operation->first == operation->next ||
+                  sw->now - sw->shards[operation->shards[operation->first]].held_since <= sw->options.hold_ns))
+        return;
     for (uint32_t i = operation->next; left > 0 && i-- > 0;) {
         struct switch_shard *shard = &sw->shards[operation->shards[i]];
         if (!move_under_way(&shard->move))
@@ -294,13 +309,22 @@ static bool drained(struct sm_switch *sw)
     return false;
 }
 
+/* Whether one more shard may be between owners. */
+static bool has_room(const struct sm_switch *sw)
+{
+    if (sw->moves_in_flight < SWITCH_MOVES_IN_FLIGHT)
+        return true;
+    return sw->moves_in_flight < SWITCH_MOVES_WAITING &&
+           sw->moves_in_flight - SWITCH_MOVES_IN_FLIGHT < (sw->now - sw->operation.heard) / RELEASE_NS;
+}
+
 void switch_moves_poll(struct sm_switch *sw)
 {
     struct switch_operation *operation = &sw->operation;
 
     if (!operation->active)
         return;
-    while (operation->next < operation->count && sw->moves_in_flight < SWITCH_MOVES_IN_FLIGHT && start_next(sw))
+    while (operation->next < operation->count && has_room(sw) && start_next(sw))
         ;
     if (operation->open_gate) {
         operation->open_gate = false;

@@ -17,9 +17,9 @@
  * Concurrency.  One thread calls all of this (the worker; in a standalone program the program's own). It shares with
  * replicas only the channels and a few words of the arena's header.
  *
- * Limits.  Buffers of the pool bound everything in flight; SWITCH_MOVES_IN_FLIGHT shards between owners at a time;
- * the hold in bytes and time on interfaces. A packet that finds no room on an interface is dropped under one of
- * SWITCH_DROPS; on a file the input waits.
+ * Limits.  Buffers of the pool bound everything in flight; SWITCH_MOVES_IN_FLIGHT shards between owners at a time,
+ * SWITCH_MOVES_WAITING behind a backlog; the hold in bytes and time on interfaces. A packet that finds no room on an
+ * interface is dropped under one of SWITCH_DROPS; on a file the input waits.
  */
 
 #include <assert.h>
@@ -37,7 +37,8 @@
 #include "switch/move.h"
 #include "switch/shape.h"
 
-#define SWITCH_MOVES_IN_FLIGHT 64u
+#define SWITCH_MOVES_IN_FLIGHT 64u /* where releases are answered at once; where they are not, up to */
+#define SWITCH_MOVES_WAITING (CHANNEL_MARKERS / 2)
 #define SWITCH_TICK_NS 100000000ull /* idle shards hear of the time this often, in packet time */
 #define SWITCH_NONE 0xffu
 #define SWITCH_POISON_DEATHS 3u
@@ -176,7 +177,9 @@ struct switch_operation {
     uint16_t shards[SM_SHARDS]; /* to do, in order */
     uint8_t to[SM_SHARDS];
     uint32_t count, next;
+    uint32_t first; /* all before it are over */
     uint32_t in_flight;
+    uint64_t heard; /* wall clock, ns: when a shard was last answered for, or the first of them asked for */
     uint32_t completed, abandoned;
     uint64_t flows, held_packets;
     uint64_t started, deadline; /* wall clock, ns */

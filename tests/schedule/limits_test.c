@@ -10,6 +10,8 @@
 
 #include <splitmerge/testing.h>
 
+#include "testing/test.h"
+
 struct record {
     uint64_t packets;
     uint8_t room[120];
@@ -259,4 +261,64 @@ Test(limits, flows_in_hand)
     cr_assert_lt(most, MANY);
     cr_assert_eq(result.flows_live, 0);
     sm_trace_destroy(trace);
+}
+
+/* Polls of the switch alone: the replicas answer nothing. */
+static void wait_in_vain(struct sm_test *test, unsigned polls)
+{
+    for (unsigned i = 0; i < polls; i++) {
+        test->clock += 100000;
+        switch_poll(test->sw);
+        cr_assert_leq(test->sw->moves_in_flight, SWITCH_MOVES_WAITING);
+    }
+}
+
+static void shards_wait_together(bool die)
+{
+    const uint32_t unlimited = 0;
+    struct sm_trace *trace = sm_trace_create();
+    struct sm_test_options options = {.size = sizeof options,
+                                      .on_packet = count,
+                                      .setup = setup,
+                                      .user = (void *)(uintptr_t)&unlimited,
+                                      .input = trace,
+                                      .replicas = 1};
+    struct sm_test *test;
+    struct sm_errbuf error;
+
+    drop_refused = false;
+    for (unsigned i = 0; i < 4000; i++) {
+        char from[32];
+        snprintf(from, sizeof from, "10.0.0.1:%u", 1 + i % 2000);
+        cr_assert_eq(sm_trace_udp(trace, (sm_time){1000000 + i}, from, "10.0.0.2:53", &i, sizeof i), 0);
+    }
+    cr_assert_eq(sm_test_create(&test, &options, &error), 0, "%s", error.text);
+    cr_assert_eq(sm_test_start_replica(test), 2);
+    cr_assert_eq(sm_test_until_packet(test, 100), 0);
+    cr_assert_eq(sm_test_merge(test, 1, 2), 0);
+    wait_in_vain(test, 1);
+    cr_assert_eq(test->sw->moves_in_flight, SWITCH_MOVES_IN_FLIGHT);
+    wait_in_vain(test, 1);
+    cr_assert_gt(test->sw->moves_in_flight, SWITCH_MOVES_IN_FLIGHT);
+    wait_in_vain(test, 100);
+    cr_assert_eq(test->sw->moves_in_flight, SWITCH_MOVES_WAITING);
+    cr_assert_gt(test->sw->held_packets, 0);
+    if (die)
+        cr_assert_eq(sm_test_kill(test, 1), 0);
+    cr_assert_eq(sm_test_settle(test), 0);
+    cr_assert_eq(test->sw->slots[0].shards, 0);
+    cr_assert_eq(sm_test_finish(test), 0, "%s", sm_test_result(test)->broken);
+    cr_assert_eq(sm_test_result(test)->out, sm_trace_count(trace));
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(trace);
+}
+
+Test(limits, shards_behind_a_backlog_wait_together)
+{
+    shards_wait_together(false);
+}
+
+Test(limits, their_owner_dies)
+{
+    shards_wait_together(true);
 }
