@@ -23,7 +23,7 @@ import threading
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import replicas  # noqa: E402
-from replicas import checks, expect, service  # noqa: E402
+from replicas import checks, expect, records, service  # noqa: E402
 
 DRAIN = ', strategy: drain, idle: 600s, output: "out-{{replica}}.txt", steer: {}'
 
@@ -36,17 +36,6 @@ def schedule(rng, count):
         now = rng.choice([n for n in (1, 2, 3, 4) if n != now])
         lines.append(f"packet={at} scale {now}")
     return "\n".join(lines) + "\n"
-
-
-def records(capture):
-    """Each packet of a capture in microseconds: seconds, microseconds, captured and original length, bytes."""
-    with open(capture, "rb") as file:
-        data = file.read()
-    at = 24
-    while at + 16 <= len(data):
-        head = struct.unpack_from("<IIII", data, at)
-        yield *head, data[at + 16:at + 16 + head[2]]
-        at += 16 + head[2]
 
 
 class Run:

@@ -11,7 +11,6 @@ import glob
 import os
 import random
 import re
-import struct
 import subprocess
 import sys
 import tempfile
@@ -19,18 +18,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import replicas  # noqa: E402
-from replicas import checks, expect, service  # noqa: E402
-
-
-def packets(file):
-    """Each packet of a capture in microseconds: header and bytes."""
-    with open(file, "rb") as capture:
-        data = capture.read()
-    at = 24
-    while at + 16 <= len(data):
-        length = struct.unpack_from("<I", data, at + 8)[0]
-        yield data[at:at + 16 + length]
-        at += 16 + length
+from replicas import checks, expect, records, service  # noqa: E402
 
 
 def schedule(rng, count):
@@ -46,14 +34,14 @@ def tcpdump(folder, options, seed):
     """The same packets, by time."""
     alone = os.path.join(folder, "alone.pcap")
     subprocess.run(["tcpdump", "-Z", "root", "-r", options.capture, "-w", alone], check=True, stderr=subprocess.DEVNULL)
-    expected = list(packets(alone))
+    expected = list(records(alone))
     report = service(folder, options, "tcpdump", ["-Z", "root", "-n", "-i", "sm:{service}", "-w", "seen-{replica}.pcap"],
                      schedule(random.Random(seed), len(expected)))
-    seen = list(packets(os.path.join(folder, "seen-all.pcap")))
+    seen = list(records(os.path.join(folder, "seen-all.pcap")))
     expect(collections.Counter(seen) == collections.Counter(expected),
            f"tcpdump: {len(seen)} packets of {len(expected)} alone, the same ones",
            (collections.Counter(expected) - collections.Counter(seen)).most_common(3))
-    times = [struct.unpack_from("<II", packet) for packet in seen]
+    times = [packet[:2] for packet in seen]
     expect(times == sorted(times), "collected by time")
     busy = [replica for replica in report["replicas"] if replica["packets"] > 0]
     expect(len(busy) > 1 and all(replica["exit"] == 0 for replica in report["replicas"]),
@@ -63,11 +51,11 @@ def tcpdump(folder, options, seed):
 
 def text(folder, options):
     """What replicas print goes to a file of each, and is put together; a filter of the program's own holds."""
-    expression = "tcp port 443 and ip"
+    expression = "tcp and ip"
     alone = subprocess.run(["tcpdump", "-Z", "root", "-Snttr", options.capture, expression], check=True,
                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     service(folder, options, "tcpdump", ["-Z", "root", "-Sntt", "-i", "sm:{service}", expression],
-            "packet=500 scale 3\n", ', output: "lines-{replica}.txt"')
+            "packet=60 scale 3\n", ', output: "lines-{replica}.txt"')
     with open(os.path.join(folder, "lines-all.txt")) as file:
         seen = file.read()
     # Each that is told to end begins a new line.
@@ -94,7 +82,7 @@ def tcpflow(folder, options, seed):
     os.mkdir(alone)
     subprocess.run(["tcpflow", *arguments, alone, "-r", options.capture], check=True, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
-    count = sum(1 for _ in packets(options.capture))
+    count = sum(1 for _ in records(options.capture))
     more, most = sorted(rng.sample(range(2, 5), 2))
     places = sorted(rng.sample(range(1, count), 3))
     events = f"packet={places[0]} scale {more}\npacket={places[1]} scale {most}\npacket={places[2]} scale 1\n"
@@ -103,14 +91,16 @@ def tcpflow(folder, options, seed):
     expected = streams([alone])
     seen = streams(glob.glob(os.path.join(folder, "streams-r*")))
     different = [name for name in expected.keys() | seen.keys() if expected.get(name) != seen.get(name)]
-    expect(not different, f"tcpflow: the streams of {len(expected)} connections, byte for byte", different[:5], events)
+    expect(expected and not different, f"tcpflow: the streams of {len(expected)} connections, byte for byte",
+           different[:5], events)
     busy = [replica for replica in report["replicas"] if replica["packets"] > 0]
-    expect(len(busy) > 1, f"{len(busy)} replicas had packets", report["replicas"])
+    expect(len(busy) > 1 or count < 10000,  # few flows may all have begun before others came
+           f"{len(busy)} replicas had packets", report["replicas"])
 
 
 def ends(packet):
     """Source and destination of an IPv4 packet that is not ICMP, whose errors go with what they are about."""
-    ethernet = packet[16:]
+    ethernet = packet[4]
     if ethernet[12:14] == b"\x08\x00" and ethernet[23] != 1:
         yield ethernet[26:30], ethernet[30:34]
 
@@ -121,7 +111,7 @@ def steering(folder, options, steer, key):
             f", steer: {steer}", start=4)
     seen = collections.defaultdict(set)
     for name in glob.glob(os.path.join(folder, "seen-r*.pcap")):
-        for packet in packets(name):
+        for packet in records(name):
             for source, destination in ends(packet):
                 seen[key(source, destination)].add(name)
     several = [found for found, names in seen.items() if len(names) > 1]
