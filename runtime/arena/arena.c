@@ -133,7 +133,7 @@ int arena_create(struct arena **out, int *fd_out, const struct arena_options *op
     uint64_t state_at = pool_at + huge_pages((uint64_t)small * POOL_SMALL_BYTES + (uint64_t)jumbo * POOL_JUMBO_BYTES);
     uint64_t state_size = state_bytes(&config);
     uint64_t bytes = state_at + pages(state_size);
-    if (bytes > ARENA_STRIDE) {
+    if (state_size == 0 || bytes > ARENA_STRIDE) {
         snprintf(error->text, sizeof error->text, "limits.memory: %llu bytes, expected at most %llu",
                  (unsigned long long)options->memory, (unsigned long long)(ARENA_STRIDE - state_at));
         return SM_E_INVALID;

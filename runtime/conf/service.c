@@ -222,7 +222,7 @@ static void read_limits(struct service *service, struct conf_node node)
         return;
     conf_u32(conf_get(node, "flows"), 1, UINT32_MAX, &service->limits.flows);
     conf_u32(conf_get(node, "bindings"), 1, 1u << 24, &service->limits.bindings);
-    conf_size(conf_get(node, "memory"), 1u << 20, 1ull << 46, &service->limits.memory);
+    conf_size(conf_get(node, "memory"), 1u << 20, SERVICE_MAX_MEMORY, &service->limits.memory);
     conf_size(conf_get(node, "shape"), 4096, 1ull << 36, &service->limits.shape_bytes);
     conf_duration(conf_get(node, "unresponsive"), 500000000, 3600000000000, &service->limits.unresponsive_ns);
     struct conf_node hold = conf_get(node, "hold");

@@ -7,6 +7,7 @@
 #include "conf/conf.h"
 
 #define SERVICE_MAX_REPLICAS 64
+#define SERVICE_MAX_MEMORY (64ull << 30) /* addresses that an arena has, nearly */
 
 enum service_mode { SERVICE_INLINE, SERVICE_TAP };
 

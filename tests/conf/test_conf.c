@@ -55,6 +55,7 @@ static const struct {
      "2: middlebox.steer: expected flow, host-pair, source, destination or all, got 'vlan'"},
     {"service: e\nmiddlebox: {exec: m, idle: 2s}\n" PORTS,
      "2: middlebox.idle: expected only with strategy drain or new-flows-only"},
+    {HEAD PORTS "limits: {memory: 65GiB}\n", "4: limits.memory: expected 1048576 to 68719476736 bytes, got '65GiB'"},
     {HEAD PORTS "metrics: 127.0.0.1:9464\n", NULL},
     {HEAD PORTS "metrics: 10.0.0.1:9464\n",
      "4: metrics: expected a loopback address and a port such as 127.0.0.1:9464, got '10.0.0.1:9464'"},

@@ -83,3 +83,13 @@ Test(huge, it_keeps_ahead_of_what_is_used_and_ends_with_the_memory)
     arena_huge_ahead(arena, &done);
     cr_assert_eq(done, first);
 }
+
+/* Also what flow state cannot have by itself. */
+Test(huge, more_than_there_are_addresses_for)
+{
+    struct arena_options options = {.service = "huge", .linktype = 1, .seed = 7, .memory = 1ull << 40, .flows = 1000};
+    struct sm_errbuf error;
+
+    cr_expect_eq(arena_create(&arena, &fd, &options, &error), SM_E_INVALID);
+    cr_expect_not_null(strstr(error.text, "limits.memory: 1099511627776 bytes, expected at most "), "%s", error.text);
+}
