@@ -313,6 +313,9 @@ static void do_reply(struct orchestrator *o)
         /* Whoever of both versions has died meanwhile: as many as there ought to be. */
         o->surplus = result.code == OPS_OK ? 0 : o->surplus;
         o->missing = wanted + o->surplus > there(o) ? wanted + o->surplus - there(o) : 0;
+    } else if (o->operation_for == FOR_US && result.code != OPS_OK) {
+        o->surplus = there(o) > wanted ? there(o) - wanted : 0;
+        o->missing = wanted > there(o) ? wanted - there(o) : 0;
     }
     if (o->operation_for == FOR_US)
         orchestrator_replaced(o, &result);

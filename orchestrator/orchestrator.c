@@ -133,6 +133,14 @@ static void on_finished(void *user, const struct rpc_error *error, const struct 
     leave(o);
 }
 
+static void finish(struct orchestrator *o)
+{
+    o->phase = PHASE_FINISHING;
+    manager_tell("STOPPING=1\nSTATUS=The switch drains");
+    uv_timer_stop(&o->patience);
+    rpc_request(o->sw, "finish", NULL, 0, on_finished, o);
+}
+
 void orchestrator_stop(struct orchestrator *o)
 {
     if (o->phase == PHASE_CONNECTING && o->sw) {
@@ -142,10 +150,9 @@ void orchestrator_stop(struct orchestrator *o)
         snprintf(o->error, sizeof(o->error), "stopped before it ran");
         leave(o);
     } else if (o->phase == PHASE_RUNNING) {
-        o->phase = PHASE_FINISHING;
-        manager_tell("STOPPING=1\nSTATUS=The switch drains");
-        uv_timer_stop(&o->patience);
-        rpc_request(o->sw, "finish", NULL, 0, on_finished, o);
+        finish(o);
+        if (children_alive(o) == 0)
+            orchestrator_fail(o, "stopped while there was no replica: what waits for one is lost");
     }
 }
 
@@ -164,6 +171,12 @@ void orchestrator_check_end(struct orchestrator *o)
  * replicas as before, with even loads: a scale operation of our own. Replicas that keep dying are started more and more
  * slowly.
  */
+static void say_no_replacement(const struct ops_result *result)
+{
+    log_write(LEVEL_WARNING, "no_replacement", LOG_WITH(log_text("reason", result->message)), "no replacement: %s",
+              result->message);
+}
+
 static void replace(uv_timer_t *timer)
 {
     struct orchestrator *o = timer->data;
@@ -179,7 +192,11 @@ static void replace(uv_timer_t *timer)
     if (request.count > o->ops.max)
         request.count = o->ops.max;
     o->missing = o->surplus = 0;
-    operate_begin(o, &request, NULL, FOR_US, NULL, &refusal);
+    if (operate_begin(o, &request, NULL, FOR_US, NULL, &refusal) == OPS_OK)
+        return;
+    say_no_replacement(&refusal);
+    runner_go_on(o); /* events have waited for it */
+    orchestrator_check_end(o);
 }
 
 static void slow_down(struct orchestrator *o)
@@ -194,9 +211,7 @@ void orchestrator_replaced(struct orchestrator *o, const struct ops_result *resu
 {
     if (result->code == OPS_OK)
         return;
-    log_write(LEVEL_WARNING, "no_replacement", LOG_WITH(log_text("reason", result->message)), "no replacement: %s",
-              result->message);
-    o->missing++;
+    say_no_replacement(result);
     slow_down(o);
 }
 
@@ -277,7 +292,7 @@ void orchestrator_child_exited(struct orchestrator *o, struct child *child)
         if (child->lost && child->gone)
             lost(o, child);
         operate(o);
-    } else if (o->phase == PHASE_FINISHING && child->shards > 0 && children_alive(o) == 0) {
+    } else if (o->phase == PHASE_FINISHING && children_alive(o) == 0) {
         orchestrator_fail(o, "replica r%u %s before the end, and it was the last", child->id, how);
     }
     check_left(o);
@@ -347,7 +362,7 @@ void orchestrator_goes_on(struct orchestrator *o, const char *state)
     o->gated = strcmp(state, "gated") == 0;
     runner_resume(o);
     if (strcmp(state, "finished") == 0)
-        orchestrator_stop(o);
+        finish(o);
     else if (strcmp(state, "ended") == 0)
         rpc_request(o->sw, "status", NULL, ANSWER_MS, on_ended_status, o);
     else if (o->stop_asked)

@@ -6,7 +6,7 @@
 
 #include "orchestrator.h"
 
-#define LISTEN_ATTEMPTS 30
+#define LISTEN_ATTEMPTS 300
 #define LISTEN_WAIT_US 10000
 
 #define FLOWS_LIMIT 10000     /* flows of one answer, unless asked for fewer */

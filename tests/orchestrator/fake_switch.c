@@ -11,7 +11,8 @@
  * The environment's FAKE names misbehaviour: endless (the input does not end), slow (moves take half a second),
  * abandon, busy (moves are refused), die (at start), broken (an invariant), lossy (packets are missing), hasty (a move
  * that a second orchestrator finds under way ends as soon as it has been told so), vanished (a second orchestrator is
- * told of a replica that has just attached, and whose process has ended).
+ * told of a replica that has just attached, and whose process has ended), stuck (what is in flight never comes back, so
+ * that nothing finishes), frail (replica r5 exits before it is ready), barren (all but r1 do).
  */
 
 #include <signal.h>
@@ -244,6 +245,10 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
         rpc_refuse(call, RPC_BUSY, "the switch is busy");
         return;
     }
+    if (strcmp(method, "finish") == 0 && fake("stuck")) {
+        wire_free(out); /* the call is never answered */
+        return;
+    }
     if (strcmp(method, "retire") == 0) {
         wire_free(out);
         retire(call, wire_get_uint(params, "replica", 0));
@@ -302,6 +307,7 @@ static void on_attach(void *user, struct rpc_call *call, const char *method, con
             (struct replica){(uint32_t)atoi(name + 1), (int)wire_get_int(params, "pid", 0), rpc_call_peer(call)};
         wire_put_uint(ready, "id", replicas[replica_count - 1].id);
         wire_put_str(ready, "name", name);
+        wire_put_int(ready, "pid", replicas[replica_count - 1].pid);
         rpc_broadcast(control, "ready", ready);
     }
     rpc_reply(call, NULL);
@@ -341,11 +347,14 @@ static int replica(void)
     struct rpc_handlers handlers = {.notify = on_end};
     struct sm_errbuf error;
     struct rpc_peer *peer;
+    const char *name = getenv("SPLITMERGE_REPLICA");
+    if ((fake("frail") && strcmp(name, "r5") == 0) || (fake("barren") && strcmp(name, "r1") != 0))
+        return 3;
     if (rpc_connect(&peer, &loop, getenv("SPLITMERGE_ATTACH"), &handlers, &error) != 0)
         return 1;
     rpc_hello(peer, 0, ignore, NULL);
     struct wire_out *params = wire_new();
-    wire_put_str(params, "name", getenv("SPLITMERGE_REPLICA"));
+    wire_put_str(params, "name", name);
     wire_put_int(params, "pid", getpid());
     rpc_request(peer, "attach", params, 0, ignore, NULL);
     return 0;

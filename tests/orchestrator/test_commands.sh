@@ -39,7 +39,7 @@ service other --replica 2 >other.yaml
 service early --early >early.yaml
 service Bad --replica >bad.yaml
 timeout=20
-smctl="timeout $timeout ./smctl"
+smctl="timeout -k 5 $timeout ./smctl"
 
 # Usage, before anything runs.
 expect 2 'usage: smctl' $smctl
@@ -94,6 +94,18 @@ until_answered() {
         sleep 0.05
     done
     echo "FAILED: $1 does not answer"
+    cat log status
+    failures=$((failures + 1))
+}
+
+# until_replicas N SERVICE: it has so many, and nothing is under way
+until_replicas() {
+    for _ in $(seq 200); do
+        ./smctl status --json --service "$2" >status 2>&1
+        grep -q '"operation": *null' status && [ "$(grep -o '"state": *"ready"' status | wc -l)" -eq "$1" ] && return
+        sleep 0.05
+    done
+    echo "FAILED: not $1 replicas"
     cat log status
     failures=$((failures + 1))
 }
@@ -174,7 +186,64 @@ kill -KILL $(pgrep -P $(cat run/edge/lock) -x sm-orchestrator)
 until_answered edge
 expect 0 'scale 2: ' $smctl scale 2 --wait --timeout 15s
 
+kill -INT $(cat run/edge/lock)
+wait $running
+
+# The last replica dies while the switch waits for what it has: nobody will ever give that back.
+start endless,stuck s.yaml edge
+orchestrator=$(pgrep -P $(cat run/edge/lock) -x sm-orchestrator)
+expect 0 '' $smctl stop
+kill -KILL $(pgrep -P $orchestrator)
+wait $running
+expect 0 1 echo $?
+expect 0 'replica r1 was killed by signal 9 before the end, and it was the last' cat log
+
+# It has died before, and no other one lives.
+start endless,stuck,barren s.yaml edge
+kill -KILL $(pgrep -P $(pgrep -P $(cat run/edge/lock) -x sm-orchestrator))
+until grep -q 'no replacement' log; do sleep 0.05; done
+expect 0 '' $smctl stop
+wait $running
+expect 0 1 echo $?
+expect 0 'while there was no replica|and it was the last' cat log
+
+# Two replicas die at once, and one of their replacements before it is ready: they are all replaced nevertheless.
+service four --replica 4 >four.yaml
+start endless,frail four.yaml four
+orchestrator=$(pgrep -P $(cat run/four/lock) -x sm-orchestrator)
+kill -STOP $orchestrator
+kill -KILL $(pgrep -P $orchestrator | head -2)
+sleep 0.3
+kill -CONT $orchestrator
+until_replicas 4 four
+kill -INT $(cat run/four/lock)
+wait $running
+
+# A replica comes that nobody asked for, and has to stay, as flows do: events go on.
+service stays --replica 1 | sed 's/exec/strategy: new-flows-only, exec/' >stays.yaml
+printf 'packet=1 scale 2\npacket=2 scale 3\n' >two
+FAKE=slow $smctl run stays.yaml --events two >log 2>&1 &
+running=$!
+until_answered stays
+SPLITMERGE_ATTACH=run/stays/attach.sock SPLITMERGE_REPLICA=r9 ./sm-switch --replica &
+wait $running
+expect 0 0 echo $?
+wait
+
+# What is left of an orchestrator that was killed has its socket for a while.
+mkdir -p run/edge
+python3 -c 'import socket, time
+s = socket.socket(socket.AF_UNIX)
+s.bind("run/edge/orchestrator.sock")
+s.listen()
+print(flush=True)
+time.sleep(1)' >listens &
+until [ -s listens ]; do sleep 0.05; done
+expect 0 '^$' $smctl run s.yaml
+wait
+
 # Two at once.
+start endless s.yaml edge
 start endless other.yaml other
 expect 2 'say which with --service: .*(edge, other|other, edge) are running' $smctl status
 expect 0 'replicas +2 ' $smctl status --service other
