@@ -198,6 +198,16 @@ struct sm_class_options {
      * one with more, so steering by 24 bits of the source partitions the classes by 24 and more bits of it.
      */
     uint8_t prefix4, prefix6; /* at most 32 and 128 */
+
+    /*
+     * For records or chunks that hold addresses in the program (virtual tables of C++, pointers to functions): any
+     * address in the executable or library where these lead. NULL: they hold none. Every replica must have that object
+     * of the same build, with a build id, and at the same place, which takes an executable that is linked with
+     * -no-pie, or no address randomisation (setarch -R); sm_start() refuses one that has not: SM_E_CONFLICT, without a
+     * build id SM_E_INVALID. Another build is another version, by way of `upgrade`; records are copied by encode and
+     * decode only.
+     */
+    const void *code;
 };
 
 /*
@@ -206,6 +216,12 @@ struct sm_class_options {
  * SM_E_STATE: after sm_start(). Conflicts with other replicas' registrations are reported by sm_start().
  */
 SM_EXPORT int sm_class_register(struct sm_replica *replica, const struct sm_class_options *options, sm_class *cls);
+
+/*
+ * The build of the executable or library that an address lies in: the first 8 bytes of its build id; 0: it has none, or
+ * the address is in none. For what is kept of code otherwise than as it is (sm_class_options.code). Any thread.
+ */
+SM_EXPORT uint64_t sm_code_build(const void *code);
 
 /* After sm_start(): whether the steering key partitions the class. When not, its flows are shared by all replicas. */
 SM_EXPORT bool sm_class_partitioned(const struct sm_replica *replica, sm_class cls);

@@ -19,8 +19,6 @@
  */
 #include "detect.h"
 
-#include <elf.h>
-#include <link.h>
 #include <ndpi/ndpi_api.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -124,40 +122,6 @@ static void to_address(struct ndpi_flow_struct *flow)
         flow->extra_packets_func = (extra_packets_fn *)((uintptr_t)flow->extra_packets_func + origin());
 }
 
-/* The first 8 bytes of the build-id among an object's notes; 0: it has none. */
-static uint64_t build_id(const uint8_t *notes, size_t bytes)
-{
-    ElfW(Nhdr) note;
-
-    for (size_t at = 0; at + sizeof note <= bytes;) {
-        memcpy(&note, notes + at, sizeof note);
-        size_t text = at + sizeof note + (note.n_namesz + 3u) / 4 * 4;
-        uint64_t id;
-        if (note.n_type == NT_GNU_BUILD_ID && note.n_descsz >= sizeof id && text + sizeof id <= bytes) {
-            memcpy(&id, notes + text, sizeof id);
-            return id;
-        }
-        at = text + (note.n_descsz + 3u) / 4 * 4;
-    }
-    return 0;
-}
-
-/* For the object that the library is in. */
-static int find_build(struct dl_phdr_info *info, size_t size, void *build)
-{
-    bool ours = false;
-
-    (void)size;
-    for (unsigned i = 0; i < info->dlpi_phnum; i++)
-        ours |= info->dlpi_phdr[i].p_type == PT_LOAD &&
-                origin() - info->dlpi_addr - info->dlpi_phdr[i].p_vaddr < info->dlpi_phdr[i].p_memsz;
-    for (unsigned i = 0; ours && *(uint64_t *)build == 0 && i < info->dlpi_phnum; i++)
-        if (info->dlpi_phdr[i].p_type == PT_NOTE)
-            *(uint64_t *)build =
-                build_id((const uint8_t *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr), info->dlpi_phdr[i].p_memsz);
-    return ours;
-}
-
 /* ---- caches across flows: none ---- */
 
 #define INSTEAD_OF_NDPIS __attribute__((visibility("default")))
@@ -216,7 +180,7 @@ struct detect *detect_create(struct sm_errbuf *error)
     NDPI_DEL_PROTOCOL_FROM_BITMASK(all, NDPI_PROTOCOL_TINC);
     ndpi_set_protocol_detection_bitmask2(detect->module, &all);
     ndpi_finalize_initialization(detect->module);
-    dl_iterate_phdr(find_build, &detect->build);
+    detect->build = sm_code_build((const void *)origin());
     return detect;
 }
 

@@ -377,6 +377,14 @@ int arena_register(struct arena *arena, unsigned slot, const struct registration
                  registration->classes[0].name);
         return SM_E_CONFLICT;
     }
+    for (unsigned i = 0; i < registration->class_count; i++)
+        if (registration->classes[i].code != 0 && registration->classes[i].code_build == 0) {
+            snprintf(error->text, sizeof error->text,
+                     "flow class '%s' holds addresses of code, in an object without a build id: link it with "
+                     "-Wl,--build-id",
+                     registration->classes[i].name);
+            return SM_E_INVALID;
+        }
     int build =
         arena->registered ? builds_take(arena, registration, error) : register_first(arena, registration, error);
     if (build >= 0)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "state/form.h"
+#include "state/layout.h"
 
 __attribute__((format(printf, 2, 3))) static int conflict(struct sm_errbuf *error, const char *format, ...)
 {
@@ -108,7 +109,10 @@ bool builds_is_base(const struct arena *arena, unsigned slot)
 static int describe(const struct registration *a, const struct registration *b, struct sm_errbuf *error)
 {
     for (unsigned i = 0; i < SM_MAX_CLASSES; i++)
-        if (memcmp(&a->classes[i], &b->classes[i], sizeof a->classes[i]) != 0)
+        if (strcmp(a->classes[i].name, b->classes[i].name) == 0 && layout_other_code(&a->classes[i], &b->classes[i]))
+            return conflict(error, "flow class '%s': %s", b->classes[i].name,
+                            layout_other_code(&a->classes[i], &b->classes[i]));
+        else if (memcmp(&a->classes[i], &b->classes[i], sizeof a->classes[i]) != 0)
             return conflict(error,
                             "flow class %u is '%s' version %u with %u-byte records, other replicas registered '%s' "
                             "version %u with %u-byte records",

@@ -183,6 +183,8 @@ int sm_class_register(struct sm_replica *replica, const struct sm_class_options 
     to->timers = (uint8_t)(options->timers + (to->idle_ns > 0) + (options->hard_timeout_ns > 0));
     to->hard_ns = options->hard_timeout_ns;
     to->may_share = options->may_share;
+    to->code = (uintptr_t)options->code;
+    to->code_build = options->code ? sm_code_build(options->code) : 0;
     to->copy = (uint8_t)layout_copy(to, options->encode != NULL);
     to->upgrades = options->upgrade != NULL;
     to->downgrades = options->downgrade != NULL;

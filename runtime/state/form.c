@@ -37,6 +37,9 @@ enum form_way form_way(const struct state_class *from, const struct state_class 
         if (!layout_equal(from, to)) {
             return none(error, from, to, "its records are others, so its version has to be another");
         }
+        if (layout_other_code(from, to)) {
+            return none(error, from, to, layout_other_code(from, to));
+        }
         return to->alloc_limit >= from->alloc_limit ? FORM_COPY
                                                     : none(error, from, to, "its flows may hold more by sm_alloc()");
     }

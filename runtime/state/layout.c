@@ -70,8 +70,8 @@ enum class_copy layout_copy(const struct state_class *cls, bool callbacks)
 
     if (callbacks)
         return CLASS_BY_CALLBACKS;
-    return cls->field_count == 0 || cls->alloc_limit > 0 || undeclared(cls, &range) ? CLASS_NOT_COPIED
-                                                                                    : CLASS_BY_FIELDS;
+    return cls->field_count == 0 || cls->alloc_limit > 0 || cls->code != 0 || undeclared(cls, &range) ? CLASS_NOT_COPIED
+                                                                                                      : CLASS_BY_FIELDS;
 }
 
 void layout_why_not(const struct state_class *cls, struct sm_errbuf *error)
@@ -84,6 +84,11 @@ void layout_why_not(const struct state_class *cls, struct sm_errbuf *error)
             "flow class '%s' cannot be copied: its flows hold memory by sm_alloc(), and it has no callbacks encode "
             "and decode",
             cls->name);
+    else if (cls->code != 0)
+        snprintf(error->text, sizeof error->text,
+                 "flow class '%s' cannot be copied: its flows hold addresses of code, and it has no callbacks encode "
+                 "and decode",
+                 cls->name);
     else if (cls->field_count == 0)
         snprintf(error->text, sizeof error->text,
                  "flow class '%s' cannot be copied: it declares neither fields nor callbacks encode and decode",
@@ -104,6 +109,15 @@ bool layout_equal(const struct state_class *a, const struct state_class *b)
             a->fields[i].scale != b->fields[i].scale)
             return false;
     return true;
+}
+
+const char *layout_other_code(const struct state_class *a, const struct state_class *b)
+{
+    if (a->code_build != b->code_build)
+        return "it holds addresses of code, which is of another build here";
+    return a->code != b->code ? "it holds addresses of code, which is at another place here: link it with -no-pie, or "
+                                "start it by setarch -R"
+                              : NULL;
 }
 
 static bool is_whole(uint8_t type)

@@ -38,6 +38,9 @@ bool layout_equal(const struct state_class *a, const struct state_class *b);
  */
 int layout_convertible(const struct state_class *from, const struct state_class *to, struct sm_errbuf *error);
 
+/* Why addresses of code in the records of one are none in those of the other; NULL: they are, or there are none. */
+const char *layout_other_code(const struct state_class *a, const struct state_class *b);
+
 /*
  * Convert a record: fields of a name that `from` has not stay as they are in `new` (zero), those that `to` has not are
  * left out. SM_E_LIMIT: *field is the one whose value does not fit.

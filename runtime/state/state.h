@@ -63,6 +63,7 @@ struct state_class {
     uint8_t copy;                    /* enum class_copy */
     bool upgrades;                   /* it has a callback for records of older versions */
     bool downgrades;                 /* and one that makes such again */
+    uint64_t code, code_build;       /* addresses of code that it holds lead into this build, which is there; 0: none */
     char binds[SM_MAX_BINDS_FILTER]; /* which packets may bind keys to its flows; empty: none */
     struct {
         char name[24];

@@ -39,9 +39,9 @@ BROKEN = {
     "runtime/wire/end.c": (SPDX + "void f(void)\n{\n    abort();\n    fprintf(stderr, 0);\n}\n",
                            "runtime/wire/end.c:4: abort( in the library", "runtime/wire/end.c:5: stderr in the library"),
     "include/splitmerge/words.h": (SPDX + "static inline int f(int *class) { return *class; }\n",
-                                   "include/splitmerge/words.h: alone, as c++14"),
+                                   "include/splitmerge/words.h: alone, as c++11"),
     "include/splitmerge/needy.h": (SPDX + "typedef uint64_t sm_needy;\n", "include/splitmerge/needy.h: alone, as c11",
-                                   "include/splitmerge/needy.h: alone, as c++14"),
+                                   "include/splitmerge/needy.h: alone, as c++11"),
 }
 
 

@@ -228,19 +228,22 @@ def links():
 
 
 def headers():
-    """Each public header alone, in both languages."""
-    flags = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", "-I" + os.path.join(source, "include"),
+    """Each public header alone, in both languages, by each compiler of C++ that there is."""
+    flags = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-I" + os.path.join(source, "include"),
              "-I" + os.path.join(build, "include")]
     folders = [os.path.join(source, "include/splitmerge"), os.path.join(build, "include/splitmerge")]
+    plus = {os.path.realpath(shutil.which(name)): name for name in ("clang++", "g++", cxx) if shutil.which(name)}
     with tempfile.TemporaryDirectory() as folder:
+        def fault(header, compiler, standard, suffix):
+            unit = os.path.join(folder, "unit" + suffix)
+            with open(unit, "w") as file:
+                file.write("#include <splitmerge/%s>\nextern int not_empty;\n" % header)
+            result = subprocess.run([compiler, "-std=" + standard, *flags, unit], stderr=subprocess.PIPE, text=True)
+            return result.returncode != 0 and "include/splitmerge/%s: alone, as %s by %s: %s" % (
+                header, standard, os.path.basename(compiler), result.stderr.strip())
         for header in sorted(name for at in folders for name in os.listdir(at)):
-            for compiler, standard, suffix in ((cc, "c11", ".c"), (cxx, "c++14", ".cc")):
-                unit = os.path.join(folder, "unit" + suffix)
-                with open(unit, "w") as file:
-                    file.write("#include <splitmerge/%s>\nextern int not_empty;\n" % header)
-                result = subprocess.run([compiler, "-std=" + standard, *flags, unit], stderr=subprocess.PIPE, text=True)
-                if result.returncode != 0:
-                    yield "include/splitmerge/%s: alone, as %s: %s" % (header, standard, result.stderr.strip())
+            for ways in [(cc, "c11", ".c")], [(name, of, ".cc") for name in plus.values() for of in ("c++11", "c++20")]:
+                yield from [said for said in (fault(header, *way) for way in ways) if said][:1]
 
 
 def formatting():
@@ -268,7 +271,7 @@ rule("no function is over %d lines" % MAX_FUNCTION, long_functions())
 rule("nothing is left for later, no path of one machine", words())
 rule("the library neither exits nor prints", library_manners())
 rule("links in documents lead somewhere", links())
-rule("every public header compiles alone, as C11 and C++14", headers())
+rule("every public header compiles alone, as C11, C++11 and C++20", headers())
 rule("files are formatted by clang-format", formatting())
 print("%d failed" % failures)
 sys.exit(1 if failures else 0)

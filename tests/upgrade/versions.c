@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "versions.h"
 
+#include <gnu/libc-version.h>
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -266,6 +268,7 @@ static int setup(struct sm_replica *replica, unsigned version)
         .upgrade = version == 1 ? NULL : upgrade_list,
         .downgrade = version == 2 && lists_return ? downgrade_list : NULL,
         .idle_timeout_ns = 3 * (uint64_t)IDLE_NS,
+        .code = version == 1 ? (const void *)fields_one : gnu_get_libc_version(), /* of two builds */
     };
     uint16_t reason;
     sm_class cls;

@@ -78,6 +78,37 @@ Test(ways, of_forms)
     }
 }
 
+/* Records with addresses of code: of the build 7 at place 5. */
+Test(ways, of_code)
+{
+    static const struct {
+        uint32_t to;
+        uint64_t code, build;
+        bool upgrades;
+        enum form_way way;
+        const char *says;
+    } rows[] = {
+        {1, 5, 7, false, FORM_COPY, ""},
+        {1, 6, 7, true, FORM_NONE, "is at another place here"},
+        {1, 5, 8, true, FORM_NONE, "of another build here"},
+        {1, 0, 0, true, FORM_NONE, "of another build here"},
+        {2, 6, 8, false, FORM_NONE, "no upgrade callback"},
+        {2, 6, 8, true, FORM_UPGRADE, ""},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct state_class from = form(1, PLAIN), to = form(rows[i].to, PLAIN);
+        struct sm_errbuf error = {""};
+        from.code = 5, from.code_build = 7;
+        from.copy = (uint8_t)layout_copy(&from, false);
+        to.code = rows[i].code, to.code_build = rows[i].build;
+        to.copy = (uint8_t)layout_copy(&to, false);
+        to.upgrades = rows[i].upgrades;
+        cr_expect_eq(form_way(&from, &to, &error), rows[i].way, "row %zu: %s", i, error.text);
+        cr_expect_not_null(strstr(error.text, rows[i].says), "row %zu: %s", i, error.text);
+    }
+}
+
 Test(ways, of_timers)
 {
     struct state_class from = form(1, PLAIN), to = form(2, PLAIN);
@@ -134,6 +165,28 @@ static int enter(unsigned slot, uint32_t version, unsigned layout, bool upgrades
     registration.classes[0].upgrades = upgrades;
     registration.classes[0].downgrades = downgrades;
     return arena_register(arena, slot, &registration, &error);
+}
+
+/* Replicas of one build need its code at one place, and an object that tells its build. */
+Test(builds, of_code, .init = open_arena, .fini = close_arena)
+{
+    static struct registration registration;
+
+    registration = (struct registration){.middlebox = "m", .class_count = 1};
+    registration.classes[0] = form(1, BYTES);
+    registration.classes[0].partitioned = false;
+    registration.classes[0].code = 5;
+    cr_expect_eq(arena_register(arena, 0, &registration, &error), SM_E_INVALID);
+    cr_expect_not_null(strstr(error.text, "without a build id"), "%s", error.text);
+    registration.classes[0].code_build = 7;
+    cr_expect_eq(arena_register(arena, 0, &registration, &error), 0);
+    cr_expect_eq(arena_register(arena, 1, &registration, &error), 0);
+    registration.classes[0].code = 6;
+    cr_expect_eq(arena_register(arena, 2, &registration, &error), SM_E_CONFLICT);
+    cr_expect_not_null(strstr(error.text, "link it with -no-pie"), "%s", error.text);
+    registration.classes[0].code_build = 8;
+    cr_expect_eq(arena_register(arena, 2, &registration, &error), SM_E_CONFLICT);
+    cr_expect_not_null(strstr(error.text, "of another build here"), "%s", error.text);
 }
 
 Test(builds, one_after_the_other, .init = open_arena, .fini = close_arena)
