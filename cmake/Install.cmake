@@ -47,9 +47,11 @@ install_pc(splitmerge ${PROJECT_DESCRIPTION} development)
 install_pc(splitmerge-testing "The splitmerge runtime as a test kit for middleboxes: link it instead" testing)
 
 set(middleboxes sm-ratelimiter sm-nat)
-if(TARGET sm-classifier)
-  list(APPEND middleboxes sm-classifier)
-endif()
+foreach(name sm-classifier sm-p0f sm-p0f-hosts sm-p0f-log) # where there is what they build on
+  if(TARGET ${name})
+    list(APPEND middleboxes ${name})
+  endif()
+endforeach()
 # The commands find one another in the folder that they are in, and the library from there.
 if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR} OR IS_ABSOLUTE ${CMAKE_INSTALL_BINDIR})
   set_target_properties(${middleboxes} PROPERTIES INSTALL_RPATH ${CMAKE_INSTALL_FULL_LIBDIR})
@@ -65,6 +67,10 @@ endif()
 # It starts a program that is not ours, and has no page: not among the commands.
 install(PROGRAMS middleboxes/zeek/sm-zeek DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/splitmerge COMPONENT tools)
 install(FILES tools/completion/smctl DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT tools)
+foreach(name ${middleboxes})
+  install(FILES tools/completion/programs RENAME ${name}
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT tools)
+endforeach()
 
 # A page is in the section that its name ends with.
 file(GLOB pages CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/docs/man/*.[1-9])
@@ -82,6 +88,7 @@ install(FILES middleboxes/nat/examples/nat.yaml DESTINATION ${CMAKE_INSTALL_DOCD
 install(DIRECTORY middleboxes/counter DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples
   COMPONENT doc FILES_MATCHING PATTERN "*.c" PATTERN "*.md")
 install(DIRECTORY middleboxes/template DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc)
+install(DIRECTORY middleboxes/cpp DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc FILES_MATCHING PATTERN "*.cc" PATTERN "*.md")
 install(FILES tests/samples/flows.pcap DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT doc)
 file(GLOB examples CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/docs/examples/*)
 foreach(example ${examples})

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* sm-p0f-log FILE: the lines of p0f's log in a capture ("-": standard input). */
 
+#include <string.h>
+
 #include "note.h"
 
 static void print(struct sm_replica *replica, struct sm_packet *packet, void *user)
@@ -19,9 +21,14 @@ int main(int argc, char **argv)
     struct sm_errbuf error = {""};
     struct sm_replica *replica;
 
-    if (argc != 2) {
-        fputs("usage: sm-p0f-log FILE|-\n", stderr);
-        return 2;
+    if (argc == 2 && strcmp(argv[1], "--version") == 0)
+        return puts("sm-p0f-log " SPLITMERGE_VERSION) < 0;
+    if (argc != 2 || strcmp(argv[1], "--help") == 0) {
+        fputs("usage: sm-p0f-log CAPTURE|-\n"
+              "       sm-p0f-log --help | --version\n"
+              "\nPrints the lines of p0f's log that sm-p0f and sm-p0f-hosts have written.\n",
+              argc == 2 ? stdout : stderr);
+        return argc == 2 ? 0 : 2;
     }
     options.input = argv[1];
     int result = sm_open(&replica, &options, &error);

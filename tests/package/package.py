@@ -28,7 +28,7 @@ import checks  # noqa: E402
 from checks import expect  # noqa: E402
 
 COMMANDS = ["sm-bench", "sm-nat", "sm-orchestrator", "sm-ratelimiter", "sm-switch", "smctl"]
-OPTIONAL = {"sm-classifier"}  # where there is its library
+OPTIONAL = {"sm-classifier", "sm-p0f", "sm-p0f-hosts", "sm-p0f-log"}  # where there is what they build on
 PACKETS = 2300  # in tests/samples/flows.pcap
 
 parser = argparse.ArgumentParser()
@@ -225,10 +225,11 @@ def complete(words):
         source "$1"; shift
         COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
         compopt() { :; }
-        _smctl smctl
+        registered=($(complete -p "$1"))
+        "${registered[-2]}" "$1"
         printf '%s\\n' "${COMPREPLY[@]}"
     """
-    result = subprocess.run(["bash", "-c", script, "bash", path("share/bash-completion/completions/smctl"), *words],
+    result = subprocess.run(["bash", "-c", script, "bash", path("share/bash-completion/completions", words[0]), *words],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
                             env=dict(os.environ, PATH=path("bin") + ":" + os.environ["PATH"]))
     return result.stdout.split()
@@ -255,6 +256,10 @@ def completion(folder):
                             (["move", "--t"], ["--to", "--timeout"])):
         got = complete(["smctl", *words])
         expect(sorted(got) == sorted(expected), "smctl %s" % " ".join(words), got)
+    for name in sorted(set(os.listdir(path("bin"))) - {"smctl", "sm-bench", "sm-orchestrator", "sm-switch"}):
+        options_of = set(re.findall(r"--[a-z-]+", run([path("bin", name), "--help"])))
+        got = complete([name, "--"])
+        expect(len(options_of) > 1 and set(got) == options_of, "%s: its options are offered" % name, options_of, got)
 
 
 def service(folder):
