@@ -17,6 +17,7 @@
  */
 
 #include <errno.h>
+#include <pthread.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -133,16 +134,21 @@ static void leave_readable(struct handle *handle, bool empty)
     handle->readable = !empty;
 }
 
-/* Have the program end as whoever starts it by hand has it end. False: there is no such way. */
+/*
+ * Have the program end as whoever starts it by hand has it end. False: there is no such way. The handler has run before
+ * this thread goes on, and closes what the handler may break; but where it leaves the signal to other threads.
+ */
 static bool tell(void)
 {
     static const int numbers[] = {SIGTERM, SIGINT};
+    sigset_t blocked;
 
+    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         struct sigaction handler;
         if (sigaction(numbers[i], NULL, &handler) == 0 && handler.sa_handler != SIG_DFL &&
             handler.sa_handler != SIG_IGN)
-            return kill(getpid(), numbers[i]) == 0;
+            return (sigismember(&blocked, numbers[i]) ? kill(getpid(), numbers[i]) : raise(numbers[i])) == 0;
     }
     return false;
 }

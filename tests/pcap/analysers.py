@@ -261,8 +261,7 @@ PROGRAMS = {"tshark": tshark, "p0f": p0f, "p0f-all": everything(p0f), "prads": p
 
 def main():
     full = os.environ.get("SM_FULL") == "1"
-    # ndpiReader now and then leaves a flow out of its lines when it reads from a device, for a reason that is not known.
-    names = [name for name in sys.argv if name in PROGRAMS] or [name for name in PROGRAMS if full or name != "ndpiReader"]
+    names = [name for name in sys.argv if name in PROGRAMS] or list(PROGRAMS)
     sys.argv = [argument for argument in sys.argv if argument not in PROGRAMS]
     options = replicas.arguments(__doc__, {name.split("-")[0] for name in names})
     rounds = options.rounds or (5 if full else 1)
