@@ -31,7 +31,7 @@
 #include "state/state.h"
 
 #define ARENA_MAGIC 0x31656772654d5053ull /* "SPMerge1" */
-#define ARENA_VERSION 5u
+#define ARENA_VERSION 6u
 #define ARENA_SLOTS 64u  /* replicas at a time; STATE_ACTORS has one more for the host */
 #define ARENA_WORKERS 1u /* switch threads; every structure is laid out per worker */
 #define ARENA_NAME 64

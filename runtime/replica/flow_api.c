@@ -36,8 +36,8 @@ locate(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet,
         place->made.tag = tag;
         place->key = &place->made;
     }
-    place->hash =
-        replica->classes[cls.id].steers && tag == 0 ? packet->meta->hash : state_hash(replica->state, place->key);
+    place->hash = replica->classes[cls.id].steers ? state_hash_tagged(packet->meta->hash, tag)
+                                                  : state_hash(replica->state, place->key);
     place->shard = replica->classes[cls.id].partitioned ? packet->shard : state_stripe_of(place->hash);
 }
 

@@ -253,6 +253,25 @@ static inline uint64_t group_match(const struct group *group, uint64_t hash)
     return (difference - GROUP_LOW) & ~difference & GROUP_HIGH;
 }
 
+/*
+ * The hash of a key with this tag, from the one with tag 0, which for packets is at hand. Flows of one key lie next to
+ * each other in their shard's table, and what is fetched for a packet is what it meets whatever the tag is; but not in
+ * one stripe, behind one lock.
+ */
+#define HASH_TAG_BITS 7u /* of the middlebox's tag, that are in the table's */
+static inline uint64_t state_hash_tagged(uint64_t hash, uint16_t tag)
+{
+    return hash ^ (uint64_t)(tag & HASH_TAG_BITS) << GROUP_LOG_MAX ^ (uint64_t)tag << 20 ^ (uint64_t)tag << 32;
+}
+
+/* group_match() of this hash with any tag of the middlebox's. */
+static inline uint64_t group_match_tags(const struct group *group, uint64_t hash)
+{
+    uint64_t difference = ((group->tags ^ GROUP_LOW * hash_tag(hash)) & ~(GROUP_LOW * HASH_TAG_BITS)) |
+                          (group->low ^ GROUP_LOW * (uint8_t)hash);
+    return (difference - GROUP_LOW) & ~difference & GROUP_HIGH;
+}
+
 /* The high bits of the tag bytes that are empty; that are empty or tombstones; that hold a flow. All exact. */
 static inline uint64_t group_empty(uint64_t tags)
 {

@@ -25,10 +25,10 @@ static inline void lookup_fetch_shard(const struct state *state, uint32_t shard)
     __builtin_prefetch(shard_at(state, shard));
 }
 
-/* `group` may not be the table's any more: what is in it only says what is fetched. */
+/* Of the key with any tag. `group` may not be the table's any more: what is in it only says what is fetched. */
 static inline void lookup_fetch_flow(const struct state *state, const struct group *group, uint64_t hash)
 {
-    for (uint64_t match = group_match(group, hash); match != 0; match &= match - 1) {
+    for (uint64_t match = group_match_tags(group, hash); match != 0; match &= match - 1) {
         const char *flow = (const char *)flow_at(state, group->refs[group_slot(match)]);
         __builtin_prefetch(flow);
         __builtin_prefetch(flow + STATE_LINE);

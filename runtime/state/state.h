@@ -132,7 +132,10 @@ void state_actor_abandon(struct state *state, unsigned slot);
 /* The form in which the actor makes flows of a class; at first the one of the class's number. */
 void state_actor_form(struct state_actor *actor, unsigned cls, unsigned form);
 
-/* Keyed hash of a key (XXH3 with the service's secret); two-way keys are canonical already, so it is symmetric. */
+/*
+ * Keyed hash of a key (XXH3 with the service's secret); two-way keys are canonical already, so it is symmetric. That of
+ * one with a tag follows from that with tag 0 (state_hash_tagged()).
+ */
 uint64_t state_hash(const struct state *state, const struct sm_key *key);
 
 /* Where a hash belongs. */

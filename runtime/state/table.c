@@ -25,7 +25,9 @@
 
 uint64_t state_hash(const struct state *state, const struct sm_key *key)
 {
-    return XXH3_64bits_withSecret(key, sizeof *key, state->secret, sizeof state->secret);
+    struct sm_key bare = *key;
+    bare.tag = 0;
+    return state_hash_tagged(XXH3_64bits_withSecret(&bare, sizeof bare, state->secret, sizeof state->secret), key->tag);
 }
 
 struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls, const struct sm_key *key,

@@ -44,6 +44,27 @@ Test(state_table, hash_is_keyed_and_spread)
     fixture_close(&other);
 }
 
+/* What is fetched for a packet, by the hash of its key without a tag, is what a look-up with any tag meets. */
+Test(state_table, a_tag_changes_neither_shard_nor_group)
+{
+    const struct sm_key bare = key_of(1);
+    const uint64_t hash = state_hash(f.state, &bare);
+    struct group group = {.tags = 0};
+    for (uint32_t tag = 1; tag <= UINT16_MAX; tag++) {
+        struct sm_key key = bare;
+        key.tag = (uint16_t)tag;
+        uint64_t tagged = state_hash(f.state, &key);
+        cr_assert_eq(tagged, state_hash_tagged(hash, key.tag));
+        cr_assert_neq(tagged, hash);
+        cr_assert_eq(state_shard_of(tagged), state_shard_of(hash));
+        cr_assert_eq(hash_group(tagged), hash_group(hash));
+        cr_assert(tag >= STATE_STRIPES || state_stripe_of(tagged) != state_stripe_of(hash));
+        group.tags = bytes_set(0, tag % GROUP_SLOTS, hash_tag(tagged));
+        group.low = bytes_set(0, tag % GROUP_SLOTS, (uint8_t)tagged);
+        cr_assert_neq(group_match_tags(&group, hash), 0);
+    }
+}
+
 Test(state_table, few_flows_take_no_table)
 {
     unsigned cls = fixture_class(&f, 64, 0, 0);
