@@ -91,28 +91,21 @@ static bool mark(struct check *check, const void *address, uint64_t bytes, const
     return true;
 }
 
-/* Timers of one flow: armed ones have an entry that names them. */
+/* Timers of one flow: armed ones have an entry that names them. (As many entries as armed timers: one each.) */
 static uint32_t check_flow_timers(struct check *check, uint32_t index, const struct shard *shard,
                                   const struct flow *flow)
 {
     uint32_t armed = 0;
     for (unsigned slot = 0; slot < flow->timers; slot++) {
         const struct flow_timer *timer = flow_timer(flow, slot);
-        if (timer->index == 0) {
-            if (timer->deadline != 0) {
-                report(check, "shard %u: a disarmed timer has a deadline", index);
-            }
+        if (timer->deadline == 0) {
             continue;
         }
         armed++;
-        if (timer->index > shard->heap_count) {
-            report(check, "shard %u: a timer's index is beyond the heap", index);
-            continue;
-        }
-        const struct timer_entry *entry = &shard->heap[timer->index - 1];
-        if (entry->flow != flow_ref(check->state, flow) || entry->slot != slot) {
-            report(check, "shard %u: a timer's index names another's heap entry", index);
-        } else if (entry->deadline > timer->deadline) {
+        uint32_t at = timer_entry_of(check->state, shard, flow, slot);
+        if (at == heap_end(shard)) {
+            report(check, "shard %u: an armed timer has no heap entry", index);
+        } else if (shard->heap[at].deadline > timer->deadline) {
             report(check, "shard %u: a heap entry is later than its timer", index);
         }
     }
@@ -239,8 +232,8 @@ static bool check_flow(struct check *check, uint32_t index, uint32_t ref, uint8_
 
 static void check_heap(struct check *check, uint32_t index, const struct shard *shard)
 {
-    for (uint32_t i = 1; i < shard->heap_count; i++) {
-        const struct timer_entry *entry = &shard->heap[i], *parent = &shard->heap[(i - 1) / 2];
+    for (uint32_t i = HEAP_ROOT + 1; i < heap_end(shard); i++) {
+        const struct timer_entry *entry = &shard->heap[i], *parent = &shard->heap[heap_parent(i)];
         if (entry->deadline < parent->deadline) {
             report(check, "shard %u: heap entry %u is earlier than the one above", index, i);
         }
@@ -268,7 +261,8 @@ static bool check_frame(struct check *check, uint32_t index, const struct shard 
         }
     }
     uint32_t capacity = shard->heap_capacity;
-    if (shard->timers > capacity || shard->heap_count > shard->timers || (capacity != 0) != (shard->heap != NULL)) {
+    if ((capacity != 0 ? HEAP_ROOT : 0) + (uint64_t)shard->timers > capacity || shard->heap_count > shard->timers ||
+        (capacity != 0) != (shard->heap != NULL)) {
         report(check, "shard %u: %u armed of %u timers in a heap of %u", index, shard->heap_count, shard->timers,
                capacity);
         return false;

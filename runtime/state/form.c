@@ -119,11 +119,11 @@ static void timer_hand_over(struct state_actor *actor, uint32_t index, struct fl
     uint64_t deadline = timer->deadline;
     unsigned to = timers->slots[slot];
 
-    if (timer->index == 0) {
+    if (deadline == 0) {
         return;
     }
     if (to == slot && timers->shift[slot] == 0) {
-        struct timer_entry *entry = &shard->heap[timer->index - 1];
+        struct timer_entry *entry = &shard->heap[timer_entry_of(actor->state, shard, old, slot)];
         *flow_timer(flow, slot) = *timer;
         save(actor, timer, sizeof *timer);
         save(actor, entry, sizeof *entry);

@@ -12,7 +12,8 @@
  *
  * A flow in memory (its address is that of the header, its reference the distance from the state in units of 16):
  *
- *   chunks, if its class has any | timer[n-1] .. timer[0] | header, 8 bytes | key, 40 bytes | record
+ *   chunks, if its class has any | padding to 16 bytes | timer[n-1] .. timer[0] | header, 8 bytes | key, 40 bytes |
+ * record
  *
  * A chunk (chunk.c) is an object or a run of its own, on its flow's list: header, 16 bytes | what the middlebox sees.
  */
@@ -38,8 +39,6 @@ _Static_assert(sizeof(void *) == 8, "tables pack an address and a logarithm in o
 
 struct flow_timer {
     uint64_t deadline; /* what was asked for last; 0 when disarmed */
-    uint32_t index;    /* the heap entry's position plus one; 0 when disarmed */
-    uint32_t unused;
 };
 
 struct flow {
@@ -72,7 +71,6 @@ struct chunk {
 };
 
 _Static_assert(sizeof(struct flow) == 48, "the record follows, 16-byte aligned");
-_Static_assert(sizeof(struct flow_timer) == STATE_UNIT, "timers keep the header 16-byte aligned");
 _Static_assert(sizeof(struct flow_chunks) == STATE_UNIT && sizeof(struct chunk) == STATE_UNIT, "16-byte aligned");
 _Static_assert(SM_MAX_ALLOC == SLAB_RUN_MAX * SLAB_BYTES - sizeof(struct chunk), "the largest chunk is a run");
 _Static_assert(SM_MAX_WRITABLE == JOURNAL_PACKET_BYTES - JOURNAL_RESERVE, "what a handler is sure of");
@@ -92,6 +90,9 @@ struct group {
 _Static_assert(sizeof(struct group) == 48, "a group and the counts of its shard are one cache line");
 _Static_assert((GROUP_SLOTS << GROUP_LOG_MAX) * 7 / 8 > STATE_SHARD_FLOWS, "the largest table holds a full shard");
 
+/* In a heap of fours. Its root is the fourth of its places, so that the four below an entry are one cache line. */
+#define HEAP_ROOT 3u
+
 struct timer_entry {
     uint64_t deadline; /* not later than the flow's own; put right when it comes to the top */
     uint32_t flow;     /* reference */
@@ -108,7 +109,7 @@ struct shard {
     /* Second line. */
     struct timer_entry *heap;
     uint32_t heap_count;
-    uint32_t heap_capacity; /* entries; 0 or a power of two */
+    uint32_t heap_capacity; /* places, those before the root too; 0 or a power of two */
     _Atomic(uint32_t) lock; /* stripes: the holder's slot plus one, 0 free */
     uint32_t more[11];
 };
@@ -172,17 +173,27 @@ static inline struct flow_timer *flow_timer(const struct flow *flow, unsigned sl
     return (struct flow_timer *)(uintptr_t)flow - 1 - slot;
 }
 
+/* What lies before a flow's header: its timers; and chunks. */
+static inline uint32_t timers_bytes(unsigned timers)
+{
+    return (timers * (uint32_t)sizeof(struct flow_timer) + STATE_UNIT - 1) / STATE_UNIT * STATE_UNIT;
+}
+static inline uint32_t flow_offset(unsigned timers, bool chunks)
+{
+    return timers_bytes(timers) + (chunks ? STATE_UNIT : 0);
+}
+
 /* Where the slab's object that holds the flow begins. */
 static inline void *flow_object(struct flow *flow)
 {
-    return (struct flow_timer *)flow - flow->timers - flow->has_chunks;
+    return (unsigned char *)flow - flow_offset(flow->timers, flow->has_chunks);
 }
 
 /* Whole cache lines where these cost an eighth more at most: half of the flows would lie across one line more. */
 static inline uint32_t flow_bytes(uint32_t record_size, unsigned timers, bool chunks)
 {
     uint32_t rounded = (record_size + STATE_UNIT - 1) / STATE_UNIT * STATE_UNIT;
-    uint32_t bytes = (uint32_t)((timers + chunks) * STATE_UNIT + sizeof(struct flow)) + rounded;
+    uint32_t bytes = flow_offset(timers, chunks) + (uint32_t)sizeof(struct flow) + rounded;
     uint32_t lines = (bytes + STATE_LINE - 1) / STATE_LINE * STATE_LINE;
     return (lines - bytes) * 8 <= lines ? lines : bytes;
 }
@@ -307,7 +318,22 @@ static inline uint64_t bytes_set(uint64_t bytes, unsigned slot, uint8_t byte)
     return (bytes & ~(UINT64_C(0xff) << (8 * slot))) | (uint64_t)byte << (8 * slot);
 }
 
-/* timer.c: room for `more` timer slots beyond those of the shard's flows; SM_E_LIMIT. */
+static inline uint32_t heap_end(const struct shard *shard)
+{
+    return HEAP_ROOT + shard->heap_count;
+}
+static inline uint32_t heap_parent(uint32_t at)
+{
+    return at / 4 + 2;
+}
+static inline uint32_t heap_child(uint32_t at)
+{
+    return 4 * at - 8;
+}
+
+/* timer.c: the place in the heap of an armed timer's entry; heap_end(): it has none. */
+uint32_t timer_entry_of(const struct state *state, const struct shard *shard, const struct flow *flow, unsigned slot);
+/* Room for `more` timer slots beyond those of the shard's flows; SM_E_LIMIT. */
 int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more);
 /* Disarm all timers of a flow that ends, and give its room back. */
 void timers_release(struct state_actor *actor, struct shard *shard, struct flow *flow);

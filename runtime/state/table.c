@@ -213,7 +213,7 @@ struct flow *flow_make(struct state_actor *actor, unsigned form, unsigned cls, c
         return NULL;
     }
     memset(object, 0, (size_t)state->bins[state->form_bin[form]].units * STATE_UNIT);
-    struct flow *flow = (struct flow *)(object + (timers + chunks) * STATE_UNIT);
+    struct flow *flow = (struct flow *)(object + flow_offset(timers, chunks));
     flow->hash = hash;
     flow->cls = (uint8_t)cls;
     flow->form = (uint8_t)form;
@@ -375,9 +375,9 @@ unsigned flow_form(const struct flow *flow)
 
 void *flow_extent(struct flow *flow, uint32_t record_size, uint32_t *bytes)
 {
-    void *from = flow_timer(flow, flow->timers) + 1;
-    *bytes = (uint32_t)((unsigned char *)(flow + 1) - (unsigned char *)from) + record_size;
-    return from;
+    uint32_t before = timers_bytes(flow->timers);
+    *bytes = before + (uint32_t)sizeof *flow + record_size;
+    return (unsigned char *)flow - before;
 }
 
 bool state_is_full(const struct state_actor *actor, uint32_t shard, unsigned cls)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Timers: a binary heap per shard.
+ * Timers: a heap per shard, four entries below each.
  *
  * Overview.  An entry is (deadline, flow, slot), ordered by deadline, then the flow's key, slot and class. The flow
- * keeps the deadline that was asked for last and where its entry is.
+ * keeps the deadline that was asked for last, but not where its entry is: entries change their places without a look at
+ * their flows, which are cold, and one that is wanted is searched for.
  *
  * Life-cycle of a timer:
  *   disarmed  no entry. state_timer_set(): to exact.
@@ -15,6 +16,9 @@
  * the same deadline is due later.
  *
  * Concurrency.  The shard's owner only.
+ *
+ * Costs.  Arming, an expiry: a path through the heap. Re-arming later: one store. Cancelling, ending a flow with an
+ * armed timer, re-arming earlier: a search through the shard's entries as well.
  *
  * Limits.  The heap has room for all timer slots of the shard's flows, made when a flow is inserted; so arming cannot
  * fail. An expiry may first put right as many stale entries as there are.
@@ -37,23 +41,30 @@ static bool entry_before(const struct state *state, const struct timer_entry *a,
 
 static void entry_place(const struct state_actor *actor, struct shard *shard, uint32_t at, struct timer_entry entry)
 {
-    struct flow_timer *timer = flow_timer(flow_at(actor->state, entry.flow), entry.slot);
     save(actor, &shard->heap[at], sizeof entry);
-    save(actor, timer, sizeof *timer);
     STEP();
     shard->heap[at] = entry;
     STEP();
-    timer->index = at + 1;
+}
+
+uint32_t timer_entry_of(const struct state *state, const struct shard *shard, const struct flow *flow, unsigned slot)
+{
+    const uint32_t ref = flow_ref(state, flow);
+    uint32_t at = HEAP_ROOT;
+    while (at < heap_end(shard) && (shard->heap[at].flow != ref || shard->heap[at].slot != slot)) {
+        at++;
+    }
+    return at;
 }
 
 /* Put an entry at `at` or above. */
 static void entry_rise(const struct state_actor *actor, struct shard *shard, uint32_t at, struct timer_entry entry)
 {
     const struct state *state = actor->state;
-    assert(at < shard->heap_count);
-    while (at > 0 && entry_before(state, &entry, &shard->heap[(at - 1) / 2])) {
-        entry_place(actor, shard, at, shard->heap[(at - 1) / 2]);
-        at = (at - 1) / 2;
+    assert(at < heap_end(shard));
+    while (at > HEAP_ROOT && entry_before(state, &entry, &shard->heap[heap_parent(at)])) {
+        entry_place(actor, shard, at, shard->heap[heap_parent(at)]);
+        at = heap_parent(at);
     }
     entry_place(actor, shard, at, entry);
 }
@@ -62,37 +73,46 @@ static void entry_rise(const struct state_actor *actor, struct shard *shard, uin
 static void entry_sink(const struct state_actor *actor, struct shard *shard, uint32_t at, struct timer_entry entry)
 {
     const struct state *state = actor->state;
-    assert(at < shard->heap_count);
-    for (;;) {
-        uint32_t child = 2 * at + 1;
-        if (child + 1 < shard->heap_count && entry_before(state, &shard->heap[child + 1], &shard->heap[child])) {
-            child++;
+    const uint32_t end = heap_end(shard);
+    assert(at < end);
+    for (uint32_t child = heap_child(at); child < end; child = heap_child(at)) {
+        uint32_t first = child, beyond = child + 4 < end ? child + 4 : end;
+        for (child++; child < beyond; child++) {
+            if (entry_before(state, &shard->heap[child], &shard->heap[first])) {
+                first = child;
+            }
         }
-        if (child >= shard->heap_count || !entry_before(state, &shard->heap[child], &entry)) {
+        if (!entry_before(state, &shard->heap[first], &entry)) {
             break;
         }
-        entry_place(actor, shard, at, shard->heap[child]);
-        at = child;
+        entry_place(actor, shard, at, shard->heap[first]);
+        at = first;
     }
     entry_place(actor, shard, at, entry);
 }
 
+/* What changes with the number of entries: the shard's second line, but for its lock. */
+static void save_heap(const struct state_actor *actor, const struct shard *shard)
+{
+    save(actor, &shard->heap, offsetof(struct shard, lock) - offsetof(struct shard, heap));
+}
+
 /* Disarm a timer: its entry goes, the last one takes its place. */
-static void entry_remove(const struct state_actor *actor, struct shard *shard, struct flow_timer *timer)
+static void entry_remove(const struct state_actor *actor, struct shard *shard, struct flow_timer *timer, uint32_t at)
 {
     const struct state *state = actor->state;
-    uint32_t at = timer->index - 1;
-    assert(timer->index != 0 && at < shard->heap_count);
+    assert(timer->deadline != 0 && at < heap_end(shard));
     save(actor, timer, sizeof *timer);
-    save_shard(actor, shard);
+    save_heap(actor, shard);
     STEP();
-    timer->index = 0;
     timer->deadline = 0;
-    struct timer_entry last = shard->heap[--shard->heap_count];
-    if (at == shard->heap_count) {
+    shard->heap_count--;
+    const uint32_t end = heap_end(shard);
+    if (at == end) {
         return;
     }
-    if (at > 0 && entry_before(state, &last, &shard->heap[(at - 1) / 2])) {
+    struct timer_entry last = shard->heap[end];
+    if (at > HEAP_ROOT && entry_before(state, &last, &shard->heap[heap_parent(at)])) {
         entry_rise(actor, shard, at, last);
     } else {
         entry_sink(actor, shard, at, last);
@@ -114,13 +134,13 @@ int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more
         return 0; /* without a look at the shard's second line */
     }
     uint32_t capacity = shard->heap_capacity;
-    if (shard->timers + more <= capacity) {
+    if (HEAP_ROOT + shard->timers + more <= capacity) {
         return 0;
     }
     if (capacity == 0) {
         capacity = SLAB_HEAP_MIN / sizeof(struct timer_entry);
     }
-    while (capacity < shard->timers + more) {
+    while (capacity < HEAP_ROOT + shard->timers + more) {
         capacity *= 2;
     }
     struct timer_entry *heap = heap_alloc(actor, capacity);
@@ -130,7 +150,7 @@ int timers_reserve(struct state_actor *actor, struct shard *shard, unsigned more
     struct timer_entry *old = shard->heap;
     save_shard(actor, shard);
     if (old != NULL) {
-        memcpy(heap, old, shard->heap_count * sizeof *heap);
+        memcpy(heap + HEAP_ROOT, old + HEAP_ROOT, shard->heap_count * sizeof *heap);
     }
     STEP();
     shard->heap = heap;
@@ -146,8 +166,8 @@ void timers_release(struct state_actor *actor, struct shard *shard, struct flow 
 {
     for (unsigned slot = 0; slot < flow->timers; slot++) {
         struct flow_timer *timer = flow_timer(flow, slot);
-        if (timer->index != 0) {
-            entry_remove(actor, shard, timer);
+        if (timer->deadline != 0) {
+            entry_remove(actor, shard, timer, timer_entry_of(actor->state, shard, flow, slot));
         }
     }
     assert(shard->timers >= flow->timers);
@@ -173,20 +193,23 @@ int state_timer_set(struct state_actor *actor, uint32_t index, struct flow *flow
     uint64_t before = timer->deadline;
     save(actor, timer, sizeof *timer);
     STEP();
-    timer->deadline = deadline.ns;
-    if (timer->index != 0 && deadline.ns >= before) {
+    timer->deadline = deadline.ns > 0 ? deadline.ns : 1; /* 0 is for none */
+    if (before != 0 && timer->deadline >= before) {
         return 0; /* its entry is not later */
     }
     struct shard *shard = shard_at(state, index);
-    struct timer_entry entry = {.deadline = deadline.ns, .flow = flow_ref(state, flow), .slot = slot};
-    if (timer->index == 0) {
-        assert(shard->heap_count < shard->heap_capacity);
-        save_shard(actor, shard);
+    struct timer_entry entry = {.deadline = timer->deadline, .flow = flow_ref(state, flow), .slot = slot};
+    if (before == 0) {
+        assert(heap_end(shard) < shard->heap_capacity);
+        save_heap(actor, shard);
         STEP();
         shard->heap_count++;
-        entry_rise(actor, shard, shard->heap_count - 1, entry);
-    } else if (deadline.ns < shard->heap[timer->index - 1].deadline) {
-        entry_rise(actor, shard, timer->index - 1, entry);
+        entry_rise(actor, shard, heap_end(shard) - 1, entry);
+        return 0;
+    }
+    uint32_t at = timer_entry_of(state, shard, flow, slot);
+    if (entry.deadline < shard->heap[at].deadline) {
+        entry_rise(actor, shard, at, entry);
     }
     return 0;
 }
@@ -194,9 +217,10 @@ int state_timer_set(struct state_actor *actor, uint32_t index, struct flow *flow
 void state_timer_cancel(struct state_actor *actor, uint32_t index, struct flow *flow, unsigned slot)
 {
     assert(slot < flow->timers);
+    struct shard *shard = shard_at(actor->state, index);
     struct flow_timer *timer = flow_timer(flow, slot);
-    if (timer->index != 0) {
-        entry_remove(actor, shard_at(actor->state, index), timer);
+    if (timer->deadline != 0) {
+        entry_remove(actor, shard, timer, timer_entry_of(actor->state, shard, flow, slot));
     }
 }
 
@@ -207,23 +231,34 @@ sm_time state_timer_get(const struct state *state, const struct flow *flow, unsi
     return (sm_time){flow_timer(flow, slot)->deadline};
 }
 
-/* What an expiry reads first, one after the other: the shard's second line, the top of its heap, that flow's timer. */
+/* What an expiry reads first, one after the other: the shard's second line, its heap's first ones, the top's timer. */
 void state_prefetch_timer(const struct state *state, uint32_t index, unsigned step)
 {
     const struct shard *shard = shard_at(state, index);
     if (step == 0) {
         __builtin_prefetch(&shard->heap);
-    } else if (shard->heap_count > 0 && step == 1) {
-        __builtin_prefetch(shard->heap);
-    } else if (shard->heap_count > 0) {
-        __builtin_prefetch(flow_timer(flow_at(state, shard->heap[0].flow), shard->heap[0].slot));
+        return;
+    }
+    if (shard->heap_count == 0) {
+        return;
+    }
+    const struct timer_entry *top = &shard->heap[HEAP_ROOT];
+    if (step == 1) {
+        __builtin_prefetch(top);
+        __builtin_prefetch(top + 1);
+        return;
+    }
+    __builtin_prefetch(flow_timer(flow_at(state, top->flow), top->slot));
+    const uint32_t end = heap_end(shard);
+    for (uint32_t at = heap_child(HEAP_ROOT + 1); at < heap_child(HEAP_ROOT + 5) && at < end; at += 4) {
+        __builtin_prefetch(&shard->heap[at]);
     }
 }
 
 uint64_t state_timer_next(const struct state *state, uint32_t index)
 {
     const struct shard *shard = shard_at(state, index);
-    return shard->heap_count > 0 ? shard->heap[0].deadline : UINT64_MAX;
+    return shard->heap_count > 0 ? shard->heap[HEAP_ROOT].deadline : UINT64_MAX;
 }
 
 bool state_timer_expire(struct state_actor *actor, uint32_t index, sm_time now, struct flow **flow, unsigned *slot,
@@ -231,19 +266,19 @@ bool state_timer_expire(struct state_actor *actor, uint32_t index, sm_time now, 
 {
     struct state *state = actor->state;
     struct shard *shard = shard_at(state, index);
-    while (shard->heap_count > 0 && shard->heap[0].deadline <= now.ns) {
-        struct timer_entry top = shard->heap[0];
+    while (shard->heap_count > 0 && shard->heap[HEAP_ROOT].deadline <= now.ns) {
+        struct timer_entry top = shard->heap[HEAP_ROOT];
         struct flow_timer *timer = flow_timer(flow_at(state, top.flow), top.slot);
-        assert(timer->index == 1 && timer->deadline >= top.deadline);
+        assert(timer->deadline >= top.deadline);
         if (timer->deadline == top.deadline) {
-            entry_remove(actor, shard, timer);
+            entry_remove(actor, shard, timer, HEAP_ROOT);
             *flow = flow_at(state, top.flow);
             *slot = top.slot;
             *deadline = (sm_time){top.deadline};
             return true;
         }
         top.deadline = timer->deadline;
-        entry_sink(actor, shard, 0, top);
+        entry_sink(actor, shard, HEAP_ROOT, top);
     }
     return false;
 }

@@ -133,12 +133,11 @@ Test(state_check, flows_and_limits)
 Test(state_check, timers)
 {
     PLANT("heap order", shard->heap[5].deadline, 1);
-    PLANT("an entry that is late", shard->heap[119].deadline, 100000);
+    PLANT("an entry that is late", shard->heap[122].deadline, 100000);
     PLANT("a wrong slot", shard->heap[7].slot, 1 - shard->heap[7].slot);
     PLANT("a wrong flow", shard->heap[7].flow, shard->heap[9].flow + 1000);
-    PLANT("a wrong index", flow_timer(flow, 0)->index, 3);
-    PLANT("an index beyond", flow_timer(flow, 0)->index, 1000);
-    PLANT("a disarmed timer with an entry", flow_timer(flow, 1)->index, 0);
+    PLANT("a disarmed timer with an entry", flow_timer(flow, 1)->deadline, 0);
+    PLANT("an armed timer with another's entry", shard->heap[7], shard->heap[9]);
     PLANT("entries", shard->heap_count, 119);
     PLANT("slots", shard->timers, 121);
     PLANT("capacity", shard->heap_capacity, 64);

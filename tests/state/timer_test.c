@@ -126,9 +126,9 @@ Test(state_timer, later_is_lazy_earlier_is_not)
     arm(flow, 0, 100);
     arm(other, 0, 150);
     arm(flow, 0, 1000);
-    cr_assert_eq(f.state->shards[SHARD].heap[0].deadline, 100);
+    cr_assert_eq(f.state->shards[SHARD].heap[HEAP_ROOT].deadline, 100);
     arm(flow, 0, 500); /* earlier than asked for last, later than the entry */
-    cr_assert_eq(f.state->shards[SHARD].heap[0].deadline, 100);
+    cr_assert_eq(f.state->shards[SHARD].heap[HEAP_ROOT].deadline, 100);
     arm(other, 0, 90);
     cr_assert_eq(state_timer_next(f.state, SHARD), 90);
     expect(499, other, 0, 90);
