@@ -16,9 +16,11 @@
  * tag. The limits that apply to a packet are asked children first, else in file order; only when all that drop have
  * tokens is anything taken.
  *
- * Life-cycle of a bucket.  A partitioned one is made by the first packet that takes from it, and closed by its timer at
- * the moment when it would be full again: a full bucket says no more than none. A shared one is made when first asked,
- * and kept.
+ * Life-cycle of a bucket.  A partitioned one is made by the first packet that takes from it, and its timer armed for
+ * the moment when it would be full again: then it is closed, as a full bucket says no more than none. A packet that
+ * takes from it and finds the timer too early arms it for twice the time that the bucket then needs. So a bucket in use
+ * is not looked at for each packet, and none is kept for more than twice as long as it has to be. A shared one is made
+ * when first asked, and kept.
  *
  * Concurrency.  A partitioned bucket is this replica's alone for the whole packet: ask first, take at the end. A shared
  * one is locked from get to put, and no two at once: asking takes at once, and gives back when the packet is dropped by
@@ -163,7 +165,7 @@ static bool all_join(const struct policy *policy)
     return true;
 }
 
-/* The timer is armed for the moment when the bucket is full, and armed anew whenever something is taken. */
+/* The timer is armed for the moment when the bucket is full or later, unless what the limit allows has changed. */
 static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now,
                            void *user)
 {
@@ -585,6 +587,18 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
     return true;
 }
 
+/* The bucket will be full at `full`. */
+static void arm(struct sm_replica *replica, const struct taking *taking, uint64_t now, uint64_t full)
+{
+    uint64_t armed = sm_flow_timer_get(replica, taking->cls, taking->flow, TIMER_FULL).ns;
+
+    if (armed >= full)
+        return;
+    if (armed != 0 && full - now < UINT64_MAX - full)
+        full += full - now;
+    sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL, (sm_time){full});
+}
+
 static void take_own(struct limiter *limiter, struct sm_replica *replica, uint64_t now)
 {
     for (unsigned i = 0; i < limiter->taking_count; i++) {
@@ -596,8 +610,7 @@ static void take_own(struct limiter *limiter, struct sm_replica *replica, uint64
         bucket = record_buckets(taking->flow.state);
         pair_take(bucket, taking->allowed, taking->when, taking->cost, taking->within);
         record_pass(taking->flow.state, now, taking->cost);
-        sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
-                          (sm_time){pair_full_at(bucket, taking->allowed)});
+        arm(replica, taking, now, pair_full_at(bucket, taking->allowed));
     }
 }
 
