@@ -54,8 +54,9 @@ static const char *resumed(uint64_t seed, unsigned parts, const char *file, stru
     const char *wrong = NULL;
 
     for (unsigned i = 0; !wrong && i < parts; i++) {
-        uint32_t to =
-            i + 1 == parts ? PACKETS : from + 1 + (uint32_t)((seed * 977 + i * 31) % (PACKETS - from - parts));
+        uint32_t to = i + 1 == parts
+                          ? PACKETS
+                          : from + 1 + (uint32_t)((seed * 977 + i * 31) % (PACKETS - from - (parts - i - 1)));
         struct sm_trace *input = trace_make(seed, from, to);
         struct sm_test_options options = middlebox(seed + i, input, 1 + (unsigned)(seed + i) % 4);
         options.kills = options.replicas > 1 && seed % 3 == 0 ? 400 : 0;
