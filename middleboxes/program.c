@@ -18,6 +18,7 @@ enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 struct arguments {
     const struct program *program;
     const char *config;
+    const char *log;
     bool check;
     struct sm_options options;
 };
@@ -59,6 +60,9 @@ static int parse_option(struct arguments *arguments, int option)
     switch (option) {
     case 'p':
         arguments->config = optarg;
+        return -1;
+    case 'l':
+        arguments->log = optarg;
         return -1;
     case 'i':
         options->input = optarg;
@@ -104,6 +108,7 @@ static int parse_arguments(struct arguments *arguments, int argc, char **argv)
         {"check", no_argument, NULL, 'c'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'v'},
+        {program->log, required_argument, NULL, 'l'}, /* NULL: the end */
         {0},
     };
     bool attached = getenv("SPLITMERGE_ATTACH") != NULL;
@@ -215,12 +220,25 @@ static void reload_on_signal(const struct program *program, struct sm_replica *r
     sigaction(SIGHUP, &action, NULL);
 }
 
+/* The configuration, with its log open. NULL: *error says why. */
+static void *load(const struct arguments *arguments, struct sm_errbuf *error)
+{
+    const struct program *program = arguments->program;
+    void *config = program->load(arguments->config, error);
+
+    if (config && program->log && !arguments->check && !program->open_log(config, arguments->log, error)) {
+        program->unload(config);
+        config = NULL;
+    }
+    return config;
+}
+
 /* The configuration as its file is now takes over, or else what runs stays, and a line says why. */
 static void reload(const struct arguments *arguments, struct running *running)
 {
     const struct program *program = arguments->program;
     struct sm_errbuf error = {{0}};
-    struct running next = {.config = program->load(arguments->config, &error)};
+    struct running next = {.config = load(arguments, &error)};
     int status = SM_E_INVALID;
 
     if (next.config && (!program->check || program->check(next.config, sm_linktype(running->replica), &error)))
@@ -312,6 +330,7 @@ static int open_and_run(const struct arguments *arguments, void **config)
 int program_main(const struct program *program, int argc, char **argv)
 {
     struct arguments arguments = {.program = program,
+                                  .log = "-",
                                   .options = {.size = sizeof(struct sm_options),
                                               .name = program->name,
                                               .on_packet = program->on_packet,
@@ -323,7 +342,7 @@ int program_main(const struct program *program, int argc, char **argv)
 
     if (status >= 0)
         return status;
-    void *config = program->load(arguments.config, &error);
+    void *config = load(&arguments, &error);
     if (!config) {
         if (!arguments.check)
             decline_early(&arguments, error.text);

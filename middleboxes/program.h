@@ -9,6 +9,7 @@
 struct program {
     const char *name;   /* of the program, without a folder */
     const char *config; /* the option that names its configuration, without dashes */
+    const char *log;    /* the option that names a file for its lines, likewise; NULL: there is none */
     const char *usage;  /* for --help */
     sm_packet_fn *on_packet;
     unsigned max_sends;
@@ -17,6 +18,8 @@ struct program {
     /* Read the configuration; NULL: *error says why. */
     void *(*load)(const char *file, struct sm_errbuf *error);
     void (*unload)(void *config);
+    /* Where `log` is: open its file ("-" where the option is not given). False: *error says why. */
+    bool (*open_log)(void *config, const char *file, struct sm_errbuf *error);
     /* Whether it holds for a link type (DLT_*); may be NULL. */
     bool (*check)(void *config, int linktype, struct sm_errbuf *error);
     /* What is handed to on_packet; NULL: out of memory. */
