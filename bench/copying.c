@@ -3,7 +3,8 @@
 /*
  * How many flows a second a copying move takes from one replica to another, in a service that does nothing else: one
  * replica on each core, the switch shares the first's. And from one arena to another: one thread encodes, shard by
- * shard, the other decodes. A flow has a record of 64 bytes.
+ * shard, the other decodes. A flow has a record of 64 bytes. Beside that, what operators run today: conntrackd's bulk
+ * resynchronisation and HAProxy's peers, with as many entries (references/).
  */
 
 #include "copying.h"
@@ -11,7 +12,9 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "reference.h"
 #include "replica/export.h"
 #include "service.h"
 
@@ -127,12 +130,49 @@ static int pass_all(const struct bench_options *options, struct service *from, s
     return result;
 }
 
-/* What operators run today; sm-bench does not drive it. */
+/* What operators run today. */
 enum { CONNTRACKD, HAPROXY, OPERATORS };
+
+static const char *const programs[OPERATORS] = {"sm-bench-conntrackd", "sm-bench-haproxy"};
 
 struct findings {
     struct figure *copy, *relabel, *arenas, *operators[OPERATORS];
+    struct reference references[OPERATORS];
 };
+
+static void start_operators(const struct bench_options *options, struct findings *found)
+{
+    char flows[16], seconds[32], seed[24];
+    const char *const arguments[] = {flows, seconds, seed, NULL};
+
+    snprintf(flows, sizeof flows, "%u", options->flows);
+    snprintf(seconds, sizeof seconds, "%g", options->seconds);
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)options->seed);
+    for (unsigned i = 0; i < OPERATORS; i++) {
+        reference_start(&found->references[i], programs[i], "all of bench", arguments);
+        strcpy(found->operators[i]->missing, found->references[i].missing);
+    }
+}
+
+/* One that fails is not asked again. */
+static void ask_operators(struct findings *found)
+{
+    struct sm_errbuf ignored;
+
+    for (unsigned i = 0; i < OPERATORS; i++) {
+        struct figure *figure = found->operators[i];
+        double rate;
+        samples_add(&figure->ours, found->arenas->ours.value[found->arenas->ours.count - 1]);
+        if (figure->missing[0])
+            continue;
+        if (reference_ask(&found->references[i], &rate, 1, &ignored) == 0) {
+            samples_add(&figure->reference, rate / 1e6);
+        } else {
+            snprintf(figure->missing, sizeof figure->missing, "missing: %s has failed", programs[i]);
+            figure->reference.count = 0;
+        }
+    }
+}
 
 static int repeat(const struct bench_options *options, struct service *service, struct findings *found, unsigned round,
                   struct sm_errbuf *error)
@@ -153,8 +193,8 @@ static int repeat(const struct bench_options *options, struct service *service, 
     samples_add(&found->relabel->ours, options->flows / relabel / 1e3);
     samples_add(&found->arenas->reference, options->flows / bare / 1e3);
     result = pass_all(options, service, &found->arenas->ours, error);
-    for (unsigned i = 0; result == 0 && i < OPERATORS; i++)
-        samples_add(&found->operators[i]->ours, found->arenas->ours.value[found->arenas->ours.count - 1]);
+    if (result == 0)
+        ask_operators(found);
     return result;
 }
 
@@ -166,24 +206,22 @@ int bench_copying(const struct bench_options *options, struct report *report, st
         .copy = report_figure(report, "move: flows, by copying, idle", "M/s"),
         .relabel = report_figure(report, "move: flows, by relabelling, idle", "M/s"),
         .arenas = report_figure(report, "move: flows, from one arena to another", "M/s"),
+        .operators = {[CONNTRACKD] =
+                          report_figure(report, "move: the same, beside conntrackd's bulk resynchronisation", "M/s"),
+                      [HAPROXY] = report_figure(report, "move: the same, beside HAProxy's peers on restart", "M/s")},
     };
     struct service service;
     int result = service_open(&service, &both, error);
 
-    for (unsigned i = 0; i < OPERATORS; i++) {
-        static const char *const names[OPERATORS] = {"move: the same, beside conntrackd's bulk resynchronisation",
-                                                     "move: the same, beside HAProxy's peers on restart"};
-        static const char *const known[OPERATORS] = {"conntrackd 1.4.7: 0.5-1.2 M/s", "HAProxy 2.6: 0.7-1.25 M/s"};
-        found.operators[i] = report_figure(report, names[i], "M/s");
-        snprintf(found.operators[i]->missing, sizeof found.operators[i]->missing,
-                 "missing: not driven by sm-bench; once by hand on 2 cores %s", known[i]);
-    }
     found.arenas->target = (struct target){TARGET_AT_LEAST, 5};
     if (result == 0) {
         service_populate(&service);
         result = service_warm(&service, options->flows, error);
     }
+    start_operators(options, &found);
     for (unsigned i = 0; result == 0 && i < options->repeat; i++)
         result = repeat(options, &service, &found, i, error);
+    for (unsigned i = 0; i < OPERATORS; i++)
+        reference_end(&found.references[i]);
     return service_close(&service, result, error);
 }
