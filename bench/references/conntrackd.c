@@ -22,7 +22,7 @@
 #include "references/reference.h"
 #include "references/servers.h"
 
-#define PATIENCE_NS 60000000000ull
+#define PATIENCE_NS 20000000000ull
 #define RETRY_US 1000u
 #define LOOPBACK 0x7f010000u /* flow 0 */
 #define DISCARD 9

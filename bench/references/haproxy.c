@@ -21,7 +21,7 @@
 #include "references/reference.h"
 #include "references/servers.h"
 
-#define PATIENCE_NS 60000000000ull
+#define PATIENCE_NS 20000000000ull
 #define RETRY_US 500u
 #define BATCH 64u /* entries in one line */
 #define LINE_BYTES 16384u

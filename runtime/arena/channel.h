@@ -21,6 +21,7 @@
 
 #define CHANNEL_BURST 64u
 #define CHANNEL_MARKERS 2048u /* markers in flight */
+#define CHANNEL_RELEASES 768u /* of them, that ask for a shard; an answer to one may come in two (OUT_HELD) */
 #define CHANNEL_QUERY_BYTES (256u << 10)
 #define CHANNEL_JOURNAL_AT 4096u /* the same in all channels: others look there, and replicas write on channels */
 #define CHANNEL_JOURNAL_BYTES (4u << 20) /* undo journal of the uncommitted burst; untouched memory costs nothing */

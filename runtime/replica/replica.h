@@ -42,8 +42,8 @@ struct sm_packet {
 };
 
 #define REPLICA_FETCHES 3
-#define REPLICA_AHEAD 32 /* entries; at least as many as the steps of the look-ahead reach over */
-#define REPLICA_KEPT 64  /* shards that are to be released at a time: the switch's bound */
+#define REPLICA_AHEAD 32              /* entries; at least as many as the steps of the look-ahead reach over */
+#define REPLICA_KEPT CHANNEL_RELEASES /* shards that are to be released at a time: the switch's bound */
 
 struct sm_replica {
     struct arena *arena;

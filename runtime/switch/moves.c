@@ -21,6 +21,9 @@
 #include "switch/fault.h"
 #include "switch/switch.h"
 
+/* The rest of the markers in a ring is for what each shard needs besides, and for ticks and the like. */
+_Static_assert(2 * CHANNEL_RELEASES + 8 * SWITCH_MOVES_IN_FLIGHT <= CHANNEL_MARKERS, "a ring has room for all answers");
+
 #define RELEASE_NS 4000u /* what giving up a shard takes at most, if nothing else does */
 
 /* Whether a ring has room for markers besides every buffer of the pool. */

@@ -38,7 +38,7 @@
 #include "switch/shape.h"
 
 #define SWITCH_MOVES_IN_FLIGHT 64u /* where releases are answered at once; where they are not, up to */
-#define SWITCH_MOVES_WAITING (CHANNEL_MARKERS / 2)
+#define SWITCH_MOVES_WAITING CHANNEL_RELEASES
 #define SWITCH_TICK_NS 100000000ull /* idle shards hear of the time this often, in packet time */
 #define SWITCH_NONE 0xffu
 #define SWITCH_POISON_DEATHS 3u

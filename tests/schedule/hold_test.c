@@ -10,9 +10,11 @@
 #include <splitmerge/testing.h>
 
 #include "testing/random.h"
+#include "testing/test.h"
 
 #define PACKET_NS 1000000ull
 #define HELD 8u
+#define HOARD 200u
 
 struct record {
     uint64_t packets, touched;
@@ -27,7 +29,9 @@ struct holder {
 
 static const sm_class cls = {0};
 static struct holder *latest; /* who held last */
-static bool closes, lets_go;
+static bool closes, lets_go, hoards;
+static sm_flow hoard[HOARD];
+static unsigned hoarded;
 
 static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
 {
@@ -36,7 +40,12 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
 
     cr_assert_eq(sm_flow_create(replica, cls, packet, 0, &flow, NULL), 0);
     struct record *record = flow.state;
-    record->packets++;
+    if (record->packets++ == 0 && hoards) {
+        cr_assert_eq(sm_flow_hold(replica, cls, flow), 0);
+        hoard[hoarded++] = flow;
+    }
+    if (hoards)
+        return;
     sm_flow *place = &holder->flows[holder->packets++ % HELD];
     if (lets_go && place->state) {
         sm_flow_put(replica, cls, *place);
@@ -209,6 +218,32 @@ Test(hold, a_flow_that_ends_is_not_held)
 
     sm_test_settle(test);
     cr_assert_eq(sm_test_result(test)->moves, 1);
+    end(test, trace);
+}
+
+/* More shards wait for references than are let in together where none does. */
+Test(hold, many_flows_are_held)
+{
+    struct sm_trace *trace = make_trace(HOARD, 2000);
+    struct sm_test *test;
+    struct sm_errbuf error;
+
+    hoards = true;
+    options.input = trace;
+    options.replicas = 1;
+    cr_assert_eq(sm_test_create(&test, &options, &error), 0, "%s", error.text);
+    cr_assert_eq(sm_test_start_replica(test), 2);
+    while (hoarded < HOARD)
+        cr_assert_eq(sm_test_step(test), 0);
+    struct sm_replica *hoarder = test->members[0].replica;
+    cr_assert_eq(sm_test_merge(test, 1, 2), 0);
+    for (unsigned i = 0; i < 20000 && hoarder->kept_count < HOARD * 3 / 4; i++)
+        cr_assert_eq(sm_test_step(test), 0);
+    cr_assert_gt(hoarder->kept_count, SWITCH_MOVES_IN_FLIGHT);
+    for (unsigned i = 0; i < HOARD; i++)
+        sm_flow_put(hoarder, cls, hoard[i]);
+    cr_assert_eq(sm_test_settle(test), 0);
+    cr_assert_eq(sm_test_result(test)->moves, SM_SHARDS);
     end(test, trace);
 }
 
