@@ -18,14 +18,17 @@
 static void take_text(struct orchestrator *o, const uint8_t *text, size_t bytes)
 {
     struct wire_reader *reader = text ? wire_reader_new() : NULL;
-    size_t room = bytes;
-    void *space = reader ? wire_reader_space(reader, &room) : NULL;
-    if (space && room >= bytes) {
-        memcpy(space, text, bytes);
-        wire_reader_filled(reader, bytes);
-        if (wire_reader_next(reader, &o->kept_text) != 1)
-            o->kept_text = NULL;
+    size_t room;
+    void *space;
+    while (reader && bytes > 0 && (space = wire_reader_space(reader, &room)) != NULL) {
+        size_t part = bytes < room ? bytes : room;
+        memcpy(space, text, part);
+        wire_reader_filled(reader, part);
+        text += part;
+        bytes -= part;
     }
+    if (reader && (bytes > 0 || wire_reader_next(reader, &o->kept_text) != 1))
+        o->kept_text = NULL;
     wire_reader_free(reader);
 }
 

@@ -12,7 +12,7 @@
  * abandon, busy (moves are refused), die (at start), broken (an invariant), lossy (packets are missing), hasty (a move
  * that a second orchestrator finds under way ends as soon as it has been told so), vanished (a second orchestrator is
  * told of a replica that has just attached, and whose process has ended), stuck (what is in flight never comes back, so
- * that nothing finishes), frail (replica r5 exits before it is ready), barren (all but r1 do).
+ * that nothing finishes, nor any move), frail (replica r5 exits before it is ready), barren (all but r1 do).
  */
 
 #include <signal.h>
@@ -42,7 +42,7 @@ static struct replica {
 } replicas[REPLICAS];
 static unsigned replica_count;
 static uint64_t entered, gate_at, moved_shards;
-static uint8_t kept[65536]; /* for the next orchestrator */
+static uint8_t kept[1 << 20]; /* for the next orchestrator */
 static size_t kept_bytes;
 static bool started, gated;
 static bool vanished; /* a replica that nobody will hear of again is in the status */
@@ -277,7 +277,8 @@ static void on_request(void *user, struct rpc_call *call, const char *method, co
         moved_shards = apply(wire_get_array(params, "moves"));
         wire_put_uint(out, "id", 1);
         wire_put_uint(out, "shards", moved_shards);
-        uv_timer_start(&move_timer, on_moved, fake("slow") ? 500 : 1, 0);
+        if (!fake("stuck"))
+            uv_timer_start(&move_timer, on_moved, fake("slow") ? 500 : 1, 0);
     }
     rpc_reply(call, out);
     if (strcmp(method, "kept") == 0 && fake("hasty") && uv_is_active((uv_handle_t *)&move_timer)) {

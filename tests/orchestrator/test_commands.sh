@@ -98,14 +98,14 @@ until_answered() {
     failures=$((failures + 1))
 }
 
-# until_replicas N SERVICE: it has so many, and nothing is under way
-until_replicas() {
+# until_status PATTERN SERVICE [N]: it says so, N times
+until_status() {
     for _ in $(seq 200); do
         ./smctl status --json --service "$2" >status 2>&1
-        grep -q '"operation": *null' status && [ "$(grep -o '"state": *"ready"' status | wc -l)" -eq "$1" ] && return
+        [ "$(grep -c "$1" status)" -ge "${3-1}" ] && return
         sleep 0.05
     done
-    echo "FAILED: not $1 replicas"
+    echo "FAILED: no $1"
     cat log status
     failures=$((failures + 1))
 }
@@ -189,6 +189,19 @@ expect 0 'scale 2: ' $smctl scale 2 --wait --timeout 15s
 kill -INT $(cat run/edge/lock)
 wait $running
 
+# The orchestrator dies while shards move, after many events: what it had kept is long, and whole nevertheless.
+{ seq -f 'packet=1 scale 9 # %g' 500; echo 'packet=1 scale 2'; } >long
+FAKE=stuck $smctl run s.yaml --events long >log 2>&1 &
+running=$!
+until_status '"stage": "moving"' edge
+kill -KILL $(pgrep -P $(cat run/edge/lock) -x sm-orchestrator)
+until_answered edge
+expect 0 'goes on with the service where it is: 2 replicas, an operation under way' cat log
+./smctl status --json --service edge >status
+expect 0 '' $smctl stop
+kill -KILL $(grep -o '"pid": [0-9]*' status | grep -o '[0-9]*$')
+wait $running
+
 # The last replica dies while the switch waits for what it has: nobody will ever give that back.
 start endless,stuck s.yaml edge
 orchestrator=$(pgrep -P $(cat run/edge/lock) -x sm-orchestrator)
@@ -215,7 +228,8 @@ kill -STOP $orchestrator
 kill -KILL $(pgrep -P $orchestrator | head -2)
 sleep 0.3
 kill -CONT $orchestrator
-until_replicas 4 four
+until_status '"state": "ready"' four 4
+until_status '"stage": null' four
 kill -INT $(cat run/four/lock)
 wait $running
 
