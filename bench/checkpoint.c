@@ -3,9 +3,9 @@
 /*
  * Checkpoints of a service with one replica: flows a second, without traffic, beside msgpack-c that packs the same
  * flows into memory; and how long packets take while checkpoints are written one after the other, beside without. The
- * file is in memory, and written by a thread of its own, as by sm-switch. Where that is one thread more than there are
- * cores its time is lost to packets whatever it does with it: what they notice of a thread that copies as many bytes
- * a second, and does nothing else, is told apart.
+ * file is in memory, and written by a thread of its own at low priority, as by sm-switch. Where that is one thread more
+ * than there are cores its time is lost to packets whatever it does with it: what they notice of a thread that copies
+ * as many bytes a second, and does nothing else, is told apart.
  */
 
 #include <pthread.h>
@@ -96,6 +96,7 @@ static void *work(void *arg)
     struct writer *w = arg;
     uint64_t wakes;
 
+    checkpoint_stand_back();
     while (read(w->wake_fd, &wakes, sizeof wakes) == sizeof wakes) {
         int what = atomic_load_explicit(&w->work, memory_order_acquire);
         if (what == LEAVE)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -27,14 +28,40 @@ static const char magic[] = "\xb6splitmerge checkpoint\n";
 #define PATH_MAX_BYTES 1024u
 #define STEP_BYTES 4096
 #define FREE_BYTES (128 << 10)
+#define KEPT_SHARE 8 /* the time without the core is so many times the time with it, at most */
 
 struct archive_writer {
     int fd;
     char path[PATH_MAX_BYTES], partial[PATH_MAX_BYTES + 16];
     uint32_t sections;
     uint64_t bytes;
+    uint64_t kept;     /* monotonic ns until which the core is not given away */
     XXH3_state_t sums; /* of the sections' checksums */
 };
+
+static uint64_t monotonic(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/*
+ * Where there are fewer cores than threads a packet waits for a few microseconds, and not for a time slice. Others may
+ * take a whole slice each time, though, and that is how a file would never be written: so what they took is what the
+ * time until the next time is measured by.
+ */
+void archive_give_way(struct archive_writer *writer)
+{
+    uint64_t began = monotonic();
+
+    if (began < writer->kept)
+        return;
+    sched_yield();
+    uint64_t back = monotonic();
+    writer->kept = back + (back - began) / KEPT_SHARE;
+}
 
 static void put_big(uint8_t *to, uint64_t value, unsigned bytes)
 {
@@ -51,10 +78,6 @@ static uint64_t get_big(const uint8_t *from, unsigned bytes)
     return value;
 }
 
-/*
- * In steps that take a few microseconds each, with the core given away in between: where there are fewer cores than
- * threads, a packet waits for one of them, and not for a time slice.
- */
 static int write_all(struct archive_writer *writer, const void *bytes, size_t length, struct sm_errbuf *error)
 {
     for (const uint8_t *from = bytes, *end = from + length; from < end;) {
@@ -67,16 +90,16 @@ static int write_all(struct archive_writer *writer, const void *bytes, size_t le
         }
         writer->bytes += (uint64_t)done;
         from += done;
-        sched_yield();
+        archive_give_way(writer);
     }
     return 0;
 }
 
-static void sum(XXH3_state_t *state, const void *bytes, size_t length)
+static void sum(struct archive_writer *writer, XXH3_state_t *state, const void *bytes, size_t length)
 {
     for (const uint8_t *from = bytes, *end = from + length; from < end; from += STEP_BYTES) {
         XXH3_64bits_update(state, from, end - from < STEP_BYTES ? (size_t)(end - from) : STEP_BYTES);
-        sched_yield();
+        archive_give_way(writer);
     }
 }
 
@@ -124,7 +147,7 @@ int archive_put(struct archive_writer *writer, enum archive_kind kind, uint32_t 
     put_big(head + 8, length, 4);
     XXH3_64bits_reset(&state);
     XXH3_64bits_update(&state, head, sizeof head);
-    sum(&state, body, length);
+    sum(writer, &state, body, length);
     put_big(tail + 1, XXH3_64bits_digest(&state), 8);
     XXH3_64bits_update(&writer->sums, tail + 1, 8);
     writer->sections++;
@@ -138,12 +161,12 @@ int archive_put(struct archive_writer *writer, enum archive_kind kind, uint32_t 
  * Close a file; if that is the end of it, give its memory back in steps: for a large one the kernel takes milliseconds,
  * which it does not share. Not of one that somebody else has open, whom the lease is for, or can open by its name.
  */
-static void close_gently(int fd)
+static void close_gently(struct archive_writer *writer, int fd)
 {
     struct stat info;
 
     if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_nlink == 0 && fcntl(fd, F_SETLEASE, F_WRLCK) == 0)
-        for (off_t left = info.st_size; left > 0; sched_yield()) {
+        for (off_t left = info.st_size; left > 0; archive_give_way(writer)) {
             left = left > FREE_BYTES ? left - FREE_BYTES : 0;
             if (ftruncate(fd, left) != 0)
                 break; /* as it goes without */
@@ -156,7 +179,7 @@ void archive_abandon(struct archive_writer *writer)
     if (!writer)
         return;
     unlink(writer->partial);
-    close_gently(writer->fd);
+    close_gently(writer, writer->fd);
     free(writer);
 }
 
@@ -173,7 +196,7 @@ int archive_finish(struct archive_writer *writer, uint64_t *bytes, struct sm_err
         result = SM_E_IO;
     }
     if (old >= 0)
-        close_gently(old);
+        close_gently(writer, old);
     if (result) {
         archive_abandon(writer);
         return result;

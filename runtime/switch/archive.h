@@ -20,6 +20,9 @@ enum archive_kind { ARCHIVE_HEADER, ARCHIVE_CLASSES, ARCHIVE_FLOWS, ARCHIVE_SHAR
 
 struct archive_writer;
 
+/* Behind every few microseconds of work: give the core away. Who waited long for it goes on a while without. */
+void archive_give_way(struct archive_writer *writer);
+
 /* Create `path`.partial. SM_E_IO, SM_E_NO_MEMORY, SM_E_INVALID (the path is too long): *error says why. */
 int archive_create(struct archive_writer **writer, const char *path, struct sm_errbuf *error);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "arena/snapshot.h"
@@ -18,6 +19,7 @@
 #define YIELD_NS 50000
 #define NAP_NS 200000
 #define PATIENCE_NS 30000000000ull
+#define NICE 10
 #define HEADER_BYTES (128u << 10) /* of the header, or of the classes' description */
 
 struct checkpoint {
@@ -66,6 +68,12 @@ static int put_classes(struct checkpoint *checkpoint, struct sm_errbuf *error)
         result = archive_put(checkpoint->file, ARCHIVE_CLASSES, codec.class_count, out->bytes, out->used, error);
     out->used = 0;
     return result;
+}
+
+void checkpoint_stand_back(void)
+{
+    if (getpriority(PRIO_PROCESS, 0) < NICE)
+        setpriority(PRIO_PROCESS, 0, NICE); /* on Linux that is the thread's alone; to lower it is never refused */
 }
 
 int checkpoint_open(struct checkpoint **out, struct arena *arena, const char *path, struct sm_errbuf *error)
@@ -187,7 +195,7 @@ static int take_block(struct checkpoint *checkpoint, const struct snapshot_block
     if (block->flows == 0)
         return 0;
     if (block->bytes > COPY_BYTES)
-        sched_yield(); /* as archive.c does */
+        archive_give_way(checkpoint->file);
     /* There is room: a block's header is larger than a shard's. */
     put_shard(checkpoint->section.bytes + checkpoint->section.used, block);
     memcpy(checkpoint->section.bytes + checkpoint->section.used + ARCHIVE_SHARD_BYTES, bytes, block->bytes);

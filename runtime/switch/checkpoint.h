@@ -8,12 +8,19 @@
  * Writing.  checkpoint_open(), then checkpoint_write(), which takes the parts of a snapshot that was started, then
  * checkpoint_finish(); or checkpoint_abandon() at any time. All of these do I/O and wait: they belong on a thread of
  * their own, which goes on while the switch's thread does. Where the two have to share a core this one gives it away
- * every few microseconds.
+ * every few microseconds, and is the one that the kernel gives less of it (checkpoint_stand_back()).
+ *
+ * Limits.  A thread that wants the core all the time leaves about a tenth of it to this one: by the kernel's weights of
+ * the two, and since who has waited for the core keeps it for an eighth of that time (archive.c). So a checkpoint ends,
+ * however busy packets keep the machine, in about ten times the time that it takes alone.
  */
 
 #include "switch/switch.h"
 
 struct checkpoint;
+
+/* The thread lowers its priority, for good. */
+void checkpoint_stand_back(void);
 
 /* Begin a file. SM_E_IO and others of archive_create(): *error. `arena`: what is written of. */
 int checkpoint_open(struct checkpoint **checkpoint, struct arena *arena, const char *path, struct sm_errbuf *error);

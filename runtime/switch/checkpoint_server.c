@@ -2,7 +2,7 @@
 
 /*
  * The control protocol's `checkpoint` and `restore`: between the switch's thread, which gives and takes parts, and the
- * disk, which a thread of libuv's waits for. The control loop itself never waits for either.
+ * disk, which a thread of libuv's waits for, at low priority. The control loop itself never waits for either.
  *
  * Life-cycle.  IDLE -> AT_WORK: a file is created and written, part by part, by one thread from beginning to end; or
  * read and checked, then pumped: the switch is asked for a step, and AWAITING its end -> IDLE, and the answer.
@@ -99,6 +99,7 @@ static void close_work(uv_work_t *work)
 {
     struct transfer *t = work->data;
 
+    checkpoint_stand_back();
     if (t->result == 0)
         t->result = checkpoint_finish(t->checkpoint, &t->size, &t->error);
     else
@@ -132,6 +133,7 @@ static void write_work(uv_work_t *work)
     struct transfer *t = work->data;
     const struct checkpoint_peer peer = {.taken = taken, .arg = &t->control->worker, .stop = &t->stop};
 
+    checkpoint_stand_back();
     t->result = checkpoint_write(t->checkpoint, t->control->worker.sw, &peer, &t->error);
 }
 
@@ -185,6 +187,7 @@ static void open_work(uv_work_t *work)
 {
     struct transfer *t = work->data;
 
+    checkpoint_stand_back();
     t->result = t->restoring ? restore_open(&t->restore, t->control->arena, t->file, &t->error)
                              : checkpoint_open(&t->checkpoint, t->control->arena, t->file, &t->error);
 }

@@ -55,6 +55,15 @@ def kill(name, rng):
         os.kill(rng.choice(found), signal.SIGKILL)
 
 
+def nice_values(name):
+    """Of all threads of a program."""
+    found = []
+    for pid, command in lab.others():
+        if os.path.basename(command.split(" ")[0]) == name:
+            found += [os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir(f"/proc/{pid}/task")]
+    return found
+
+
 def flows_in(service, name):
     """How many flows a whole checkpoint has, none of them twice; None: there is none. Raises what is wrong with it."""
     if not os.path.exists(service.path(name)):
@@ -134,6 +143,10 @@ def two_at_once_and_a_stop(given, rng):
     expect(sorted(status for _, status in told) in ([0, 0], [0, 4]), f"of two at once one waits its turn: {told}")
     expect(all((flows_in(service, name) == flows) == (status == 0) for name, (_, status) in zip(("one", "two"), told)),
            "whoever was told so has a checkpoint")
+
+    found = nice_values("sm-switch")
+    expect(len(found) > 2 and max(found) >= 10 and found.count(min(found)) >= 2,
+           "whoever writes it runs at low priority, the switch does not", found)
 
     small = service.path("small")
     os.mkdir(small)
