@@ -15,7 +15,7 @@
  *
  * Life-cycle.  A connection begins with a SYN (or with whatever comes first: the sender is the client then, and it is
  * established). A stream ends behind its FIN, and both with a RST that is in order. A SYN with another sequence number
- * begins another connection in its place.
+ * begins another connection in its place, where both have ended its answer, too.
  */
 #include "streams.h"
 
@@ -270,6 +270,18 @@ static void begin_connection(struct hand *hand, const struct tcp *tcp, sm_time n
     }
 }
 
+/* Whether a SYN is of another connection: not one that is known, nor the answer to one. */
+static bool begins_anew(const struct connection *connection, const struct tcp *tcp)
+{
+    const struct stream *stream = &connection->streams[tcp->from], *other = &connection->streams[!tcp->from];
+
+    if (stream->flags & STREAM_BEGUN && tcp->sequence + 1 == stream->first)
+        return false;
+    if (tcp->flags & TCP_ACK) /* its SYN was not seen */
+        return stream->flags & STREAM_ENDED && other->flags & STREAM_ENDED;
+    return connection->stage != STAGE_SYN || connection->client == tcp->from;
+}
+
 /* Where the connection stands after a packet's flags. */
 static void follow(struct hand *hand, const struct tcp *tcp, bool created, sm_time now)
 {
@@ -277,8 +289,7 @@ static void follow(struct hand *hand, const struct tcp *tcp, bool created, sm_ti
     struct stream *stream = stream_of(hand, tcp->from);
     const bool syn = tcp->flags & TCP_SYN, ack = tcp->flags & TCP_ACK;
 
-    if (!created && syn && !ack && (!(stream->flags & STREAM_BEGUN) || tcp->sequence + 1 != stream->first) &&
-        (connection->stage != STAGE_SYN || connection->client == tcp->from)) {
+    if (!created && syn && begins_anew(connection, tcp)) {
         restart(hand, now);
         created = true;
     }
