@@ -20,9 +20,6 @@
 #define EVEN 0.95      /* rates per flow are even from this index on; */
 #define EVEN_SOME 0.98 /* where those under one bucket are not, from this part of theirs on */
 #define SMALL 200u     /* flows */
-#define CONTROL_DELAY_NS (10 * MILLISECOND)
-#define INTERVAL_NS (50 * MILLISECOND)
-#define FANOUT 3u
 
 /* What the default mode is held to. */
 #define WITHIN_SECOND 0.01
@@ -35,29 +32,6 @@
 const char *outcome_mode_name(unsigned mode)
 {
     return mode == SIM_CENTRAL ? "central" : drl_mode_names[mode];
-}
-
-static bool simulate(const struct experiment *experiment, unsigned mode, uint64_t seed, const struct sim_flow *flows,
-                     struct sim_result *result)
-{
-    const struct sim_setup setup = {
-        .mode = mode,
-        .rate = experiment->mbit * 1e6 / 8,
-        .burst = experiment->burst,
-        .interval_ns = INTERVAL_NS,
-        .limiters = experiment->limiters,
-        .fanout = FANOUT,
-        .flows = flows,
-        .flow_count = experiment->flows,
-        .duration_ns = experiment->seconds * SECOND,
-        .control_delay_ns = CONTROL_DELAY_NS,
-        .control_loss = experiment->control_loss,
-        .partition_from_ns = experiment->parted_from * SECOND,
-        .partition_to_ns = experiment->parted_to * SECOND,
-        .seed = seed,
-    };
-
-    return sim_run(&setup, result);
 }
 
 static void add(struct figures *sum, const struct figures *one, double part)
@@ -86,7 +60,7 @@ static bool run_seed(struct outcome *outcome, uint64_t seed, double part, bool k
         unsigned mode = i == 0 ? SIM_CENTRAL : i - 1; /* which says what is even */
         struct sim_result result;
         struct figures figures;
-        if (!simulate(experiment, mode, seed, flows, &result)) {
+        if (!plan_run(experiment, mode, seed, flows, &result)) {
             sim_free(&result);
             return false;
         }

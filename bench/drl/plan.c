@@ -6,6 +6,9 @@
 #include "testing/random.h"
 
 #define WEB_THINKS (2 * SECOND)
+#define CONTROL_DELAY_NS (10 * MILLISECOND)
+#define INTERVAL_NS (50 * MILLISECOND)
+#define FANOUT 3u
 
 static struct sim_flow bulk(unsigned limiter, unsigned rtt_ms, unsigned start_ms)
 {
@@ -123,6 +126,29 @@ const struct experiment experiments[] = {
 
 const unsigned experiment_count = sizeof experiments / sizeof *experiments;
 
+bool plan_run(const struct experiment *experiment, unsigned mode, uint64_t seed, const struct sim_flow *flows,
+              struct sim_result *result)
+{
+    const struct sim_setup setup = {
+        .mode = mode,
+        .rate = experiment->mbit * 1e6 / 8,
+        .burst = experiment->burst,
+        .interval_ns = INTERVAL_NS,
+        .limiters = experiment->limiters,
+        .fanout = FANOUT,
+        .flows = flows,
+        .flow_count = experiment->flows,
+        .duration_ns = experiment->seconds * SECOND,
+        .control_delay_ns = CONTROL_DELAY_NS,
+        .control_loss = experiment->control_loss,
+        .partition_from_ns = experiment->parted_from * SECOND,
+        .partition_to_ns = experiment->parted_to * SECOND,
+        .seed = seed,
+    };
+
+    return sim_run(&setup, result);
+}
+
 const char *plan_note(const struct experiment *experiment)
 {
     static const struct {
@@ -137,15 +163,6 @@ const char *plan_note(const struct experiment *experiment)
         {"rtt",
          "The one bucket is steady because the flows of 20 ms have nearly all of it (its index). Where those of 100 ms "
          "get as much, five of them on one limiter make it miss as they do on a bucket of their own: see split."},
-        {"shift-2",
-         "Index and miss over 0.1 s are bought with one another by how much of a bucket is kept for early drops. Ten "
-         "flows of 3 packets a round trip come in lumps; two buckets that do not know of each other's each add what "
-         "one bucket evens out. Over many seeds the index is 0.984 and the miss 3.2 % above one bucket's, or 0.990 and "
-         "3.5 %. One bucket's index is 0.93."},
-        {"shift-10",
-         "With five flows to a limiter, index and miss over 0.1 s are bought with one another: where flows lose "
-         "packets in the last 14 kB of a bucket rather than in the last 18, both are lower. One bucket's index is "
-         "0.96."},
     };
 
     for (unsigned i = 0; i < sizeof notes / sizeof *notes; i++)

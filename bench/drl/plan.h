@@ -24,6 +24,10 @@ struct experiment {
     bool settles;                    /* even rates are what it should come to */
 };
 
+/* One mode (of sim_setup) with the flows of one seed; as sim_run(). */
+bool plan_run(const struct experiment *experiment, unsigned mode, uint64_t seed, const struct sim_flow *flows,
+              struct sim_result *result);
+
 /* Why the default mode is not within what is asked of it there; "": it is, or nothing is known. */
 const char *plan_note(const struct experiment *experiment);
 

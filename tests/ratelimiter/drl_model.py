@@ -190,7 +190,7 @@ class Pool(Limiter):
 
     def shape(self):
         self.depth = min(self.burst, max(30000, self.burst * self.local / self.rate))
-        self.early = min(0.8 * self.depth, max(18000, 0.01 * self.local))
+        self.early = min(0.8 * self.depth, max(15000, 0.015 * self.local))
 
     def refilled(self):
         """Where nobody is, the bucket is filled all the same."""
@@ -219,24 +219,37 @@ class Pool(Limiter):
         self.fill(now)
         if key not in self.places:
             mask = (1 << 64) - 1
-            self.places[key] = [0.0, 0, ((key ^ key >> 32) * 0x9E3779B97F4A7C15 & mask) / 2**64, False]
-        place = self.places[key]  # sent, as published; since then; owed; one more or less
+            name = (key ^ key >> 32) * 0x9E3779B97F4A7C15 & mask
+            self.places[key] = [0, 0, (name >> 32 | 1) % 2**16, -math.inf]
+        place = self.places[key]  # sent, as published; since then; early drops owed, in 2^-16; when it lost last
         place[1] += size
-        surplus, emptiness = 1 - self.part / (place[0] + place[1]), 1 - self.level / self.early
-        if surplus > 0 and emptiness > 0:
-            place[2] += min(emptiness * surplus * (1 + 2 * surplus), 1)
-            loses = place[2] >= 1
-            place[3] |= abs(place[2] - 1) < 1e-3
-            if place[3] and self.level >= size:  # it was too close to call; now it is seen how it was
-                loses, place[3] = not verdict, False
-            place[2] -= loses
-            if not -0.01 < place[2] < 1.01:
-                place[2] %= 1
-            if loses:
-                return False
+        if self.loses_early(place, now, verdict or self.level < size - 1e-3):
+            place[3] = now >> 20
+            return False
         expected = verdict if abs(self.level - size) < 1e-3 else self.level >= size
         self.level -= size if expected else 0
+        if not expected:
+            place[3] = now >> 20
         return expected
+
+    def loses_early(self, place, now, passes):
+        """Where it is too close to call: as it was."""
+        if self.level >= self.early:
+            return False
+        sent, part = place[0] + place[1], self.part
+        few = passes if abs(sent - 1.2 * part) <= 1 else sent <= 1.2 * part
+        if few and (now >> 20) - place[3] < 96:
+            return False
+        if sent > 0.9 * part + 1 and self.level < self.early / 2 - 0.01:
+            return True
+        if sent > 0.9 * part - 1 and self.level < self.early / 2 + 0.01 and not passes:
+            return True
+        if sent <= part:
+            return False
+        owed = place[2] + int(min(3 * (1 - self.level / self.early) * (1 - part / sent), 1) * 65535)
+        loses = not passes if abs(owed - 2**16) < 100 else owed >= 2**16
+        place[2] = owed - 2**16 * loses
+        return loses
 
     def packet(self, now, flow, size, verdict):
         expected = super().packet(now, flow, size, verdict)

@@ -9,10 +9,12 @@
  * gets the same wherever it passes (max-min). Since all that was let through is counted at the home, it sees by how
  * much the aggregate has missed the limit, and makes up for it with the next grants.
  *
- * Within a limiter.  Flows that are faster than their share of its rate lose packets before the bucket is empty, the
- * more the emptier it is (approximate fair dropping: Pan, Breslau, Prabhakar, Shenker, CCR 2003). An empty bucket hits
- * whoever comes, often many flows at once; this hits few, so that the others' demand is there when tokens are. share.h
- * carries it out.
+ * Within a limiter.  Packets are dropped before the bucket is empty: of flows that are faster than their share of its
+ * rate, the more the emptier it is (approximate fair dropping: Pan, Breslau, Prabhakar, Shenker, CCR 2003), and of each
+ * one at a time where it is near its share. An empty bucket hits whoever comes, often all that a flow has under way;
+ * so their demand is there when tokens are. share.h carries it out. What one flow is spared another must lose, and
+ * without that either the bucket moves more, and what is let through with it, or flows differ more: a wider zone of
+ * early drops buys one with the other.
  *
  * When to speak.  Both ends know what the limiter is taken to let through until it reports again. It reports every
  * REPORT_NS at the latest, and as soon as what it lets through is off by more than OFF bytes; it is granted again when
@@ -55,8 +57,8 @@
 #define DEPTH_LEAST 30000.0 /* bytes: of a bucket, so that a first window gets through where nobody was */
 #define IDLE 2000.0         /* bytes a second: where less arrives, nobody is; there the bucket of least depth */
 #define REFILL 1.0          /* is filled within so many seconds, whatever is granted */
-#define EARLY_LEAST 18000.0 /* bytes in the bucket, below which packets are dropped early; */
-#define EARLY_SECONDS 0.01  /* at a high rate so much of it; */
+#define EARLY_LEAST 15000.0 /* bytes in the bucket, below which packets are dropped early; */
+#define EARLY_SECONDS 0.015 /* at a high rate so much of it; */
 #define EARLY_MOST 0.8      /* never more than this part of its depth */
 #define SHARE_PASSES 10u
 

@@ -10,7 +10,10 @@
 #define ONE 4294967296.0 /* a chance of 1 */
 #define FREE_DEPTH (1ull << 62)
 #define SENT_MOST 2147483648.0 /* and no more */
-#define STEEPER 2.0            /* early drops grow faster than surplus: who is far above its part loses */
+#define SPARED 96u             /* times SHARE_LOST_NS: who has lost a packet is spared others for so long */
+#define SPARED_PARTS 1.2       /* where it has sent so many times its part at most */
+#define LESS 0.9               /* times its part, or less: clearly less than it */
+#define STEEP 3.0              /* the chance of an early drop where nothing is left, to who has sent far too much */
 
 _Static_assert(SHARE_PAGE_PLACES % SHARE_WAYS == 0, "a set is in one page");
 
@@ -22,6 +25,11 @@ static struct share_place *place_at(const struct share *share, unsigned number)
 static uint32_t load(const _Atomic uint32_t *word)
 {
     return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+static uint16_t loss_clock(const struct share_head *head)
+{
+    return (uint16_t)(atomic_load_explicit(&head->meter.filled_at, memory_order_relaxed) / SHARE_LOST_NS);
 }
 
 /* The flow's place, made if need be. */
@@ -41,7 +49,8 @@ static struct share_place *place_of(const struct share *share, uint64_t flow)
         if (atomic_compare_exchange_strong_explicit(&set[i].flow, &nobody, name, memory_order_relaxed,
                                                     memory_order_relaxed)) {
             /* Flows that came at the same time do not lose at the same time. */
-            atomic_store_explicit(&set[i].owed, name, memory_order_relaxed);
+            atomic_store_explicit(&set[i].owed, (uint16_t)name, memory_order_relaxed);
+            atomic_store_explicit(&set[i].lost, (uint16_t)(loss_clock(share->head) - SPARED), memory_order_relaxed);
             atomic_store_explicit(&set[i].before, -load(&set[i].arrived), memory_order_relaxed);
             return &set[i];
         }
@@ -57,14 +66,20 @@ static bool dropped_early(const struct share_head *head, struct share_place *pla
     uint64_t level = atomic_load_explicit(&head->meter.level, memory_order_relaxed);
     uint64_t part = atomic_load_explicit(&head->part, memory_order_relaxed);
     uint32_t sent = load(&place->before) + load(&place->arrived);
+    uint16_t lost = atomic_load_explicit(&place->lost, memory_order_relaxed);
 
-    if (level >= early || sent <= part)
+    if (level >= early)
+        return false;
+    if ((uint16_t)(loss_clock(head) - lost) < SPARED && sent <= SPARED_PARTS * (double)part)
+        return false;
+    if (level < early / 2 && sent > LESS * (double)part)
+        return true;
+    if (sent <= part)
         return false;
     double emptiness = 1 - (double)level / (double)early, surplus = 1 - (double)part / sent;
-    double chance = emptiness * surplus * (1 + STEEPER * surplus);
-    uint32_t due = (uint32_t)(fmin(chance, 1) * UINT32_MAX);
-    uint32_t owed = atomic_fetch_add_explicit(&place->owed, due, memory_order_relaxed);
-    return owed > UINT32_MAX - due;
+    uint16_t due = (uint16_t)(fmin(STEEP * emptiness * surplus, 1) * UINT16_MAX);
+    uint16_t owed = atomic_fetch_add_explicit(&place->owed, due, memory_order_relaxed);
+    return owed > UINT16_MAX - due;
 }
 
 bool share_borrow(const struct share *share, uint64_t flow, uint32_t cost, uint64_t amount, uint32_t random,
@@ -81,6 +96,8 @@ bool share_borrow(const struct share *share, uint64_t flow, uint32_t cost, uint6
                meter_take_leaving(&head->meter, now, amount, left);
     if (has)
         atomic_fetch_add_explicit(&head->passed, cost, memory_order_relaxed);
+    else
+        atomic_store_explicit(&place->lost, loss_clock(head), memory_order_relaxed);
     return has;
 }
 

@@ -7,10 +7,17 @@
  * filler reads the counts, asks the limit's state machine (drl.h), and publishes what it allows. The simulator takes
  * from the same.
  *
- * Early drops.  Where a flow has sent more of late than its part of the share it loses packets before the bucket is
- * empty, the more the emptier it is. What each had sent of late, and how much is its part, is published at the end of
- * an interval; what it sends since then is added. How many packets a flow is to lose is summed up, not drawn: a draw
- * would add its own noise to few flows' rates.
+ * Early drops.  Where the bucket is empty whoever comes loses, often all that a flow has under way: its sender then
+ * waits for its timer, and what it leaves is no demand in the next moments. So packets are dropped before that, few of
+ * many flows:
+ *  - Who has lost a packet within 0.1 s and sent little more than its part loses none before the bucket is empty. Its
+ *    sender does not know yet, and needs no second one.
+ *  - The lower half is kept for those, and for who has sent clearly less than its part; all others lose there.
+ *  - Above, who has sent more of late than its part of the share loses, the more the emptier the bucket. How many
+ *    packets that is is summed up, not drawn: a draw would add its own noise to few flows' rates. Senders that do not
+ *    slow down come to their part each where that many are lost of each; that is far above the lower half.
+ * What each had sent of late, and how much is its part, is published at the end of an interval; what it sends since
+ * then is added.
  *
  * Concurrency.  Any number take, one fills. Every field is one atomic word, so that neither's death leaves anything
  * half done. A place that is freed while somebody has just found it costs a flow an early drop, or one too many.
@@ -26,6 +33,7 @@ struct drl;
 #define SHARE_PAGE_PLACES 256u
 #define SHARE_PLACES (SHARE_PAGES * SHARE_PAGE_PLACES)
 #define SHARE_WAYS 8u
+#define SHARE_LOST_NS (1u << 20)
 
 struct share_head {
     struct meter meter;
@@ -40,7 +48,8 @@ struct share_place {
     _Atomic uint32_t flow;    /* a hash of its key; 0: free */
     _Atomic uint32_t arrived; /* bytes, or packets; wraps */
     _Atomic uint32_t before;  /* added to `arrived`: what it has sent of late; wraps */
-    _Atomic uint32_t owed;    /* early drops that it is to have, in 2^-32: one each time that it wraps */
+    _Atomic uint16_t owed;    /* early drops that it is to have, in 2^-16: one each time that it wraps */
+    _Atomic uint16_t lost;    /* when it lost a packet last, by the filler's clock in SHARE_LOST_NS; wraps */
 };
 
 struct share_page {
