@@ -130,16 +130,13 @@ static void end_stream(struct hand *hand, unsigned from)
     forget(hand, stream);
 }
 
-/* What is held and has its turn now. */
+/* What is held and has its turn now. Nothing that is held was delivered already: take() stops before it. */
 static void drain(struct hand *hand, unsigned from)
 {
     struct stream *stream = stream_of(hand, from);
 
-    while (stream->held && distance(stream->next, stream->held->sequence) <= 0) {
-        struct segment *segment = stream->held;
-        uint32_t seen = stream->next - segment->sequence;
-        if (seen < segment->bytes)
-            deliver(hand, from, segment->data + seen, segment->bytes - seen);
+    while (stream->held && stream->held->sequence == stream->next) {
+        deliver(hand, from, stream->held->data, stream->held->bytes);
         drop_first(hand, stream);
     }
     if (stream->flags & STREAM_FIN && distance(stream->fin, stream->next) >= 0)

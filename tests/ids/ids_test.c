@@ -380,6 +380,58 @@ static void find_in_streams(void)
     }
 }
 
+/* ---- what is bounded ---- */
+
+static void expect_sids(const struct sm_trace *trace, const char *what, const char *wanted)
+{
+    const struct sm_test_options options = options_for(trace);
+    struct sm_test_result result;
+    char sids[256], more[1100];
+
+    log_file = "bounds.json";
+    rules_text = ABCDEF ANY "(pcre:\"/xyz$/\"; sid:2;)";
+    int status = sm_test_run(&options, &result, &error);
+    sids_of(log_file, sids, sizeof sids);
+    snprintf(more, sizeof more, "expected sids%s, got%s %s %s", wanted, sids, error.text, result.broken);
+    expect(status == 0 && !result.broken[0] && strcmp(sids, wanted) == 0, what, more);
+}
+
+/* `count` pieces behind a hole at 100, `apart` bytes from one to the next; the signature is the second one. */
+static struct sm_trace *pieces(unsigned count, const char *text, uint32_t apart)
+{
+    struct sm_trace *trace = trace_of((const struct row[MOST_ROWS]){OPEN});
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct row row = {'c', A, 101 + i * apart, i == 1 ? "abcdef" : text, 0};
+        add_row(trace, &row, 3 + i);
+    }
+    return trace;
+}
+
+/* More than may be held: the hole is given up. A connection that has been silent ends, with all that was held. */
+static void bounds(void)
+{
+    static char long_text[1025];
+    struct sm_trace *trace = pieces(HELD_COUNT, "x", 8);
+
+    expect_sids(trace, "as many pieces as are held", "");
+    sm_trace_destroy(trace);
+    trace = pieces(HELD_COUNT + 2, "x", 8); /* two holes, one before the signature */
+    expect_sids(trace, "more pieces than are held", " 1");
+    sm_trace_destroy(trace);
+    memset(long_text, 'x', sizeof long_text - 1);
+    trace = pieces(63, long_text, 1024);
+    expect_sids(trace, "as many bytes as are held", "");
+    sm_trace_destroy(trace);
+    trace = pieces(67, long_text, 1026);
+    expect_sids(trace, "more bytes than are held", " 1");
+    sm_trace_destroy(trace);
+    trace = trace_of((const struct row[MOST_ROWS]){OPEN, {'c', A, 101, "abcdef", 0}, {'s', A, 1000, "xyz", 0}});
+    sm_trace_udp(trace, (sm_time){1000000000000 + 700 * 1000000000ull}, "10.0.0.2:1", "192.0.2.2:2", NULL, 0);
+    expect_sids(trace, "at the end of a silent connection", " 1 2");
+    sm_trace_destroy(trace);
+}
+
 /* ---- a signature on both sides of something ---- */
 
 /* Packets of others that lie between two rows; behind row PAUSE so many that all shards move meanwhile. */
@@ -481,7 +533,25 @@ static void upgrades(void)
 
 /* ---- many connections ---- */
 
-/* 40 connections at a time whose data says abcdef now and then, in pieces of 1 to 9 bytes, some out of order. */
+/* Bytes of a stream in up to six pieces, each of which may come before those that were before it. */
+static void add_pieces(struct sm_trace *trace, sm_time time, const char *from, uint32_t sequence, const char *bytes,
+                       unsigned length, uint64_t *seed)
+{
+    unsigned cuts[7] = {0}, order[6], count = 0;
+
+    while (cuts[count] < length && count < 6) {
+        unsigned piece = 1 + (unsigned)(sm_test_random(seed) % 6),
+                 place = (unsigned)(sm_test_random(seed) % (count + 1));
+        cuts[count + 1] = count == 5 || cuts[count] + piece > length ? length : cuts[count] + piece;
+        memmove(order + place + 1, order + place, (count - place) * sizeof *order);
+        order[place] = count++;
+    }
+    for (unsigned i = 0; i < count; i++)
+        sm_trace_tcp(trace, time, from, SERVER, A, sequence + cuts[order[i]], bytes + cuts[order[i]],
+                     cuts[order[i] + 1] - cuts[order[i]]);
+}
+
+/* 40 connections at a time whose data says abcdef now and then, 1 to 12 bytes at a time, many out of order. */
 static struct sm_trace *make_trace(uint64_t seed, unsigned packets)
 {
     enum { CONNECTIONS = 40 };
@@ -492,7 +562,7 @@ static struct sm_trace *make_trace(uint64_t seed, unsigned packets)
 
     for (unsigned i = 0; i < packets; i++) {
         const unsigned number = (unsigned)(sm_test_random(&seed) % CONNECTIONS);
-        const unsigned length = 1 + (unsigned)(sm_test_random(&seed) % 9);
+        const unsigned length = 1 + (unsigned)(sm_test_random(&seed) % 12);
         const sm_time time = {1000000000000 + i * 1000000ull};
         snprintf(from, sizeof from, "10.0.0.%u:%u", number, 1024 + number);
         if (next[number] == 0) {
@@ -502,10 +572,7 @@ static struct sm_trace *make_trace(uint64_t seed, unsigned packets)
         }
         for (unsigned k = 0; k < length; k++)
             bytes[k] = text[(next[number] - 1 + k) % (sizeof text - 1)];
-        const unsigned half = sm_test_random(&seed) % 3 ? 0 : length / 2;
-        if (half)
-            sm_trace_tcp(trace, time, from, SERVER, A, next[number] + half, bytes + half, length - half);
-        sm_trace_tcp(trace, time, from, SERVER, A, next[number], bytes, half ? half : length);
+        add_pieces(trace, time, from, next[number], bytes, length, &seed);
         next[number] += length;
         if (sm_test_random(&seed) % 24 == 0) {
             sm_trace_tcp(trace, time, from, SERVER, A | F, next[number], NULL, 0);
@@ -637,6 +704,7 @@ int main(int argc, char **argv)
     }
     printf("seed %llu: SM_SEED=%llu to repeat\n", (unsigned long long)first, (unsigned long long)first);
     find_in_streams();
+    bounds();
     moves();
     upgrades();
     deaths();
