@@ -168,7 +168,7 @@ static const char *obstacle_to(const struct sm_switch *sw, const struct switch_s
 {
     const uint8_t build = shard->owner == SWITCH_NONE ? shard->build : builds_number(sw->arena, shard->owner);
 
-    if (sw->slots[to].state != SLOT_READY)
+    if (sw->slots[to].state != SLOT_READY || sw->slots[to].condemned)
         return "is gone";
     if (!builds_reads(sw->arena, to, build) &&
         (shard->owner == SWITCH_NONE || !builds_returns(sw->arena, shard->owner)))

@@ -266,3 +266,45 @@ Test(hold, random_schedules)
     }
     sm_trace_destroy(trace);
 }
+
+/* ---- moves that cannot be begun ---- */
+
+static void pass(struct sm_replica *replica, struct sm_packet *packet, void *user)
+{
+    (void)replica, (void)packet, (void)user;
+}
+
+/* The owner dies, and the only other replica, where its shards were to go, is about to be killed. */
+Test(hold, shards_of_nobody_do_not_go_to_one_that_is_condemned)
+{
+    struct sm_trace *trace = sm_trace_create();
+    const struct sm_test_options options = {
+        .size = sizeof options, .on_packet = pass, .input = trace, .replicas = 1, .seed = 1};
+    struct sm_errbuf error;
+    struct sm_test *test;
+
+    for (unsigned i = 0; i < 1000; i++) {
+        char from[32];
+        snprintf(from, sizeof from, "10.0.0.1:%u", 1024 + i);
+        sm_trace_udp(trace, (sm_time){1000000000ull + i * PACKET_NS}, from, "10.0.0.2:53", NULL, 0);
+    }
+    cr_assert_eq(sm_test_create(&test, &options, &error), 0, "%s", error.text);
+    sm_test_until_packet(test, 100);
+    const uint32_t owner = sm_test_replica(test, 0), other = (uint32_t)sm_test_start_replica(test);
+    struct sm_switch *sw = test->sw;
+    const unsigned slot = (unsigned)switch_slot_of(sw, other);
+    cr_assert_eq(switch_move_begin(sw, UINT64_MAX, false), 0);
+    cr_assert_eq(switch_move_add(sw, 0, SM_SHARDS - 1, slot), 0);
+    switch_move_go(sw);
+    sw->slots[slot].condemned = "hangs";
+    cr_assert_eq(sm_test_kill(test, owner), 0);
+    cr_assert_eq(sw->orphans, SM_SHARDS);
+    while (sm_test_moving(test))
+        cr_assert_eq(sm_test_step(test), 0);
+    cr_expect_eq(sw->operation.abandoned, SM_SHARDS);
+    cr_expect_not_null(strstr(sw->operation.cause, "is gone"), "%s", sw->operation.cause);
+    cr_assert_eq(sm_test_kill(test, other), 0);
+    cr_expect_eq(sm_test_finish(test), 0, "%s", sm_test_result(test)->broken);
+    sm_test_destroy(test, NULL);
+    sm_trace_destroy(trace);
+}
