@@ -184,12 +184,15 @@ static void look_at_end(struct run *run, struct part *part)
     if (part->told || nothing_left || (!killed && !again))
         return;
     uint64_t now = monotonic();
+    char when[32] = "";
     if (now - part->born >= SHORT_NS)
         part->in_row = 0, part->delay = 0;
+    if (part->delay > 0)
+        snprintf(when, sizeof(when), " in %.1f s", (double)part->delay / 1e9);
     if (killed)
         log_write(LEVEL_WARNING, "part_killed",
                   LOG_WITH(log_text("part", part->name), log_number("signal", WTERMSIG(part->status))),
-                  "%s was killed by signal %d: it is started again", part->name, WTERMSIG(part->status));
+                  "%s was killed by signal %d: it is started again%s", part->name, WTERMSIG(part->status), when);
     part->due = now + part->delay;
     if (++part->in_row >= AGAIN_AT_ONCE)
         part->delay = part->delay ? 2 * part->delay : AGAIN_FIRST_NS;

@@ -189,6 +189,16 @@ expect 0 'scale 2: ' $smctl scale 2 --wait --timeout 15s
 kill -INT $(cat run/edge/lock)
 wait $running
 
+# One that is killed again and again is started ever later, and that is said.
+start endless s.yaml edge
+for _ in $(seq 300); do
+    grep -q 'started again in' log && break
+    victim=$(pgrep -P $(cat run/edge/lock) -x sm-orchestrator) && kill -KILL $victim
+done
+expect 0 'sm-orchestrator was killed by signal 9: it is started again in 0.1 s' cat log
+kill -INT $(cat run/edge/lock)
+wait $running
+
 # The orchestrator dies while shards move, after many events: what it had kept is long, and whole nevertheless.
 { seq -f 'packet=1 scale 9 # %g' 500; echo 'packet=1 scale 2'; } >long
 FAKE=stuck $smctl run s.yaml --events long >log 2>&1 &
