@@ -68,7 +68,7 @@ void channel_reset(struct channel *channel, uint32_t buffers, uint32_t bindings)
     atomic_store_explicit(&channel->low, 0, memory_order_relaxed);
     atomic_store_explicit(&channel->floor, 0, memory_order_relaxed);
     atomic_store_explicit(&channel->at, 0, memory_order_relaxed);
-    atomic_store_explicit(&channel->replica_sleeps, 0, memory_order_relaxed);
+    atomic_store_explicit(&channel->replica_sleeps, REPLICA_AWAKE, memory_order_relaxed);
     atomic_store_explicit(&channel->switch_sleeps, 0, memory_order_relaxed);
     memset(&channel->counters, 0, sizeof channel->counters);
     STEP();

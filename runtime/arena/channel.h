@@ -130,6 +130,13 @@ struct query_flow {
     uint32_t unused;
 };
 
+/* What a replica's eventfd is to be written for. One that naps looks by itself before long. */
+enum replica_sleep {
+    REPLICA_AWAKE,
+    REPLICA_SLEEPS, /* in_head moves */
+    REPLICA_NAPS,   /* there is a marker that somebody waits for, or packets have gathered */
+};
+
 struct journal_region;
 
 struct channel {
@@ -142,7 +149,7 @@ struct channel {
         64) _Atomic uint64_t low;    /* packet time of the packet or tick that is being processed, or of the last one */
     _Atomic uint64_t floor;          /* the same of the first one that is not committed: it may be processed again */
     _Atomic uint32_t at;             /* the entry that is being processed */
-    _Atomic uint32_t replica_sleeps; /* it wants its eventfd written when in_head moves */
+    _Atomic uint32_t replica_sleeps; /* enum replica_sleep */
     _Alignas(64) struct replica_counters counters;
 
     /* Written by the switch: it wants its eventfd written when commit moves. */

@@ -14,11 +14,9 @@
 #include "replica/replica.h"
 
 #define YIELD_NS 50000u /* as in sm_run() */
-/* Naps, in which packets gather where the program does not want each at once, and how many are to. */
-#define NAP_LEAST_NS 250000u
-#define NAP_MOST_NS 4000000u
-#define NAP_FEW 256u
-#define NAP_MANY 768u
+/* Naps, in which packets gather where the program does not want each at once; shorter where they are to go on. */
+#define NAP_MS 20
+#define NAP_INLINE_MS 4
 #define SENDS 2u /* packets that may be sent because of one: an answer to each end */
 
 struct source {
@@ -26,12 +24,11 @@ struct source {
     bool opened, started;
     bool forked;    /* this process has it from its parent */
     bool announced; /* pthread_atfork() was called */
-    uint32_t nap_ns;
     struct sm_packet *packet;
 };
 
 /* A process is one replica. */
-static struct source only = {.nap_ns = NAP_LEAST_NS};
+static struct source only;
 
 static void in_child(void)
 {
@@ -210,7 +207,7 @@ void source_commit(struct source *source)
 
 void source_arm(struct source *source)
 {
-    if (attach_sleep_fd(source->replica) < 0)
+    if (attach_sleep_fd(source->replica, REPLICA_SLEEPS) < 0)
         attach_wake(source->replica);
 }
 
@@ -229,7 +226,7 @@ static uint64_t monotonic(void)
 
 /*
  * Nothing is there at the moment. To sleep and be woken costs more than many packets, so either a little time is spent
- * looking, or packets gather for a while: not so many that they take up the pool.
+ * looking, or packets gather for a while: until there are so many that the switch says so.
  */
 static void look(struct sm_replica *replica)
 {
@@ -237,41 +234,33 @@ static void look(struct sm_replica *replica)
         ;
 }
 
-static void nap(struct source *source)
+/* 0: there may be something; SM_E_AGAIN: the time is over. */
+static int doze(struct sm_replica *replica, enum replica_sleep how, int break_fd, int timeout_ms)
 {
-    const struct timespec time = {.tv_nsec = source->nap_ns};
+    int fd = attach_sleep_fd(replica, how);
 
-    nanosleep(&time, NULL);
-    uint32_t gathered = replica_waiting(source->replica);
-    if (gathered < NAP_FEW && source->nap_ns < NAP_MOST_NS)
-        source->nap_ns *= 2;
-    else if (gathered > NAP_MANY && source->nap_ns > NAP_LEAST_NS)
-        source->nap_ns /= 2;
-    if (gathered == 0)
-        source->nap_ns = NAP_LEAST_NS;
+    if (fd < 0)
+        return fd == SM_E_AGAIN ? 0 : fd;
+    struct pollfd wait[2] = {{.fd = fd, .events = POLLIN}, {.fd = break_fd, .events = POLLIN}};
+    int ready = poll(wait, 2, timeout_ms);
+    atomic_store_explicit(&replica->channel->replica_sleeps, REPLICA_AWAKE, memory_order_relaxed);
+    return ready == 0 ? SM_E_AGAIN : 0;
 }
 
 int source_wait(struct source *source, bool immediate, int break_fd, int timeout_ms)
 {
     struct sm_replica *replica = source->replica;
+    int nap_ms = source_inline(source) ? NAP_INLINE_MS : NAP_MS, result = SM_E_AGAIN;
 
     /* Where there were markers somebody waits for the next ones. */
     if (immediate || replica->pull.marked)
         look(replica);
     else
-        nap(source);
+        result = doze(replica, REPLICA_NAPS, break_fd, timeout_ms >= 0 && timeout_ms < nap_ms ? timeout_ms : nap_ms);
     replica->pull.marked = false;
-    if (replica_has_input(replica))
-        return 0;
-    int fd = attach_sleep_fd(replica);
-    if (fd == SM_E_AGAIN)
-        return 0;
-    if (fd < 0)
-        return fd;
-    struct pollfd wait[2] = {{.fd = fd, .events = POLLIN}, {.fd = break_fd, .events = POLLIN}};
-    int ready = poll(wait, 2, timeout_ms);
-    atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
-    return ready == 0 ? SM_E_AGAIN : 0;
+    if (result != SM_E_AGAIN || replica_has_input(replica))
+        return result == SM_E_AGAIN ? 0 : result;
+    return doze(replica, REPLICA_SLEEPS, break_fd, timeout_ms);
 }
 
 int source_send(struct source *source, const void *data, size_t length)

@@ -177,7 +177,7 @@ int attach_poll(struct sm_replica *replica, unsigned budget)
 {
     /* Awake again, whoever waited: the switch need not write the eventfd for what comes now. */
     if (atomic_load_explicit(&replica->channel->replica_sleeps, memory_order_relaxed))
-        atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
+        atomic_store_explicit(&replica->channel->replica_sleeps, REPLICA_AWAKE, memory_order_relaxed);
     unsigned done = replica_burst(replica, budget);
 
     if (replica->failed)
@@ -202,16 +202,16 @@ static int look(struct sm_replica *replica)
     return 0;
 }
 
-int attach_sleep_fd(struct sm_replica *replica)
+int attach_sleep_fd(struct sm_replica *replica, enum replica_sleep how)
 {
     int result = look(replica);
 
     if (result)
         return result;
-    atomic_store_explicit(&replica->channel->replica_sleeps, 1, memory_order_relaxed);
+    atomic_store_explicit(&replica->channel->replica_sleeps, how, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
     if (replica_has_input(replica)) {
-        atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
+        atomic_store_explicit(&replica->channel->replica_sleeps, REPLICA_AWAKE, memory_order_relaxed);
         return SM_E_AGAIN;
     }
     return replica->attachment->epoll;

@@ -537,7 +537,7 @@ struct sm_packet *replica_pull(struct sm_replica *replica)
             take_packet(replica, entry, &pull->packet);
             return &pull->packet;
         }
-        pull->marked = true;
+        pull->marked |= entry->kind != IN_TICK;
         if (process_marker(replica, entry))
             entry_done(replica);
     }

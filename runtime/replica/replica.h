@@ -260,7 +260,7 @@ int attach_open(struct sm_replica *replica, const char *path, const char *middle
 int attach_start(struct sm_replica *replica, struct sm_errbuf *error);
 void attach_decline(struct sm_replica *replica, const char *reason);
 int attach_poll(struct sm_replica *replica, unsigned budget);
-int attach_sleep_fd(struct sm_replica *replica);
+int attach_sleep_fd(struct sm_replica *replica, enum replica_sleep how);
 /* What attach_sleep_fd() returns, without falling asleep; make it readable, so that whoever waits for it looks again.
  */
 int attach_fd(const struct sm_replica *replica);

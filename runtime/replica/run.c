@@ -270,7 +270,7 @@ int sm_poll(struct sm_replica *replica, unsigned budget)
 
 int sm_sleep_fd(struct sm_replica *replica)
 {
-    return replica->standalone ? standalone_sleep_fd(replica) : attach_sleep_fd(replica);
+    return replica->standalone ? standalone_sleep_fd(replica) : attach_sleep_fd(replica, REPLICA_SLEEPS);
 }
 
 static uint64_t monotonic(void)
@@ -296,7 +296,7 @@ static int wait_for_input(struct sm_replica *replica)
         return fd;
     struct pollfd wait = {.fd = fd, .events = POLLIN};
     poll(&wait, 1, replica->standalone ? 10 : -1);
-    atomic_store_explicit(&replica->channel->replica_sleeps, 0, memory_order_relaxed);
+    atomic_store_explicit(&replica->channel->replica_sleeps, REPLICA_AWAKE, memory_order_relaxed);
     return 0;
 }
 

@@ -15,7 +15,6 @@
 #include "switch/bind.h"
 #include "switch/switch.h"
 
-#define FILE_AHEAD 1024u /* packets in flight for each replica, beyond which a file is not read on */
 #define BUFFERS_AHEAD 8u /* free buffers whose lines are fetched before they are written */
 
 /*
@@ -186,6 +185,7 @@ static inline void steer(struct sm_switch *sw, struct switch_shard *shard, struc
 void switch_push(struct sm_switch *sw, unsigned slot, enum in_kind kind, uint32_t buffer, uint32_t shard, uint64_t time)
 {
     push(&sw->slots[slot], kind, buffer, shard, time);
+    sw->slots[slot].urgent |= kind != IN_PACKET && kind != IN_TICK;
     STEP();
 }
 
@@ -196,6 +196,7 @@ void switch_push_lane(struct sm_switch *sw, unsigned slot, enum in_kind kind, ui
 
     s->in[s->in_head++ & s->ring_mask] = (struct in_entry){
         .time = sw->clock, .buffer = ticket, .shard = (uint16_t)shard, .kind = (uint8_t)kind, .lane = (uint8_t)lane};
+    s->urgent = true;
     STEP();
 }
 
@@ -357,11 +358,11 @@ static bool far_ahead(const struct sm_switch *sw)
 {
     uint32_t replicas = 0;
 
-    if (sw->cannot_wait || sw->in_flight + CHANNEL_BURST <= FILE_AHEAD)
+    if (sw->cannot_wait || sw->in_flight + CHANNEL_BURST <= SWITCH_FILE_AHEAD)
         return false;
     for (unsigned i = 0; i < sw->slot_count; i++)
         replicas += sw->slots[i].state == SLOT_READY;
-    return sw->in_flight + CHANNEL_BURST > replicas * FILE_AHEAD;
+    return sw->in_flight + CHANNEL_BURST > replicas * SWITCH_FILE_AHEAD;
 }
 
 /* Whether anything is read at all. */

@@ -374,6 +374,27 @@ int switch_query_start(struct sm_switch *sw, unsigned slot, uint32_t shard, uint
     return 0;
 }
 
+/* Whether so many packets have gathered that a file is soon not read on, or that half of the buffers are taken. */
+static bool have_gathered(const struct sm_switch *sw, const struct switch_slot *slot)
+{
+    return (!sw->cannot_wait && slot->in_flight >= SWITCH_FILE_AHEAD / 2) ||
+           sw->free_small.count < POOL_SMALL_COUNT / 2 || sw->free_jumbo.count < sw->pool.jumbo_count / 2;
+}
+
+/* Whether a replica that new entries were published to is to be woken. */
+static bool is_to_wake(const struct sm_switch *sw, const struct switch_slot *slot)
+{
+    switch ((enum replica_sleep)atomic_load_explicit(&slot->channel->replica_sleeps, memory_order_relaxed)) {
+    case REPLICA_AWAKE:
+        return false;
+    case REPLICA_NAPS:
+        return slot->urgent || have_gathered(sw, slot);
+    case REPLICA_SLEEPS:
+    default:
+        return true;
+    }
+}
+
 /* Make what was pushed visible, and wake who sleeps. */
 static void publish(struct sm_switch *sw)
 {
@@ -400,11 +421,12 @@ static void publish(struct sm_switch *sw)
         if (s->in_head == s->published)
             continue;
         s->published = s->in_head;
-        if (s->wake_fd >= 0 && atomic_load_explicit(&s->channel->replica_sleeps, memory_order_relaxed)) {
+        if (s->wake_fd >= 0 && is_to_wake(sw, s)) {
             uint64_t one = 1;
             if (write(s->wake_fd, &one, sizeof one) < 0)
                 switch_fail(sw, "cannot wake replica %s", s->name);
         }
+        s->urgent = false;
     }
 }
 

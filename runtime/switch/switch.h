@@ -40,6 +40,7 @@
 #define SWITCH_MOVES_IN_FLIGHT 64u /* where releases are answered at once; where they are not, up to */
 #define SWITCH_MOVES_WAITING CHANNEL_RELEASES
 #define SWITCH_TICK_NS 100000000ull /* idle shards hear of the time this often, in packet time */
+#define SWITCH_FILE_AHEAD 1024u     /* packets in flight for each replica, beyond which a file is not read on */
 #define SWITCH_NONE 0xffu
 #define SWITCH_POISON_DEATHS 3u
 #define SWITCH_HOLDER (ARENA_SLOTS + 1) /* in the lock word of a strong object */
@@ -124,6 +125,7 @@ struct switch_slot {
     uint32_t bind_mask, bind_tail;
     uint32_t in_head; /* written, published by the next publish() */
     uint32_t published;
+    bool urgent; /* there is a marker among what is not published */
     uint32_t out_tail;
     uint32_t in_flight;             /* packets in its ring or not yet taken back */
     uint32_t late_first, late_last; /* of those, and of those held for it, the ones that were held, by time */
