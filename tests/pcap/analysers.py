@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -42,10 +43,15 @@ class Run:
     """One program, one schedule, in a folder of its own."""
 
     def __init__(self, folder, options, rng):
-        self.folder, self.options, self.capture = folder, options, options.capture
-        packets = sum(1 for _ in records(options.capture))
+        self.folder, self.options, self.rng = folder, options, rng
+        self.read(options.capture)
+
+    def read(self, capture):
+        """That is the capture, and there is a schedule for it."""
+        packets = sum(1 for _ in records(capture))
+        self.capture = capture
         self.small = packets < 10000  # and may have nothing for a program to find
-        self.events = schedule(rng, packets)
+        self.events = schedule(self.rng, packets)
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -216,6 +222,54 @@ def softflowd(run):
     run.same("softflowd: flows, with packets and octets", expected, collector.finish())
 
 
+# ---- argus ----
+
+def is_plain(frame):
+    """TCP or UDP in an IP packet that is no fragment, without tags."""
+    if frame[12:14] == b"\x08\x00":
+        return frame[23] in (6, 17) and struct.unpack_from("!H", frame, 20)[0] & 0x3fff == 0
+    return frame[12:14] == b"\x86\xdd" and frame[20] in (6, 17)
+
+
+def from_now(capture, to):
+    """What argus can make sense of: it goes by the wall clock, and of flows that ended more than half a minute ago it writes
+    nothing. So time begins now, and goes a hundred times as fast. Of ESP it writes into packets, and of other protocols
+    than IP it says what was in its buffer before."""
+    start, first = time.time_ns() // 1000, None
+    with open(capture, "rb") as file, open(to, "wb") as out:
+        out.write(file.read(24))
+        for seconds, micro, captured, length, data in records(capture):
+            now = seconds * 1000000 + micro
+            first = first or now
+            now = start + (now - first) // 100
+            if is_plain(data):
+                out.write(struct.pack("<IIII", now // 1000000, now % 1000000, captured, length) + data)
+
+
+def volumes(run, names):
+    """Packets and bytes between two ends, of all records about them: how many records there are goes by the clock."""
+    fields = ["proto", "saddr", "sport", "daddr", "dport", "pkts", "bytes"]
+    found = collections.defaultdict(lambda: [0, 0])
+    for name in names:
+        for line in run.alone("ra", "-F", "/dev/null", "-nn", "-L", "-1", "-c", ",", "-s", *fields, "-r", name).splitlines():
+            protocol, a, a_port, b, b_port, packets, size = line.split(",")[:7]
+            if protocol != "man":
+                flow = found[protocol, *sorted([(a, a_port), (b, b_port)])]
+                flow[0] += int(packets)
+                flow[1] += int(size)
+    return [(*flow, *sums) for flow, sums in found.items()]
+
+
+def argus(run):
+    now = run.path("now.pcap")
+    from_now(run.capture, now)
+    run.read(now)
+    run.service("flow", "argus", "-X", "-i", "sm:{service}", "-w", "audit-{replica}.argus")
+    run.alone("argus", "-X", "-r", now, "-w", "alone.argus")
+    run.same("argus: packets and bytes of flows", volumes(run, ["alone.argus"]),
+             volumes(run, glob.glob(run.path("audit-r*.argus"))))
+
+
 # ---- ndpiReader ----
 
 def classifications(run, pattern, columns):
@@ -256,14 +310,15 @@ def everything(program):
 
 
 PROGRAMS = {"tshark": tshark, "p0f": p0f, "p0f-all": everything(p0f), "prads": prads, "prads-all": everything(prads),
-            "softflowd": softflowd, "ndpiReader": everything(ndpi)}
+            "softflowd": softflowd, "argus": argus, "ndpiReader": everything(ndpi)}
 
 
 def main():
     full = os.environ.get("SM_FULL") == "1"
     names = [name for name in sys.argv if name in PROGRAMS] or list(PROGRAMS)
     sys.argv = [argument for argument in sys.argv if argument not in PROGRAMS]
-    options = replicas.arguments(__doc__, {name.split("-")[0] for name in names})
+    commands = {name.split("-")[0] for name in names}
+    options = replicas.arguments(__doc__, commands | ({"ra"} if "argus" in commands else set()))
     rounds = options.rounds or (5 if full else 1)
     for number in range(rounds):
         for name in names:
