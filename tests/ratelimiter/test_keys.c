@@ -265,3 +265,100 @@ Test(keys, a_place_half_taken_is_freed)
         cr_assert_eq(atomic_load(&place[i].key), 0);
     destroy(bench.net);
 }
+
+static struct key_place *place_of(struct net *net, unsigned host, uint64_t key)
+{
+    struct key_place *place = keys_set(&net->state[host].keys, keys_set_of(key))->place;
+
+    for (unsigned i = 0; i < KEYS_WAYS; i++, place++)
+        if (atomic_load(&place->key) == key)
+            return place;
+    cr_assert_fail("no place");
+    return NULL;
+}
+
+/* Host 1 has the first key's lease and is cut off; whoever comes then gets nothing that it may still be using. */
+static void lease_of_who_is_cut_off(bool home_begins_anew)
+{
+    struct bench bench = begin_bench(true, DRL_MODES);
+    double one[KEYS][HOSTS] = {{0, RATE * 1.5}}, both[KEYS][HOSTS] = {{0, RATE * 1.5, RATE * 1.5}};
+
+    run(&bench, 4000, one);
+    run(&bench, 2000, one);
+    cr_assert_gt(all(&bench, 0), 0.5, "%f", all(&bench, 0));
+    bench.net->cut[1] = true;
+    if (home_begins_anew) {
+        exchange_destroy(bench.net->exchange[0]);
+        begin(bench.net, 0);
+    } else {
+        run(&bench, 2500, one); /* of the lease: nobody asks the home meanwhile */
+        cr_assert_gt(all(&bench, 0), 0.5, "the lease goes on: %f", all(&bench, 0));
+    }
+    run(&bench, 3500, both); /* the judge looks */
+    run(&bench, 1500, both);
+    cr_assert_gt(bench.passed[0][2] / RATE, 0.5, "when it has ended another has it: %f", bench.passed[0][2] / RATE);
+    destroy(bench.net);
+}
+
+Test(keys, the_home_keeps_a_key_as_long_as_a_lease)
+{
+    lease_of_who_is_cut_off(false);
+}
+
+Test(keys, a_home_that_begins_anew_is_silent_at_first)
+{
+    lease_of_who_is_cut_off(true);
+}
+
+Test(keys, a_freed_place_has_no_lease)
+{
+    struct bench bench = begin_bench(true, DRL_MODES);
+    double one[KEYS][HOSTS] = {{0, RATE / 4}};
+    unsigned next = 1;
+
+    run(&bench, 4000, one);
+    run(&bench, 2000, one);
+    struct key_place *place = place_of(bench.net, 1, key_of(0));
+    cr_assert_gt(atomic_load(&place->lease.level), PACKET * SM_BUCKET_UNIT, "it has some to leave behind");
+    keys_free(place);
+    while (keys_set_of(key_of(next)) != keys_set_of(key_of(0)))
+        next++;
+    cr_assert(!offer(bench.net, 1, next, true), "it passes by another key's lease");
+    cr_assert_eq(place_of(bench.net, 1, key_of(next)), place);
+    destroy(bench.net);
+}
+
+/* The first part that a home grants is nothing: until there is more a key goes by its share. */
+Test(keys, a_lease_of_nothing_is_none)
+{
+    struct bench bench = begin_bench(false, DRL_POOL);
+    double nothing[KEYS][HOSTS] = {{0}};
+
+    run(&bench, 100, nothing);
+    cr_assert(offer(bench.net, 1, 0, false));
+    struct key_place *place = place_of(bench.net, 1, key_of(0));
+    meter_extend(&place->lease, bench.net->now, bench.net->now + 1000000000);
+    cr_assert_eq(atomic_load(&place->lease.rate), 0);
+    cr_assert(offer(bench.net, 1, 0, false), "it has its share");
+    meter_set(&place->lease, RATE, 0);
+    cr_assert(!offer(bench.net, 1, 0, false), "it goes by its lease");
+    destroy(bench.net);
+}
+
+/* A clock that has jumped since the bucket was filled: what would come in meanwhile is not there to wait for. */
+Test(keys, nobody_waits_across_a_jump)
+{
+    const uint64_t start = 1000000000, wait = 1000000;
+    struct meter meter = {0};
+    struct meter_slot slot;
+
+    meter_resume(&meter, start);
+    meter_fill(&meter, start, true);
+    meter_set(&meter, 1, 10 * wait);
+    meter_extend(&meter, start, METER_ALWAYS);
+    uint64_t jumped = start + METER_GAP_NS + 1;
+    cr_assert(!meter_queue(&meter, jumped, wait, 2 * wait, &slot));
+    cr_assert_eq(atomic_load(&meter.queued_until), 0);
+    cr_assert(meter_queue(&meter, jumped - 1, wait, 2 * wait, &slot));
+    cr_assert_eq(slot.departs, jumped - 1 + wait);
+}
