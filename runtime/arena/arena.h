@@ -31,7 +31,7 @@
 #include "state/state.h"
 
 #define ARENA_MAGIC 0x31656772654d5053ull /* "SPMerge1" */
-#define ARENA_VERSION 6u
+#define ARENA_VERSION 7u
 #define ARENA_SLOTS 64u  /* replicas at a time; STATE_ACTORS has one more for the host */
 #define ARENA_WORKERS 1u /* switch threads; every structure is laid out per worker */
 #define ARENA_NAME 64
@@ -98,6 +98,9 @@ struct note_queue {
  * bring them back as they release them; or `base` reads them as they are. */
 enum way_back { WAY_BACK_NONE, WAY_BACK_BY_NEW, WAY_BACK_BY_OLD };
 
+/* What there is of a checkpoint that is being restored. Flows can be taken back: there were none before. */
+enum arena_restoring { RESTORING_NOTHING, RESTORING_FLOWS, RESTORING_SHARED };
+
 struct arena {
     uint64_t magic;
     uint32_t version;
@@ -162,8 +165,8 @@ struct arena {
     _Atomic uint64_t noted[ARENA_SLOTS][STATE_STRIPES];
     /* The stripe that a checkpoint waits for, locked; 0: none. Written by whoever has the lock. */
     _Atomic uint32_t settling;
-    /* The flows and shared objects are part of a checkpoint that is being restored. Written by the switch. */
-    _Atomic uint32_t restoring;
+    _Atomic uint32_t restoring;                /* enum arena_restoring. Written by the switch */
+    uint8_t secret_before[STATE_SECRET_BYTES]; /* of the service, while `restoring`; written by the switch */
     /* What the replicas of each slot have contributed to shared objects (coherent.h); rows beyond these are empty. */
     _Alignas(64) _Atomic uint32_t row_count;
     _Alignas(4096) uint8_t rows[ARENA_SLOTS][COHERENT_ROW_BYTES];

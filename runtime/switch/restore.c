@@ -29,8 +29,7 @@ struct restore {
     sm_value shared; /* objects; none: there are none */
     uint64_t time;
     const uint8_t *secret;
-    uint8_t old_secret[STATE_SECRET_BYTES]; /* the service's own, should it fail */
-    struct encoded_flow *flows;             /* by unit */
+    struct encoded_flow *flows; /* by unit */
     uint64_t count, room;
 
     enum restore_phase phase;
@@ -340,7 +339,7 @@ static void take_answer(struct restore *restore, struct sm_switch *sw)
     } else if (restore->phase == PHASE_CLEAR) {
         restore->cleared |= 1ull << r->slot;
     } else if (restore->phase == PHASE_CLEAR_STRIPES) {
-        atomic_store_explicit(&sw->arena->restoring, 0, memory_order_release); /* all of it is gone */
+        atomic_store_explicit(&sw->arena->restoring, RESTORING_NOTHING, memory_order_release); /* all of it is gone */
         restore->phase = PHASE_OVER;
     } else if (telling) {
         restore->told |= 1ull << r->slot;
@@ -372,9 +371,9 @@ static void drain(struct restore *restore, struct sm_switch *sw)
         restore->phase = PHASE_OVER; /* they are not ours to end */
         return;
     }
-    /* From here to the end half of it is there: no other switch goes on with that. */
-    atomic_store_explicit(&sw->arena->restoring, 1, memory_order_release);
-    memcpy(restore->old_secret, state_secret(sw->arena->state), STATE_SECRET_BYTES);
+    /* From here to the end half of it is there: another switch takes it back (resume.c). */
+    memcpy(sw->arena->secret_before, state_secret(sw->arena->state), STATE_SECRET_BYTES);
+    atomic_store_explicit(&sw->arena->restoring, RESTORING_FLOWS, memory_order_release);
     state_secret_set(sw->arena->state, restore->secret);
     restore->phase = PHASE_FLOWS;
 }
@@ -411,7 +410,7 @@ static void clear_stripes(struct restore *restore, struct sm_switch *sw)
 
     if (slot == SWITCH_NONE)
         return;
-    state_secret_set(sw->arena->state, restore->old_secret);
+    state_secret_set(sw->arena->state, sw->arena->secret_before);
     ask(restore, sw, slot, RESTORE_CLEAR | RESTORE_STRIPES);
 }
 
@@ -434,12 +433,13 @@ int restore_step(struct restore *restore, struct sm_switch *sw, struct sm_errbuf
             make_flows(restore, sw);
             break;
         case PHASE_SHARED:
+            atomic_store_explicit(&sw->arena->restoring, RESTORING_SHARED, memory_order_release);
             shared_restore(sw->arena, restore->shared);
             if (restore->time > sw->clock)
                 sw->clock = restore->time;
             if (sw->bindings)
                 switch_bind_learn(sw);
-            atomic_store_explicit(&sw->arena->restoring, 0, memory_order_release);
+            atomic_store_explicit(&sw->arena->restoring, RESTORING_NOTHING, memory_order_release);
             restore->phase = PHASE_OVER;
             break;
         case PHASE_CLEAR:

@@ -4,7 +4,8 @@
  * The switch before us has died (promise P6): its arena is here, its memory is gone.
  *
  * Overview.  Its replicas have gone too; the kernel has said so (keeper.c). What they had begun is undone by their
- * journals, locks are broken, copies half made are cleared, all buffers are free. Then the state must be consistent, or
+ * journals, locks are broken, copies half made are cleared, and so are the flows of a checkpoint that was restored in
+ * part; all buffers are free. Then the state must be consistent, or
  * it is refused. Flows, timers, shared objects, bound keys and the secret are as they were. All shards are orphaned:
  * whichever replica comes first takes them over, and the orchestrator spreads them.
  *
@@ -125,37 +126,63 @@ static void keep_violations(struct arena *arena)
     STEP();
 }
 
-/* As a replica would, in the first one's place: so that a switch that dies in the middle leaves a journal too. */
-static int clear_copies(struct sm_switch *sw)
-{
-    struct channel *channel = arena_channel(sw->arena, 0, 0);
+/* Changes to the state, a piece each. */
+struct repair {
+    struct channel *channel;
     struct state_actor *actor;
     struct journal journal;
-    uint64_t commit = 0;
+    uint64_t commit;
+};
 
-    channel_reset(channel, sw->buffers, sw->bindings_max);
+/* As a replica would, in the first one's place: so that a switch that dies in the middle leaves a journal too. */
+static int repair_begin(struct repair *repair, struct sm_switch *sw)
+{
+    *repair = (struct repair){.channel = arena_channel(sw->arena, 0, 0)};
+    channel_reset(repair->channel, sw->buffers, sw->bindings_max);
     STEP();
-    int result = state_actor_join(&actor, sw->arena->state, 0);
-    if (result)
-        return result;
-    journal_open(&journal, channel_journal(channel), actor, commit);
+    int result = state_actor_join(&repair->actor, sw->arena->state, 0);
+    if (result == 0)
+        journal_open(&repair->journal, channel_journal(repair->channel), repair->actor, repair->commit);
+    return result;
+}
+
+static void repair_commit(struct repair *repair)
+{
+    journal_prepare(&repair->journal, true);
+    STEP();
+    store(&repair->channel->commit, ++repair->commit);
+    STEP();
+    journal_committed(&repair->journal, repair->commit);
+}
+
+static void clear_copies(struct repair *repair)
+{
     for (unsigned copy = 0; copy < STATE_COPIES;) {
-        journal_packet(&journal);
-        copy += state_copy_clear(actor, state_copy(copy), CLEAR_AT_A_TIME);
-        journal_prepare(&journal, true);
-        STEP();
-        store(&channel->commit, ++commit);
-        STEP();
-        journal_committed(&journal, commit);
+        journal_packet(&repair->journal);
+        copy += state_copy_clear(repair->actor, state_copy(copy), CLEAR_AT_A_TIME);
+        repair_commit(repair);
     }
-    state_actor_leave(actor);
-    return 0;
+}
+
+/* All flows are of a checkpoint that the old switch was restoring: the service is as it was before that again. */
+static void take_back_restore(struct repair *repair, struct arena *arena)
+{
+    for (uint32_t shard = 0; shard < SM_SHARDS + STATE_STRIPES; shard++)
+        while (state_shard_flows(arena->state, shard) > 0) {
+            uint32_t cursor = 0;
+            journal_packet(&repair->journal);
+            state_remove(repair->actor, shard, state_next(arena->state, shard, &cursor));
+            repair_commit(repair);
+        }
+    state_secret_set(arena->state, arena->secret_before);
+    atomic_store_explicit(&arena->restoring, RESTORING_NOTHING, memory_order_release);
 }
 
 /* Whatever the old switch had under way. */
 static int put_host_right(struct sm_switch *sw)
 {
     struct arena *arena = sw->arena;
+    struct repair repair;
 
     for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
         if (state_lock_holder(arena->state, stripe) >= 0)
@@ -172,7 +199,14 @@ static int put_host_right(struct sm_switch *sw)
     STEP();
     store(&arena->ready_slots, 0);
     STEP();
-    return clear_copies(sw);
+    int result = repair_begin(&repair, sw);
+    if (result)
+        return result;
+    clear_copies(&repair);
+    if (atomic_load_explicit(&arena->restoring, memory_order_acquire) == RESTORING_FLOWS)
+        take_back_restore(&repair, arena);
+    state_actor_leave(repair.actor);
+    return 0;
 }
 
 /* Behind the last packet that was read. The old switch may have meant to read more than there are. */
@@ -222,10 +256,10 @@ int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct s
                  arena->service);
         return SM_E_DAMAGED;
     }
-    if (atomic_load_explicit(&arena->restoring, memory_order_acquire)) {
+    if (atomic_load_explicit(&arena->restoring, memory_order_acquire) == RESTORING_SHARED) {
         snprintf(error->text, sizeof error->text,
-                 "the switch of service %.63s died while a checkpoint was restored, and left half of it: start the "
-                 "service anew, and restore again",
+                 "the switch of service %.63s died while shared objects got the values of a checkpoint, and left some: "
+                 "stop the service, and 'smctl run' it with '--restore FILE'",
                  arena->service);
         return SM_E_STATE;
     }
