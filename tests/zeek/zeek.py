@@ -92,7 +92,8 @@ def same(options, folder, rng, zeek, as_json):
     expect(expected and expected == seen, f"{what}: {sum(expected.values())} connections alone, the same ones",
            list((expected - seen).items())[:3], list((seen - expected).items())[:3])
     busy = [replica["name"] for replica in report["replicas"] if replica["packets"] > 0]
-    expect(len(busy) > 1, f"{what}: {len(busy)} replicas had packets", report["replicas"])
+    expect(len(busy) > 1 or options.packets < 10000,  # few flows may all have begun before others came
+           f"{what}: {len(busy)} replicas had packets", report["replicas"])
     records, others = read(os.path.join(logs, "conn.log"))
     times = [(float(record["ts"]), record["uid"]) for record in records]
     expect(times == sorted(times) and len(set(uid for _, uid in times)) == len(times), f"{what}: by time and uid")
