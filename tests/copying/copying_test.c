@@ -281,7 +281,7 @@ Test(copying, killed_at_every_place_of_its_own, .timeout = 200)
 
 Test(copying, killed_anywhere, .timeout = 200)
 {
-    const unsigned stride = getenv("SM_FULL") ? 1 : 37;
+    const unsigned stride = getenv("SM_FULL") ? 3 : 37;
     unsigned deaths = 0;
 
     for (unsigned source = 0; source < 2; source++)

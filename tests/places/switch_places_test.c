@@ -19,6 +19,7 @@
  */
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,8 @@
 #define STRETCH 60u /* packets from one move to the next */
 #define ROUNDS 40u  /* at most, until the switch has been everywhere */
 #define TIMES 1u    /* that it dies at each place, by default */
+#define MORE_TIMES 4u
+#define TURNS 4u /* that each of the runs is taken, at most */
 
 enum schedule { MOVES, DEATHS, TAKING_OVER, UPGRADE, CHECKPOINTS, SCHEDULES };
 
@@ -453,16 +456,18 @@ static void judge_census(uint32_t place)
 }
 
 /* In runs in which the switch comes by there: by turns, where it is not to be in all of them. */
-static void kill_at(uint32_t place, uint64_t seed, bool full)
+static void kill_at(uint32_t place, uint64_t seed, unsigned times)
 {
     uint64_t random = (seed + place) * 0x9e3779b97f4a7c15ull | 1;
 
-    for (unsigned i = 0, done = 0; i < census_count && (full || done < TIMES); i++) {
+    for (unsigned i = 0, done = 0; i < TURNS * census_count && done < times; i++) {
         const struct census *census = &censuses[(seed + place + i) % census_count];
         const uint64_t visits = census->visits[place];
-        for (unsigned times = visits == 0 ? 0 : full ? 4 : 1; times > 0; times--, done++)
-            attempt(&(struct trial){census->schedule, place, 1 + (sm_test_random(&random) >> 8) % visits, census->seed},
-                    NULL);
+        if (visits == 0)
+            continue;
+        attempt(&(struct trial){census->schedule, place, 1 + (sm_test_random(&random) >> 8) % visits, census->seed},
+                NULL);
+        done++;
     }
 }
 
@@ -470,6 +475,7 @@ int main(void)
 {
     const uint64_t seed = random_seed();
     const char *one = getenv("SM_PLACE");
+    const unsigned times = one ? UINT_MAX : getenv("SM_FULL") ? MORE_TIMES : TIMES;
     struct sm_trace *made = everything_trace();
     struct sm_test_options options = everything_options(made);
 
@@ -486,7 +492,7 @@ int main(void)
         met += is_met(place);
         judge_census(place);
         if (!one || strtoul(one, NULL, 0) == place)
-            kill_at(place, seed, getenv("SM_FULL") || one);
+            kill_at(place, seed, times);
     }
     printf("SM_SEED=%" PRIu64 ": %u places, %u runs, %" PRIu64 " deaths of switches, %" PRIu64 " of replicas, %" PRIu64
            " packets lost, %u checkpoints; %u failed\n",

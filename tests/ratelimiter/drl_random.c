@@ -221,7 +221,7 @@ static bool bounded(enum drl_mode mode, uint64_t seed)
 int main(void)
 {
     uint64_t first = random_seed();
-    unsigned schedules = getenv("SM_FULL") ? 200 : 20;
+    unsigned schedules = getenv("SM_FULL") ? 120 : 20;
     bool good = true;
 
     printf("SM_SEED=%llu\n", (unsigned long long)first);

@@ -227,7 +227,7 @@ static const char *judge_budget(struct sm_test *test)
 
 int main(void)
 {
-    const unsigned rounds = getenv("SM_FULL") ? 1000 : 40;
+    const unsigned rounds = getenv("SM_FULL") ? 300 : 40;
     uint64_t seed = random_seed(), deaths = 0;
     unsigned failures = 0;
 

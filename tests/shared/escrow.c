@@ -241,7 +241,7 @@ static bool round_of(uint64_t steps)
 
 int main(void)
 {
-    const unsigned rounds = getenv("SM_FULL") ? 3000 : 100;
+    const unsigned rounds = getenv("SM_FULL") ? 1000 : 100;
     const struct arena_options options = {
         .service = "escrow", .seed = 1, .memory = 1u << 20, .flows = 16, .small_buffers = 120};
     uint64_t seed = random_seed();
