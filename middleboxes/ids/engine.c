@@ -200,10 +200,10 @@ static bool number_parts(struct engine *engine)
 static void fail(struct sm_errbuf *error, const struct rules *rules, const struct rule *rule, const char *why)
 {
     if (rule)
-        snprintf(error->text, sizeof error->text, "%.60s:%u: expected what Hyperscan can look for: %.150s", rules->file,
+        snprintf(error->text, sizeof error->text, "%.90s:%u: expected what Hyperscan can look for: %.110s", rules->file,
                  rule->line, why);
     else
-        snprintf(error->text, sizeof error->text, "%.60s: Hyperscan: %.150s", rules->file, why);
+        snprintf(error->text, sizeof error->text, "%.90s: Hyperscan: %.140s", rules->file, why);
 }
 
 /* An expression of a file is one by itself: a bracket of it does not close one of ours. */
@@ -287,7 +287,7 @@ static bool fits(const struct engine *engine, struct sm_errbuf *error)
     bytes += engine->part_count * sizeof *engine->there;
     if (bytes <= most)
         return true;
-    snprintf(error->text, sizeof error->text, "%.60s: expected rules that take at most %zu bytes a stream, got %zu",
+    snprintf(error->text, sizeof error->text, "%.90s: expected rules that take at most %zu bytes a stream, got %zu",
              engine->rules->file, most, bytes);
     return false;
 }

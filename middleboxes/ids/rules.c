@@ -37,7 +37,7 @@ bool parser_expected(struct parser *parser, const char *format, ...)
     vsnprintf(said, sizeof said, format, arguments);
     va_end(arguments);
     if (!parser->failed)
-        snprintf(parser->error->text, sizeof parser->error->text, "%.40s:%u: expected %s", parser->rules->file,
+        snprintf(parser->error->text, sizeof parser->error->text, "%.90s:%u: expected %.140s", parser->rules->file,
                  parser->line, said);
     parser->failed = true;
     return false;

@@ -411,7 +411,7 @@ static struct sm_trace *pieces(unsigned count, const char *text, uint32_t apart)
 /* More than may be held: the hole is given up. A connection that has been silent ends, with all that was held. */
 static void bounds(void)
 {
-    static char long_text[1025];
+    static char long_text[1401];
     struct sm_trace *trace = pieces(HELD_COUNT, "x", 8);
 
     expect_sids(trace, "as many pieces as are held", "");
@@ -420,10 +420,10 @@ static void bounds(void)
     expect_sids(trace, "more pieces than are held", " 1");
     sm_trace_destroy(trace);
     memset(long_text, 'x', sizeof long_text - 1);
-    trace = pieces(63, long_text, 1024);
+    trace = pieces(47, long_text, 1400);
     expect_sids(trace, "as many bytes as are held", "");
     sm_trace_destroy(trace);
-    trace = pieces(67, long_text, 1026);
+    trace = pieces(50, long_text, 1402);
     expect_sids(trace, "more bytes than are held", " 1");
     sm_trace_destroy(trace);
     trace = trace_of((const struct row[MOST_ROWS]){OPEN, {'c', A, 101, "abcdef", 0}, {'s', A, 1000, "xyz", 0}});
