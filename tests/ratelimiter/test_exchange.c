@@ -82,6 +82,36 @@ Test(exchange, exact_shares_one_limit)
     share_one_limit(true, DRL_MODES, 0.1);
 }
 
+/* The home is gone for three seconds, and has lost its account: leases end, and nothing passes above the limit. */
+Test(exchange, exact_without_its_home)
+{
+    struct net *net = build(true, DRL_MODES, NULL);
+    const double others[] = {0, RATE, RATE, 0};
+    struct sm_bucket judge;
+    double after[8];
+
+    run(net, 5000, others);
+    sm_bucket_init(&judge, &whole, net->now);
+    net->judge = &judge;
+    net->cut[0] = true;
+    for (unsigned i = 0; i < 6; i++) {
+        run(net, 500, others);
+        printf("home gone, %u ms: %.2f of the limit\n", (i + 1) * 500, all(net) / RATE);
+    }
+    cr_assert_eq(all(net), 0, "leases have ended");
+    exchange_destroy(net->exchange[0]);
+    begin(net, 0);
+    net->cut[0] = false;
+    for (unsigned i = 0; i < 8; i++) {
+        run(net, 500, others);
+        after[i] = all(net) / RATE;
+        printf("home back, %u ms: %.2f of the limit\n", (i + 1) * 500, after[i]);
+    }
+    cr_assert_eq(after[0], 0, "an earlier home's leases may be out");
+    cr_assert_float_eq(after[7], 1, 0.1, "%f", after[7]);
+    destroy(net);
+}
+
 Test(exchange, pool_shares_one_limit)
 {
     share_one_limit(false, DRL_POOL, 0.1);
