@@ -166,6 +166,17 @@ def merging(options, folder):
     merged(1, "conn.log is not merged")
     put(folder, "r10", "ts,uid\n1,C9\n")
     merged(1, "expected a log of Zeek's")
+    for wrong, says in ((log("1", "2", "3.5"), "lines as their header says, got '3.5'"),
+                        ("#fields\tts\tuid\n1\tC1\n", "lines as their header says"),
+                        ("#separator \\x\n#fields\tts\n", "lines as their header says"),
+                        ('{"ts": 1}\n5\n', "an object in each line, got '5'"),
+                        ('{"ts": 1}\n{"ts"\n', "an object in each line")):
+        put(folder, "r1", wrong, "odd.log")
+        merged(1, f"odd.log: expected {says}")
+    os.remove(os.path.join(folder, "r1", "odd.log"))
+    put(folder, "r1", '{"ts": NaN, "uid": 5}\n{"ts": [1]}\n{"ts": 1}\n', "odd.log")
+    expect(merged(1, "", "odd.log") == '{"ts": 1}\n{"ts": [1]}\n{"ts": NaN, "uid": 5}\n', "what is no time comes last")
+    os.remove(os.path.join(folder, "r1", "odd.log"))
     put(folder, "r10", '{"ts": 1.5, "uid": "C9"}\n', "weird.log")
     put(folder, "r1", '{"ts": 10.5, "uid": "C1"}\n{"ts": 1.25, "uid": "C1"}\n', "weird.log")
     expect(merged(1, "", "weird.log") == '{"ts": 1.25, "uid": "C1"}\n{"ts": 1.5, "uid": "C9"}\n{"ts": 10.5, "uid": "C1"}\n',
