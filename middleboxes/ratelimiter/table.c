@@ -119,13 +119,17 @@ static void read_file(struct table *table, const struct policy *policy, struct c
     char *text = NULL;
     size_t size = 0;
     unsigned line = 0;
+    ssize_t length;
 
     if (!file) {
         conf_fail(node, "expected a file of prefixes, got '%.80s' (%s)", name, strerror(errno));
         return;
     }
-    while (getline(&text, &size, file) >= 0) {
-        if (read_line(table, text, ++line, &complaint))
+    while ((length = getline(&text, &size, file)) >= 0) {
+        line++;
+        if (strlen(text) < (size_t)length) /* what is behind it would never be looked at */
+            complaint = (struct complaint){"text", "a zero byte"};
+        else if (read_line(table, text, line, &complaint))
             continue;
         conf_fail(node, "%.60s:%u: expected %s, got '%.40s'", name, line, complaint.expected,
                   complaint.got ? complaint.got : "one more");

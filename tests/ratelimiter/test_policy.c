@@ -2,7 +2,10 @@
 /* Policies: what they say, and one line for each way to get one wrong. */
 #include <criterion/criterion.h>
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "policy.h"
 
@@ -111,6 +114,22 @@ Test(policy, says_what_is_wrong_and_where)
         cr_expect_null(strchr(error.text, '\n'), "one line: %s", error.text);
         policy_free(policy);
     }
+}
+
+/* It ends nowhere but at its end. */
+Test(policy, of_a_file_of_prefixes_that_is_no_text)
+{
+    char file[] = "/tmp/prefixes-XXXXXX", text[256];
+    static const char bytes[] = "10.0.0.0/8\n\0nonsense\n";
+    struct sm_errbuf error;
+    int fd = mkstemp(file);
+
+    cr_assert(fd >= 0 && write(fd, bytes, sizeof(bytes) - 1) == (ssize_t)sizeof(bytes) - 1);
+    close(fd);
+    snprintf(text, sizeof(text), LIMIT "    prefixes: {source: %s}\n", file);
+    cr_expect_null(parse(text, &error));
+    cr_expect_not_null(strstr(error.text, ":2: expected text, got 'a zero byte'"), "%s", error.text);
+    unlink(file);
 }
 
 /* More than there are places for, by far. */
