@@ -50,10 +50,10 @@ static int upgrade(struct sm_test *test, const struct sm_test_options *options, 
     do {
         status = go_on(test);
         result = sm_test_upgrade_forward(test);
-    } while (result == SM_E_AGAIN || result == SM_E_STATE);
+    } while (status == 0 && (result == SM_E_AGAIN || result == SM_E_STATE));
     if (result == SM_E_NOT_FOUND) /* all of the new ones were killed */
         result = sm_test_upgrade_back(test);
-    return result ? result : status;
+    return status ? status : result;
 }
 
 static int pass(const struct sm_test_options *options, bool upgrades, struct sm_test **test, struct sm_errbuf *error)
