@@ -120,15 +120,15 @@ def main():
     live.enter_or_skip()
     rng = random.Random(SEED)
     print("-- the orchestrator, old and new replicas")
-    count = 60 if FULL else 8
-    service, done = storm(given.build, rng, count, ["sm-orchestrator", "old", "new"], 20 if FULL else 150)
+    count = 40 if FULL else 8
+    service, done = storm(given.build, rng, count, ["sm-orchestrator", "old", "new"], 27 if FULL else 150)
     if done is not None:
         end_of(service)
         expect(filecmp.cmp(service.path("out.pcap"), service.path("alone.pcap"), shallow=False),
                "the output is the standalone one")
     service.stop()
     print("-- the switch too")
-    service, done = storm(given.build, rng, count // 2, ["sm-switch", "sm-switch", "sm-orchestrator", "new"], 40 if FULL else 180)
+    service, done = storm(given.build, rng, count // 2, ["sm-switch", "sm-switch", "sm-orchestrator", "new"], 50 if FULL else 180)
     if done is not None:
         report = end_of(service)
         expect(set(report["packets"]["dropped"]) <= {"switch_died", "third"} and report["packets"]["in"] == 2300,
