@@ -106,7 +106,7 @@ static void finish(const struct classifier *classifier, const struct detect_hand
 static bool of_the_flow(const struct sm_packet *packet)
 {
     const struct sm_headers *headers = sm_packet_headers(packet);
-    return headers->l3 > 0 && !(headers->flags & (SM_HDR_ICMP_ERROR | SM_HDR_LATER_FRAGMENT));
+    return headers->family != 0 && !(headers->flags & (SM_HDR_ICMP_ERROR | SM_HDR_LATER_FRAGMENT));
 }
 
 static void examine(const struct classifier *classifier, struct sm_packet *packet, const struct detect_hand *hand,

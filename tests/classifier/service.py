@@ -16,6 +16,7 @@ import time
 
 build, capture = map(os.path.abspath, sys.argv[1:3])
 classifier = os.path.join(build, "middleboxes/classifier/sm-classifier")
+samples = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "samples")
 seed = int(os.environ.get("SM_SEED", time.time()))
 
 SERVICE = """service: classifier
@@ -51,7 +52,18 @@ def lines(path):
         return {line for line in file if json.loads(line)}
 
 
+def without_ethernet():
+    """A capture of bare IP packets: their headers begin at 0."""
+    with tempfile.TemporaryDirectory(prefix="sm-") as folder:
+        run(folder, classifier, "--log", "raw", "--in", os.path.join(samples, "raw.pcap"))
+        with open(os.path.join(folder, "raw"), encoding="ascii") as file:
+            said = {json.loads(line)["protocol"] for line in file}
+        if not said >= {"ICMP", "ICMPV6", "HTTP"}:
+            sys.exit("FAIL bare IP packets are taken for %s" % said)
+
+
 def main():
+    without_ethernet()
     print("seed %d: SM_SEED=%d to repeat" % (seed, seed))
     with tempfile.TemporaryDirectory(prefix="sm-") as folder:
         def path(name):
