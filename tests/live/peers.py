@@ -4,6 +4,8 @@
 
 Meanwhile datagrams are forged and replayed, a host joins, replicas are split, merged and killed with the orchestrator,
 and a host is cut off and comes back. What leaves all hosts together is counted by the kernel, where it arrives.
+
+Then each source has a limit over all hosts: two sources send by two hosts, by all, and while the home's replicas die.
 """
 
 import json
@@ -18,6 +20,8 @@ import live
 from live import expect, lab
 
 RATE, BURST = 20e6 / 8, 128 * 1024
+KEY_RATE, KEY_BURST = 2e6 / 8, 32 * 1024
+SOURCES = ("10.77.0.1", "10.77.0.3")
 SERVICE = """service: peers
 middlebox: {exec: sm-ratelimiter, args: [--policy, policy.yaml]}
 replicas: {start: 1, min: 1, max: 3}
@@ -28,12 +32,16 @@ limits: {flows: 16k, memory: 128MiB}
 """
 
 
-def policy(mode, host):
+ALL = 'name: all, match: "udp port 5201", per: all, rate: 20Mbit, burst: 128KiB, distribute: %s'
+KEYED = 'name: sources, match: "udp dst port 5300", per: source, rate: 2Mbit, burst: 32KiB, distribute: exact'
+
+
+def policy(limit, host):
     # The third host is in nobody's list: it joins.
     others = [number for number in (1, 2) if number != host]
     members = ", ".join(f"{{host: {number}, address: '10.99.0.{number}:7946'}}" for number in others)
     return f"""limits:
-  - {{name: all, match: "udp port 5201", per: all, rate: 20Mbit, burst: 128KiB, distribute: {mode}}}
+  - {{{limit}}}
 peers: {{host: {host}, home: 1, listen: '10.99.0.{host}:7946', key: key, members: [{members}]}}
 """
 
@@ -55,9 +63,9 @@ class Site:
         self.server.ip("addr", "add", "10.77.0.2/16", "dev", "eth0")
         self.sink = None
 
-    def begin(self, build, mode):
+    def begin(self, build, text):
         self.service = lab.Service(build, self.host)
-        self.service.write("policy.yaml", policy(mode, self.number))
+        self.service.write("policy.yaml", text)
         self.service.write("peers.yaml", SERVICE)
         os.chmod(self.service.write("key", "a secret of three hosts"), 0o600)
         self.service.start("peers.yaml")
@@ -205,7 +213,7 @@ def trouble(sites, net, mode):
 
 def run(sites, net, build, mode, slow):
     for site in sites:
-        site.begin(build, mode)
+        site.begin(build, policy(ALL % mode, site.number))
     for site in sites:
         expect(site.service.wait_running(30), f"{mode}: host {site.number} runs", site.service.log())
     expect(lab.wait_until(lambda: all_known(sites), 15, 0.2), f"{mode}: all know each other, and one has joined",
@@ -241,6 +249,84 @@ def run(sites, net, build, mode, slow):
         site.sink.wait(5)
 
 
+class Keys(threading.Thread):
+    """Sends by each source at some hosts, a limit's rate each, and counts what comes to all servers by source."""
+
+    def __init__(self, sites):
+        super().__init__(daemon=True)
+        self.clients, self.servers, self.going = {}, [], True
+        for site in sites:
+            site.client.ip("addr", "add", SOURCES[1] + "/16", "dev", "eth0")
+            for source in SOURCES:
+                self.clients[site.number, source] = out = site.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                out.bind((source, 0))
+            server = site.server.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            server.bind(("10.77.0.2", 5300))
+            server.setblocking(False)
+            self.servers.append(server)
+        self.sending = set()
+        self.came = dict.fromkeys(SOURCES, 0)
+        self.low, self.over = dict.fromkeys(SOURCES, float("inf")), dict.fromkeys(SOURCES, 0)
+
+    def run(self):
+        while self.going:
+            for at in tuple(self.sending):
+                self.clients[at].sendto(bytes(1000), ("10.77.0.2", 5300))
+            self.receive()
+            time.sleep((1000 + 42) / KEY_RATE)
+
+    def receive(self):
+        """And the most that came above rate x time, in any interval, as Meter.over()."""
+        begin = time.monotonic()
+        for server in self.servers:
+            try:
+                while True:
+                    data, (source, _) = server.recvfrom(2048)
+                    self.came[source] += len(data) + 42
+            except BlockingIOError:
+                pass
+        end = time.monotonic()
+        for source, came in self.came.items():
+            self.over[source] = max(self.over[source], came - KEY_RATE * end - self.low[source])
+            self.low[source] = min(self.low[source], came - KEY_RATE * begin)
+
+    def come(self, rates):
+        """As much comes of each source as its limit has in so many seconds, in whatever time."""
+        goal = {source: came + rates * KEY_RATE for source, came in self.came.items()}
+        return lab.wait_until(lambda: all(self.came[source] >= goal[source] for source in SOURCES), 60, 0.1)
+
+
+def run_keyed(sites, build):
+    for site in sites:
+        site.begin(build, policy(KEYED, site.number))
+    for site in sites:
+        expect(site.service.wait_running(30), f"keys: host {site.number} runs", site.service.log())
+    expect(lab.wait_until(lambda: all_known(sites), 15, 0.2), "keys: all know each other")
+    keys = Keys(sites)
+    keys.start()
+    keys.sending = {(1, SOURCES[0]), (2, SOURCES[0]), (2, SOURCES[1]), (3, SOURCES[1])}
+    expect(keys.come(1), "keys: each source by two hosts", keys.came)
+    keys.sending = set(keys.clients)
+    expect(keys.come(1), "keys: each source by all hosts", keys.came)
+    for replica in sites[0].ask("replicas").get("replicas", []):
+        if replica.get("pid"):
+            os.kill(replica["pid"], signal.SIGKILL)
+    expect(keys.come(1), "keys: the home's replica was killed", keys.came)
+    told = sites[2].peers().get("limits", [{}])[0]
+    expect(told.get("keys") == 2, "keys: both are known at the third host", told)
+    keys.going = False
+    keys.join()
+    # What was under way to be counted is within the slack; twice the limit for a second is not.
+    most = KEY_BURST + 0.5 * KEY_RATE
+    for source, over in keys.over.items():
+        expect(over <= most, f"keys: {source}: never above its limit: {over:.0f} of {most:.0f} bytes, {keys.came}")
+    for site in sites:
+        expect(site.service.stop() == 0, f"keys: host {site.number} ends", site.service.log())
+        live.expect_no_sanitizer(site.service.log())
+        site.sink.kill()
+        site.sink.wait(5)
+
+
 def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
@@ -252,6 +338,7 @@ def main():
     sites = [Site(number, net) for number in (1, 2, 3)]
     for mode in ("exact", "pool"):
         run(sites, net, given.build, mode, given.slow)
+    run_keyed(sites, given.build)
     live.expect_alone()
     live.finish()
 
