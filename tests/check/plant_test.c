@@ -103,6 +103,8 @@ static void plant_pool(void)
     PLANT("a buffer in two places", sw->packets[stack[top]].place, PLACE_RING, "and in use");
     PLANT("a buffer twice", stack[top], stack[0], "is free twice");
     PLANT("a lost buffer", sw->free_small.count, top, "on no stack");
+    PLANT("a free buffer in a list of late ones", sw->slots[0].late_first, stack[top], "and is not there");
+    PLANT("a list that there ought not to be", sw->slots[0].late_first, stack[top], "are not in one list each");
     PLANT("a buffer of another size", sw->free_jumbo.buffers[0], stack[0], "of another size");
     PLANT("a buffer that is not there", stack[0], sw->buffers, "of another size");
 }
