@@ -513,9 +513,10 @@ Test(exact, a_meter_is_a_bucket)
     meter_extend(&meter, 440, 450);
     cr_assert(!meter_take(&meter, 450, 1) && meter_take(&meter, 449, 1));
     meter_fill(&meter, 460, true);
-    cr_assert_eq(meter.level, 649, "nothing comes in behind the end: %lu", meter.level);
+    cr_assert_eq(meter.level, 0, "what is left of a lease that has ended is nobody's: %lu", meter.level);
+    cr_assert(!meter_take(&meter, 440, 1), "also to a clock that was put back");
     meter_extend(&meter, 460, 600);
-    cr_assert_eq(meter.level, 0, "what is left of a lease that has ended is nobody's");
+    cr_assert_eq(meter.level, 0, "the next lease begins without");
     meter_fill(&meter, 460 + METER_GAP_NS + 1, true);
     cr_assert_eq(meter.level, 0, "nor does a jump fill it");
 }

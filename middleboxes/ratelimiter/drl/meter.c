@@ -136,6 +136,8 @@ void meter_fill(struct meter *meter, uint64_t now, bool strict)
     wide amount = to > since && !jumped ? (wide)get(&meter->rate) * (to - since) : 0;
     uint64_t level = add(meter, amount > room ? room : (uint64_t)amount);
     set(&meter->room, less(get(&meter->depth), level));
+    if (now >= until) /* nobody's, also to a clock that is put back behind that */
+        cap(meter, 0);
 }
 
 void meter_set(struct meter *meter, uint64_t rate, uint64_t depth)
