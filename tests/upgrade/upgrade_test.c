@@ -193,6 +193,7 @@ int main(void)
     struct sm_trace *trace = make_trace(seed | 1);
 
     setvbuf(stdout, NULL, _IOLBF, 0);
+    lists_hold_code = true;
     rounds(trace, seed, count);
     with_lists = true;
     rounds(trace, seed, count);

@@ -12,6 +12,7 @@
 
 sm_hook_fn *adopting;
 bool with_lists, lists_return;
+bool lists_hold_code;
 _Atomic uint64_t upgrades, downgrades, mistakes;
 
 struct one {
@@ -268,7 +269,9 @@ static int setup(struct sm_replica *replica, unsigned version)
         .upgrade = version == 1 ? NULL : upgrade_list,
         .downgrade = version == 2 && lists_return ? downgrade_list : NULL,
         .idle_timeout_ns = 3 * (uint64_t)IDLE_NS,
-        .code = version == 1 ? (const void *)fields_one : gnu_get_libc_version(), /* of two builds */
+        .code = !lists_hold_code ? NULL
+                : version == 1   ? (const void *)fields_one
+                                 : gnu_get_libc_version(), /* of two builds */
     };
     uint16_t reason;
     sm_class cls;

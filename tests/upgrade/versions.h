@@ -15,6 +15,7 @@
 
 extern sm_hook_fn *adopting; /* of flows that a replica adopts; NULL: nobody is told */
 extern bool with_lists, lists_return;
+extern bool lists_hold_code; /* where all replicas are in one process: elsewhere its place is random */
 extern _Atomic uint64_t upgrades, downgrades, mistakes;
 
 int setup_one(struct sm_replica *replica, void **user);
