@@ -168,15 +168,15 @@ static void cut(uint8_t address[static 16], unsigned bits)
 
 /* What a bucket with a key is known by on all hosts; who does not know their secret cannot look for keys that meet. */
 static uint64_t bucket_of(const struct distributed *distributed, const struct sm_packet *packet,
-                          const struct distributed_taking *taking)
+                          const struct distributed_taking *taking, struct sm_key *key)
 {
     const uint64_t numbers[] = {taking->of, taking->rate.rate, taking->rate.burst};
     uint64_t hash = mix(0, distributed->config->key, sizeof distributed->config->key);
-    struct sm_key key;
 
-    sm_packet_key(packet, taking->by, &key);
-    cut(key.a, key.family == 4 ? taking->prefix4 : taking->prefix6);
-    hash = mix(mix(hash, numbers, sizeof numbers), &key, sizeof key);
+    sm_packet_key(packet, taking->by, key);
+    cut(key->a, key->family == 4 ? taking->prefix4 : taking->prefix6);
+    hash = mix(mix(hash, numbers, sizeof numbers), key, sizeof *key);
+    key->tag = taking->tag;             /* this host's own */
     hash = (hash ^ hash >> 29) & ~1ull; /* keys are even */
     return hash ? hash : 2;
 }
@@ -208,8 +208,7 @@ static bool take_by_key(struct distributed *distributed, const struct sm_packet 
     const struct keys *keys = &distributed->state.keys;
     uint64_t now = peers_clock();
 
-    taking->ask = (struct keys_ask){.key = bucket_of(distributed, packet, taking),
-                                    .limit = taking->limit,
+    taking->ask = (struct keys_ask){.limit = taking->limit,
                                     .shares = !limit->exact,
                                     .rate = taking->rate.rate,
                                     .depth = taking->rate.burst * SM_BUCKET_UNIT,
@@ -217,6 +216,7 @@ static bool take_by_key(struct distributed *distributed, const struct sm_packet 
                                     .amount = taking->cost * SM_BUCKET_UNIT,
                                     .reserve = taking->reserve,
                                     .longest = limit->queue_ns};
+    taking->ask.key = bucket_of(distributed, packet, taking, &taking->ask.who);
     bool has = keys_take(keys, &taking->ask, now, &taking->from, &taking->slot);
     if (has && limit->queue_ns > 0)
         taking->departs = departure(&keys->head->ahead, packet, &taking->slot, now);
@@ -259,4 +259,10 @@ void distributed_give_back(struct distributed *distributed, const struct distrib
     else
         share_unqueue(&distributed->state.shares[taking->limit], taking->cost, taking->cost * SM_BUCKET_UNIT,
                       &taking->slot);
+}
+
+void distributed_count(struct distributed *distributed, const struct distributed_taking *taking, bool goes_on)
+{
+    if (distributed->config->limits[taking->limit].keyed)
+        keys_count(&distributed->state.keys, &taking->ask, goes_on);
 }

@@ -31,7 +31,8 @@ struct distributed_taking {
     /* Of a limit with keys: what its key is, and what the limit is for that. */
     enum sm_granularity by;
     uint8_t prefix4, prefix6; /* bits of the address that count; 0: all */
-    uint64_t of;              /* which of the limit's buckets by the key */
+    uint64_t of;              /* which of the limit's buckets by the key, */
+    uint16_t tag;             /* and what its flows are tagged with here */
     struct sm_bucket_rate rate;
     /* What it has got. */
     struct meter_slot slot;
@@ -46,5 +47,8 @@ bool distributed_take(struct distributed *distributed, const struct sm_packet *p
 
 /* Give back what was taken: the packet is dropped for another reason, or decided anew. */
 void distributed_give_back(struct distributed *distributed, const struct distributed_taking *taking);
+
+/* Count for the packet's key, where there are keys, that it goes on, or that it exceeded the limit. */
+void distributed_count(struct distributed *distributed, const struct distributed_taking *taking, bool goes_on);
 
 #endif

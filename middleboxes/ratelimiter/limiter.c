@@ -29,9 +29,10 @@
  * Shaping.  The bucket of a limit that shapes says when the packet departs, and whether that is too late. It leaves at
  * the last of these times; each limit has counted it at its own.
  *
- * Counting.  What is decided is counted where it is at hand: in the bucket's record, and for the limit in counters of
- * this replica, by the number of its drop reason. Both are part of the burst. What a shared bucket has counted is
- * undone with its debit; the one bucket of `all` says no more than the limit's counters, and counts nothing.
+ * Counting.  What is decided is counted where it is at hand: in the bucket's record (of a distributed limit: in the
+ * key's place, which nothing undoes), and for the limit in counters of this replica, by the number of its drop reason.
+ * Record and counters are part of the burst. What a shared bucket has counted is undone with its debit; the one bucket
+ * of `all` says no more than the limit's counters, and counts nothing.
  *
  * Limits.  Where no bucket can be made the packet is dropped as `flow_limit`.
  */
@@ -550,6 +551,7 @@ static enum answer ask_distributed(struct limiter *limiter, const struct sm_pack
                                                 .prefix4 = key->prefix4,
                                                 .prefix6 = key->prefix6,
                                                 .of = taking->of,
+                                                .tag = taking->tag,
                                                 .rate = *rate};
     if (!distributed_take(limiter->distributed, packet, &taking->share))
         return LACKS;
@@ -619,6 +621,8 @@ static void count_exceeded(struct limiter *limiter, struct sm_replica *replica, 
 {
     if (!taking->shared && !taking->distributed && taking->flow.state)
         ((struct record *)taking->flow.state)->exceeded++;
+    if (taking->distributed)
+        distributed_count(limiter->distributed, &taking->share, false);
     sm_counter_add(replica, limiter->counters.exceeded[taking->reason], 1);
 }
 
@@ -632,6 +636,8 @@ static void count_all(struct limiter *limiter, struct sm_replica *replica, const
             count_exceeded(limiter, replica, taking);
             continue;
         }
+        if (taking->distributed)
+            distributed_count(limiter->distributed, &taking->share, true);
         sm_counter_add(replica, limiter->counters.packets[taking->reason], 1);
         sm_counter_add(replica, limiter->counters.bytes[taking->reason], sm_packet_len(packet));
     }

@@ -150,6 +150,7 @@ void policy_read_distribute(struct policy *policy, struct limit *limit, const st
         *shared = (struct exchange_limit){.name = limit->name,
                                           .exact = chosen == 0,
                                           .keyed = keyed ? key->name : NULL,
+                                          .packets = limit->packets,
                                           .mode = modes[chosen],
                                           .rate = rate->rate,
                                           .burst = rate->burst,

@@ -45,21 +45,26 @@ static void add_rates(json_t *limits, const json_t *before, double seconds)
     }
 }
 
-static double rank(const json_t *limit, const char *by)
+/* Of a limit, or of a key, which has a state. */
+static double rank(const json_t *item, const char *by)
 {
-    return json_number_value(json_object_get(limit, strcmp(by, "rate") == 0 ? "bytes_per_second" : "exceeded"));
+    const json_t *state = json_object_get(item, "state");
+
+    if (state)
+        return json_number_value(json_object_get(state, by));
+    return json_number_value(json_object_get(item, strcmp(by, "rate") == 0 ? "bytes_per_second" : "exceeded"));
 }
 
-/* The most first, else in the order of the policy. */
-static void sort(json_t *limits, const char *by)
+/* The most first, else in the order that they had. */
+static void sort(json_t *items, const char *by)
 {
-    for (size_t i = 1; i < json_array_size(limits); i++) {
-        json_t *limit = json_incref(json_array_get(limits, i));
+    for (size_t i = 1; i < json_array_size(items); i++) {
+        json_t *item = json_incref(json_array_get(items, i));
         size_t at = i;
-        while (at > 0 && rank(json_array_get(limits, at - 1), by) < rank(limit, by))
+        while (at > 0 && rank(json_array_get(items, at - 1), by) < rank(item, by))
             at--;
-        json_array_remove(limits, i);
-        json_array_insert_new(limits, at, limit);
+        json_array_remove(items, i);
+        json_array_insert_new(items, at, item);
     }
 }
 
@@ -101,8 +106,18 @@ static int look(struct client *client, const struct options *options, const char
     uint64_t begin = uv_hrtime();
     uv_sleep(SAMPLE_MS);
     status = ask(client, options, by, top, &result);
+    if (status != 0) {
+        json_decref(before);
+        return status;
+    }
+    json_t *busy = json_object_get(result, "keys");
+    if (top > 0)
+        status = peers_keys(options, busy);
     if (status == 0) {
-        json_t *limits = json_object_get(result, "limits"), *keys = flows_for_people(json_object_get(result, "keys"));
+        sort(busy, by);
+        while (json_array_size(busy) > top)
+            json_array_remove(busy, json_array_size(busy) - 1);
+        json_t *limits = json_object_get(result, "limits"), *keys = flows_for_people(busy);
         add_rates(limits, json_object_get(before, "limits"), (double)(uv_hrtime() - begin) / 1e9);
         sort(limits, by);
         if (options->json) {
@@ -112,8 +127,8 @@ static int look(struct client *client, const struct options *options, const char
             print(limits, keys);
         }
         json_decref(keys);
-        json_decref(result);
     }
+    json_decref(result);
     json_decref(before);
     return status;
 }

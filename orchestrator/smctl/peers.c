@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
-/* smctl peers: asks the exchange of a rate limiter's host, which has a socket of its own. A line there, JSON back. */
+/* smctl peers, and keys for smctl limits: the exchange of a rate limiter's host has a socket of its own. A line there,
+ * JSON back. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 
 #include "smctl.h"
 
-#define ANSWER_MOST 65536
+#define ANSWER_MOST (512 * 1024)
 
 static int connect_to(const struct options *options, const char *path)
 {
@@ -53,6 +54,23 @@ static json_t *ask(int fd, const char *line)
 static long long number(const json_t *object, const char *key)
 {
     return (long long)json_integer_value(json_object_get(object, key));
+}
+
+int peers_keys(const struct options *options, json_t *keys)
+{
+    char path[108];
+    int status = client_socket(options, "peers.sock", path);
+    int fd = status == 0 ? connect_to(options, path) : -1;
+
+    if (fd < 0)
+        return status;
+    json_t *answer = ask(fd, "keys\n");
+    close(fd);
+    if (!answer)
+        return fail(options, RPC_FAILED, "the exchange did not answer");
+    json_array_extend(keys, json_object_get(answer, "keys"));
+    json_decref(answer);
+    return 0;
 }
 
 static const char *string(const json_t *object, const char *key)

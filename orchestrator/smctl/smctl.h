@@ -92,6 +92,12 @@ int client_call(const struct options *options, const char *method, struct wire_o
 /* Carry out `method`, with progress on a terminal; `what` says in words what is done. */
 int operation(struct options *options, const char *method, struct wire_out *params, const char *what);
 
+/* ---- peers.c ---- */
+
+/* Add the keys of distributed limits, as the orchestrator's answer to "limits" has others; none where nobody exchanges
+ * with other hosts. 0, or an exit status and a line printed. */
+int peers_keys(const struct options *options, json_t *keys);
+
 /* ---- collect.c: smctl run --collect ---- */
 
 #include "conf/service.h"

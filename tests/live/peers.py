@@ -296,6 +296,24 @@ class Keys(threading.Thread):
         return lab.wait_until(lambda: all(self.came[source] >= goal[source] for source in SOURCES), 60, 0.1)
 
 
+def add_up(site, keys):
+    """What the keys here count of a while is what their limit counts; a key that loses its place meanwhile begins anew."""
+    looks = []
+    for _ in range(2):
+        keys.sending = set(keys.clients)
+        time.sleep(0.5)
+        keys.sending = {at for at in keys.clients if at[0] != site.number}
+        told = site.ask("limits")
+        by_key = {item["key"].split(" tag ")[0]: item["state"] for item in told.get("keys", [])}
+        if set(by_key) != set(SOURCES) or any(state["passed"] == 0 for state in by_key.values()):
+            return None
+        sums = [sum(state[what] for state in by_key.values()) for what in ("passed", "exceeded")]
+        limit = told["limits"][0]
+        looks.append((sums, [limit["packets"] * (1000 + 42), limit["exceeded"]], by_key))
+    by_keys, by_limit = ([after - before for before, after in zip(looks[0][at], looks[1][at])] for at in (0, 1))
+    return looks[1][2] if by_keys == by_limit and by_keys[1] > 0 else None
+
+
 def run_keyed(sites, build):
     for site in sites:
         site.begin(build, policy(KEYED, site.number))
@@ -314,6 +332,9 @@ def run_keyed(sites, build):
     expect(keys.come(1), "keys: the home's replica was killed", keys.came)
     told = sites[2].peers().get("limits", [{}])[0]
     expect(told.get("keys") == 2, "keys: both are known at the third host", told)
+    told = lab.wait_until(lambda: add_up(sites[2], keys), 60, 0)
+    expect(told and all(state["limit"] == "sources" and state["unit"] == "bytes" for state in told.values()),
+           f"keys: the limits of the third host name both sources: {told}", sites[2].ask("limits"))
     keys.going = False
     keys.join()
     # What was under way to be counted is within the slack; twice the limit for a second is not.

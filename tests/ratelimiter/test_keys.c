@@ -28,6 +28,7 @@ static uint64_t key_of(unsigned number)
 static bool offer(struct net *net, unsigned host, unsigned key, bool exact)
 {
     const struct keys_ask ask = {.key = key_of(key),
+                                 .who = {.a = {10, 0, (uint8_t)(key >> 8), (uint8_t)key}, .family = 4},
                                  .shares = !exact,
                                  .rate = RATE,
                                  .depth = whole.burst * SM_BUCKET_UNIT,
@@ -36,7 +37,9 @@ static bool offer(struct net *net, unsigned host, unsigned key, bool exact)
     struct meter *from;
     struct meter_slot slot;
 
-    return keys_take(&net->state[host].keys, &ask, net->now, &from, &slot);
+    bool has = keys_take(&net->state[host].keys, &ask, net->now, &from, &slot);
+    keys_count(&net->state[host].keys, &ask, has);
+    return has;
 }
 
 static struct bench begin_bench(bool exact, enum drl_mode mode)
@@ -204,6 +207,18 @@ Test(keys, exact_is_never_exceeded)
     cr_assert_gt(used, 0.1);
 }
 
+/* How many keys a host tells of; text[] has them. */
+static unsigned told(const struct net *net, unsigned host, char text[static 1 << 19])
+{
+    unsigned count = 0;
+
+    exchange_report_keys(net->exchange[host], text, 1 << 19);
+    cr_assert(strstr(text, "]}\n"), "it is whole");
+    for (const char *at = text; (at = strstr(at, "\"key\"")); at++)
+        count++;
+    return count;
+}
+
 /* Far more keys than places, at one host: one sends much, and has its place; the others are counted. What goes out in a
  * window is bounded. */
 static void more_than_there_is_room_for(bool exact)
@@ -212,6 +227,7 @@ static void more_than_there_is_room_for(bool exact)
     struct net *net = bench.net;
     const unsigned many = 4 * KEYS_PLACES, loud = many + 1;
     double nothing[KEYS][HOSTS] = {{0}};
+    static char text[1 << 19];
     unsigned passed = 0, sent = 0, others = 0;
     long most = 0;
 
@@ -237,6 +253,7 @@ static void more_than_there_is_room_for(bool exact)
     cr_assert_gt(passed, sent * 9 / 10, "%u of %u", passed, sent);
     cr_assert_gt(reported(net, 1, "keys_turned_away"), 0);
     cr_assert_leq(reported(net, 1, "keys"), KEYS_PLACES);
+    cr_assert_eq(told(net, 1, text), reported(net, 1, "keys"), "all are told");
     cr_assert_leq(most, 128 * 74 + 51 * 40 + 200, "%ld bytes in 100 ms", most);
     destroy(net);
 }
@@ -325,6 +342,50 @@ Test(keys, a_freed_place_has_no_lease)
         next++;
     cr_assert(!offer(bench.net, 1, next, true), "it passes by another key's lease");
     cr_assert_eq(place_of(bench.net, 1, key_of(next)), place);
+    destroy(bench.net);
+}
+
+Test(keys, who_has_a_place_is_told)
+{
+    struct bench bench = begin_bench(true, DRL_MODES);
+    double one[KEYS][HOSTS] = {{0}, {0, RATE / 4}}, nothing[KEYS][HOSTS] = {{0}};
+    static char text[1 << 19];
+    char expected[128];
+
+    run(&bench, 4000, one);
+    run(&bench, 2000, one);
+    struct key_place *place = place_of(bench.net, 1, key_of(1));
+    uint64_t passed = atomic_load(&place->passed), rate;
+    cr_assert_gt(atomic_load(&place->exceeded), 0, "before there was a lease");
+    cr_assert_eq(told(bench.net, 1, text), 1, "%s", text);
+    cr_assert(strstr(text, "\"class\": \"source/32/128\", \"key\": \"0a000001000000"), "%s", text);
+    snprintf(expected, sizeof expected, "\"limit\": \"all\", \"passed\": %lu, \"unit\": \"bytes\", \"exceeded\": %lu,",
+             passed, atomic_load(&place->exceeded));
+    cr_assert(strstr(text, expected), "%s of %s", expected, text);
+    rate = strtoull(strstr(text, "\"rate\": ") + 8, NULL, 10);
+    cr_assert_float_eq((double)rate, RATE / 32.0, RATE / 320.0, "%lu bytes a second", rate);
+    cr_assert_eq(told(bench.net, 2, text), 0);
+    /* Whoever comes into the place begins with nothing, and has its own name. */
+    unsigned next = 2;
+    while (keys_set_of(key_of(next)) != keys_set_of(key_of(1)))
+        next++;
+    keys_free(place);
+    cr_assert(!offer(bench.net, 1, next, true));
+    run(&bench, 10, nothing);
+    cr_assert_eq(told(bench.net, 1, text), 1);
+    snprintf(expected, sizeof expected, "\"key\": \"0a00%04x0", next);
+    cr_assert(strstr(text, expected), "%s of %s", expected, text);
+    cr_assert(strstr(text, "\"passed\": 0, \"unit\": \"bytes\", \"exceeded\": 1, \"rate\": 0"), "%s", text);
+    /* Who took long over it wrote its own behind that. */
+    for (unsigned i = 0; i < KEYS_WORDS; i++) {
+        uint64_t word = atomic_fetch_xor(&place->who[i], 1);
+        cr_assert_eq(told(bench.net, 1, text), 0, "word %u is not the key's", i);
+        atomic_store(&place->who[i], word);
+    }
+    cr_assert_eq(told(bench.net, 1, text), 1);
+    struct sm_key who;
+    cr_assert(keys_who(place, key_of(next), &who));
+    cr_assert(!keys_who(place, key_of(next) ^ 2, &who), "all of another's");
     destroy(bench.net);
 }
 

@@ -2,6 +2,7 @@
 #include "drl/keys.h"
 
 #include <stddef.h>
+#include <string.h>
 
 struct key_set *keys_set(const struct keys *keys, unsigned number)
 {
@@ -27,6 +28,36 @@ void keys_free(struct key_place *place)
     atomic_store(&place->key, 0);
 }
 
+/* Of no other words, and for no other key. */
+static uint64_t seal_of(const uint64_t words[static KEYS_WORDS], uint64_t key)
+{
+    for (unsigned i = 0; i < KEYS_WORDS; i++) {
+        key = (key ^ words[i]) * 0x9e3779b97f4a7c15ull;
+        key ^= key >> 32;
+    }
+    return key;
+}
+
+static void write_who(struct key_place *place, const struct keys_ask *ask)
+{
+    uint64_t words[KEYS_WORDS];
+
+    memcpy(words, &ask->who, sizeof words);
+    for (unsigned i = 0; i < KEYS_WORDS; i++)
+        atomic_store_explicit(&place->who[i], words[i], memory_order_relaxed);
+    atomic_store_explicit(&place->seal, seal_of(words, ask->key), memory_order_relaxed);
+}
+
+bool keys_who(const struct key_place *place, uint64_t key, struct sm_key *who)
+{
+    uint64_t words[KEYS_WORDS];
+
+    for (unsigned i = 0; i < KEYS_WORDS; i++)
+        words[i] = atomic_load_explicit(&place->who[i], memory_order_relaxed);
+    memcpy(who, words, sizeof words);
+    return atomic_load_explicit(&place->seal, memory_order_relaxed) == seal_of(words, key);
+}
+
 /* Take a free place for the key. NULL: there is none. */
 static struct key_place *claim(const struct keys *keys, struct key_set *set, const struct keys_ask *ask, uint64_t now)
 {
@@ -45,6 +76,9 @@ static struct key_place *claim(const struct keys *keys, struct key_set *set, con
         atomic_store(&place->depth, ask->depth);
         atomic_store(&place->arrived, 0);
         atomic_store(&place->passed, 0);
+        atomic_store(&place->went_on, 0);
+        atomic_store(&place->exceeded, 0);
+        write_who(place, ask);
         atomic_store(&place->lease.rate, 0);
         atomic_store(&place->lease.depth, 0);
         if (ask->shares && hosts > 0)
@@ -106,4 +140,14 @@ bool keys_take(const struct keys *keys, const struct keys_ask *ask, uint64_t now
     }
     atomic_fetch_add_explicit(&place->passed, ask->cost, memory_order_relaxed);
     return true;
+}
+
+void keys_count(const struct keys *keys, const struct keys_ask *ask, bool goes_on)
+{
+    struct key_place *place = find(keys_set(keys, keys_set_of(ask->key)), ask->key);
+
+    if (place && goes_on)
+        atomic_fetch_add_explicit(&place->went_on, ask->cost, memory_order_relaxed);
+    else if (place)
+        atomic_fetch_add_explicit(&place->exceeded, 1, memory_order_relaxed);
 }

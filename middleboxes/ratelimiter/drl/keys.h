@@ -17,25 +17,35 @@
  * Life-cycle of a place.  free -> taken by a replica (the key with its lowest bit set; it fills in what the limit is)
  * -> the key's -> free, by the exchange alone, the buckets voided before.
  *
+ * Whose it is for people.  Hosts tell each other a hash; the key itself stays here. It is written before the place is
+ * the key's, and sealed: who was so slow that the place is another's by then may write over that one's, which has no
+ * key to show from then on rather than a wrong one.
+ *
  * Concurrency.  As meter.h. Who has taken from a bucket looks whether the place is still the key's, and gives back if
  * it is not: so no packet passes by what is another's.
  *
  * Limits.  KEYS_PLACES keys of all limits together, in sets of KEYS_WAYS.
  */
 
+#include <splitmerge/types.h>
+
 #include "drl/meter.h"
 
-#define KEYS_PAGES 48u
-#define KEYS_SETS 3u /* of a page */
+#define KEYS_PAGES 72u
+#define KEYS_SETS 2u /* of a page */
 #define KEYS_WAYS 8u
 #define KEYS_PLACES (KEYS_PAGES * KEYS_SETS * KEYS_WAYS)
 #define KEYS_LIMITS 32u
+#define KEYS_WORDS (sizeof(struct sm_key) / sizeof(uint64_t))
 
 struct key_place {
     _Atomic uint64_t key; /* 0: free; odd: being filled in */
     _Atomic uint64_t limit;
     _Atomic uint64_t rate, depth; /* of the whole limit for this key, as struct exact_part */
     _Atomic uint64_t arrived, passed;
+    _Atomic uint64_t went_on;  /* of what has passed: no other limit dropped it */
+    _Atomic uint64_t exceeded; /* packets that were dropped or marked for it */
+    _Atomic uint64_t who[KEYS_WORDS], seal;
     struct meter lease, share;
 };
 
@@ -64,6 +74,7 @@ struct keys {
 /* What a packet asks. */
 struct keys_ask {
     uint64_t key; /* even, not 0: a hash that is the same on all hosts */
+    struct sm_key who;
     unsigned limit;
     bool shares; /* what has no lease goes by its share */
     uint64_t rate, depth;
@@ -79,7 +90,14 @@ bool keys_take(const struct keys *keys, const struct keys_ask *ask, uint64_t now
                struct meter_slot *slot);
 void keys_give_back(struct meter *from, const struct keys_ask *ask, const struct meter_slot *slot);
 
+/* Count it as one that has gone on, or that exceeded the limit; where its key has no place nobody does. A place that
+ * becomes another's meanwhile may count it for that one. */
+void keys_count(const struct keys *keys, const struct keys_ask *ask, bool goes_on);
+
 /* The rest is the exchange's. */
+
+/* The key of a place that is `key`'s. False: it is not whole, or another's. */
+bool keys_who(const struct key_place *place, uint64_t key, struct sm_key *who);
 
 struct key_set *keys_set(const struct keys *keys, unsigned number);
 

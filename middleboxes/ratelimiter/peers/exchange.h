@@ -31,6 +31,7 @@ struct exchange_limit {
     bool exact;
     enum drl_mode mode; /* where it is not */
     const char *keyed;  /* it is one of each key of this name: exact, DRL_POOL or DRL_SPLIT; NULL: of all */
+    bool packets;       /* it counts packets, else bytes */
     uint64_t rate;      /* units a nanosecond (bucket.h) */
     uint64_t burst;     /* bytes, or packets */
     uint64_t interval_ns;
@@ -80,5 +81,8 @@ bool exchange_remove(struct exchange *exchange, uint64_t now, uint16_t host);
 
 /* The state as a JSON object; returns its length, at most `room` - 1. */
 size_t exchange_report(const struct exchange *exchange, uint64_t now, char *text, size_t room);
+
+/* The same of the keys that have a place here, as the records of buckets that are one host's would be told. */
+size_t exchange_report_keys(const struct exchange *exchange, char *text, size_t room);
 
 #endif

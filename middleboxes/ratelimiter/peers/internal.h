@@ -66,6 +66,14 @@ struct keys_sum {
     unsigned keys, leased;                   /* that have a place here, and a lease */
     double allowed, demand, arrived, passed; /* all of them, since each has its place; bits, else bytes (or packets) */
 };
+
+/* What a key came to here since it has its place. */
+struct key_told {
+    unsigned limit;
+    struct sm_key who;
+    uint64_t passed, rate, exceeded; /* bytes or packets, those of the last second, and packets */
+};
+bool exchange_keys_told(const struct exchange *exchange, unsigned number, struct key_told *told); /* false: nobody's */
 uint64_t exchange_keys_turned_away(const struct exchange *exchange); /* packets whose keys had no place */
 void exchange_keys_sum(const struct exchange *exchange, unsigned limit, uint64_t now, struct keys_sum *sum);
 

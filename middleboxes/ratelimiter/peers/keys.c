@@ -21,6 +21,7 @@
 #include "peers/internal.h"
 #include <splitmerge/bucket.h>
 
+#define SECOND 1000000000ull
 #define KEYS_WINDOW_NS 100000000ull
 #define KEYS_ASKS 128u
 #define QUIET_ASKS 10u /* without packets: what it had goes to others by then */
@@ -34,7 +35,8 @@ struct key_host {
     struct exact_host host;
     uint64_t counted_at, heard_at; /* when packets were counted, and when there were some */
     uint64_t arrived, passed, window_arrived;
-    double demand; /* bytes (or packets) a second */
+    uint64_t second_at, second_went_on, rate; /* since when it is the next second, and what came in the last one */
+    double demand;                            /* bytes (or packets) a second */
     bool pressed, silent;
 };
 
@@ -181,7 +183,11 @@ static void begin_key(struct exchange *exchange, unsigned number, uint64_t key, 
                                                .queue_ns = part->config->queue_ns,
                                                .random = (uint32_t)datagram_random()};
     exact_limit_of(part, &whole, &limit);
-    *host = (struct key_host){.key = key, .counted_at = now, .heard_at = now};
+    *host = (struct key_host){.key = key,
+                              .counted_at = now,
+                              .heard_at = now,
+                              .second_at = now,
+                              .second_went_on = atomic_load(&place->went_on)};
     exact_host_start(&host->host, &place->lease, &limit, &options, now);
     if (!shares(part))
         return;
@@ -206,6 +212,16 @@ static void count(struct key_host *host, const struct key_place *place, uint64_t
     host->counted_at = now;
     host->arrived = arrived;
     host->passed = passed;
+}
+
+static void count_second(struct key_host *host, const struct key_place *place, uint64_t now)
+{
+    if (now - host->second_at < SECOND)
+        return;
+    uint64_t went_on = atomic_load(&place->went_on);
+    host->rate = (uint64_t)((double)(went_on - host->second_went_on) * SECOND / (double)(now - host->second_at));
+    host->second_at = now;
+    host->second_went_on = went_on;
 }
 
 static void granted(struct key_host *host, uint64_t now, const struct exact_grant *grant)
@@ -258,6 +274,7 @@ static bool tick_key(struct exchange *exchange, unsigned number, uint64_t now)
     if (shares(part))
         meter_fill(&place->share, now, false);
     count(host, place, part->config->interval_ns, now);
+    count_second(host, place, now);
     uint64_t quiet = now - host->heard_at;
     if (quiet > exchange_lease(part->config)) {
         forget(keys, number);
@@ -404,6 +421,20 @@ void exchange_keys_sum(const struct exchange *exchange, unsigned limit, uint64_t
         sum->arrived += (double)atomic_load(&place->arrived);
         sum->passed += (double)atomic_load(&place->passed);
     }
+}
+
+bool exchange_keys_told(const struct exchange *exchange, unsigned number, struct key_told *told)
+{
+    const struct key_host *host = &exchange->keys->host[number];
+    const struct key_place *place = place_at(exchange->keys, number);
+
+    if (host->key == 0 || host->key & 1 || !keys_who(place, host->key, &told->who))
+        return false;
+    told->limit = (unsigned)atomic_load(&place->limit);
+    told->passed = atomic_load(&place->went_on);
+    told->rate = host->rate;
+    told->exceeded = atomic_load(&place->exceeded);
+    return told->limit < exchange->config->limit_count;
 }
 
 uint64_t exchange_keys_turned_away(const struct exchange *exchange)

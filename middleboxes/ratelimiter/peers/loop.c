@@ -35,7 +35,8 @@
 #define TICK_MS ((int)(EXCHANGE_TICK_NS / 1000000))
 #define DATAGRAMS_A_TICK 256u
 #define CONTROL_MS 200
-#define REPORT_MOST 65536u
+#define REPORT_MOST (512u * 1024)
+_Static_assert(KEYS_PLACES * 400u < REPORT_MOST, "all keys are told, whatever their names and numbers");
 
 struct peers_loop {
     const struct exchange_config *config;
@@ -129,6 +130,10 @@ static void answer(struct peers_loop *loop, const char *line, char *text)
         exchange_report(loop->exchange, now, text, REPORT_MOST);
         return;
     }
+    if (strcmp(line, "keys") == 0) {
+        exchange_report_keys(loop->exchange, text, REPORT_MOST);
+        return;
+    }
     if (sscanf(line, "add %u %63s", &host, where) == 2 && peers_parse_address(where, &at) && host < EXACT_MAX_HOSTS)
         done = exchange_add(loop->exchange, now, (uint16_t)host, &at);
     else if (sscanf(line, "remove %u", &host) == 1 && host < EXACT_MAX_HOSTS)
@@ -138,7 +143,6 @@ static void answer(struct peers_loop *loop, const char *line, char *text)
 
 static void serve(struct peers_loop *loop)
 {
-    static _Thread_local char text[REPORT_MOST];
     const struct timeval patience = {.tv_usec = CONTROL_MS * 1000};
     char line[128] = "";
     int client = accept4(loop->asked, NULL, NULL, SOCK_CLOEXEC);
@@ -148,11 +152,13 @@ static void serve(struct peers_loop *loop)
     setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     ssize_t length = recv(client, line, sizeof line - 1, 0);
-    if (length > 0) {
+    char *text = malloc(REPORT_MOST);
+    if (text && length > 0) {
         line[strcspn(line, "\r\n")] = '\0';
         answer(loop, line, text);
         (void)!send(client, text, strlen(text), MSG_NOSIGNAL);
     }
+    free(text);
     close(client);
 }
 

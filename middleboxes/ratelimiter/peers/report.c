@@ -158,3 +158,27 @@ size_t exchange_report(const struct exchange *exchange, uint64_t now, char *room
     add(&text, "]}\n");
     return text.length;
 }
+
+size_t exchange_report_keys(const struct exchange *exchange, char *room, size_t size)
+{
+    struct text text = {.at = room, .room = size};
+    const char *separator = "";
+    struct key_told told;
+
+    add(&text, "{\"version\": 1, \"keys\": [");
+    for (unsigned number = 0; exchange->keys && number < KEYS_PLACES; number++) {
+        if (!exchange_keys_told(exchange, number, &told))
+            continue;
+        const struct exchange_limit *limit = &exchange->config->limits[told.limit];
+        add(&text, "%s{\"class\": \"%s\", \"key\": \"", separator, limit->keyed);
+        for (unsigned i = 0; i < sizeof told.who; i++)
+            add(&text, "%02x", ((const uint8_t *)&told.who)[i]);
+        add(&text, "\", \"shard\": null, \"replica\": 0, \"state\": {\"limit\": \"%s\", \"passed\": %lu, ", limit->name,
+            told.passed);
+        add(&text, "\"unit\": \"%s\", \"exceeded\": %lu, \"rate\": %lu}}", limit->packets ? "packets" : "bytes",
+            told.exceeded, told.rate);
+        separator = ", ";
+    }
+    add(&text, "]}\n");
+    return text.length;
+}
