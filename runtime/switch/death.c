@@ -171,13 +171,18 @@ static void redirect(struct sm_switch *sw, struct switch_shard *shard, unsigned 
     shard->move.to = (uint8_t)heir;
 }
 
+/* A shard that was on its way, and the last of what was held for it. */
+struct interrupted {
+    uint32_t number, last;
+};
+
 /*
  * New owners for the dead one's shards, in blocks, so that each survivor gets about as many. Returns the number of
- * shards, put in `flush`, whose holds are to follow the packets of the ring.
+ * shards, put in `interrupted`, whose holds are to follow the packets of the ring.
  */
-static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
+static unsigned pass_on(struct sm_switch *sw, unsigned slot, struct interrupted *interrupted)
 {
-    unsigned survivors[ARENA_SLOTS], flushes = 0;
+    unsigned survivors[ARENA_SLOTS], interruptions = 0;
     unsigned count = survivors_of(sw, slot, survivors);
     uint64_t heirs = 0; /* also where moves were under way to */
 
@@ -212,12 +217,29 @@ static unsigned pass_on(struct sm_switch *sw, unsigned slot, uint32_t *flush)
             shard->build = builds_number(sw->arena, slot);
             sw->orphans++;
         }
-        if (actions & MOVE_DO_FLUSH)
-            flush[flushes++] = number;
+        if (moving)
+            interrupted[interruptions++] = (struct interrupted){number, shard->hold_tail};
     }
     for (; heirs; heirs &= heirs - 1)
         switch_push(sw, (unsigned)__builtin_ctzll(heirs), IN_INHERIT, sw->inheritance, 0, sw->clock);
-    return flushes;
+    return interruptions;
+}
+
+/* What was held for a move that has ended, behind what the dead one had of the shard: that came first. */
+static void put_behind(struct sm_switch *sw, const struct interrupted *interrupted)
+{
+    struct switch_shard *shard = &sw->shards[interrupted->number];
+    const uint32_t last = interrupted->last;
+
+    if (shard->owner != SWITCH_NONE) {
+        switch_flush_hold(sw, shard, shard->owner);
+    } else if (last != POOL_NONE && last != shard->hold_tail) { /* for nobody: all of it is held */
+        const uint32_t first = sw->packets[last].next;
+        sw->packets[shard->hold_tail].next = shard->hold_head;
+        sw->packets[last].next = POOL_NONE;
+        shard->hold_head = first;
+        shard->hold_tail = last;
+    }
 }
 
 /* A packet that the dead one had, to whoever owns its shard now. */
@@ -286,7 +308,7 @@ static void requeue(struct sm_switch *sw, unsigned slot)
 void switch_slot_died(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
-    uint32_t flush[SWITCH_MOVES_WAITING];
+    struct interrupted interrupted[SWITCH_MOVES_WAITING];
     bool had_state = s->state == SLOT_READY || s->state == SLOT_RETIRING;
 
     if (had_state)
@@ -313,12 +335,12 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     if (sw->affinity)
         affinity_forsake(sw->affinity, slot);
     STEP();
-    unsigned flushes = pass_on(sw, slot, flush);
+    const unsigned interruptions = pass_on(sw, slot, interrupted);
     STEP();
     requeue(sw, slot);
     STEP();
-    for (unsigned i = 0; i < flushes; i++)
-        switch_flush_hold(sw, &sw->shards[flush[i]], sw->shards[flush[i]].owner);
+    for (unsigned i = 0; i < interruptions; i++)
+        put_behind(sw, &interrupted[i]);
     if (sw->query.active && sw->query.slot == slot) {
         *(struct query_header *)(void *)s->query = (struct query_header){.next_shard = SM_SHARDS};
         sw->query.active = false;

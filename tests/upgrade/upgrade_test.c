@@ -158,6 +158,13 @@ static void attempt(uint64_t seed, struct sm_test *unsplit, const struct sm_trac
     sm_test_destroy(test, NULL);
 }
 
+/* Whether the rounds have done what they are for. */
+static bool tried(const struct totals *totals)
+{
+    return totals->upgrades > 0 && (totals->backs > 0 || (with_lists && !lists_return)) &&
+           (upgrades > 0 || !with_lists) && (downgrades > 0 || !lists_return);
+}
+
 static void rounds(const struct sm_trace *trace, uint64_t seed, unsigned count)
 {
     const struct sm_test_options options = {
@@ -171,15 +178,15 @@ static void rounds(const struct sm_trace *trace, uint64_t seed, unsigned count)
         failures++;
         return;
     }
-    for (unsigned i = 0; i < count && failures == 0; i++)
+    unsigned i = 0;
+    for (; (i < count || (i < 10 * count && !tried(&totals))) && failures == 0; i++)
         attempt(seed + i, unsplit, trace, &totals);
     printf("SM_SEED=%llu, %u rounds%s: %llu upgrades, %llu back, %llu killed, %llu moves, %llu records by callback, "
            "%llu back\n",
-           (unsigned long long)seed, count, with_lists ? lists_return ? " with lists that return" : " with lists" : "",
+           (unsigned long long)seed, i, with_lists ? lists_return ? " with lists that return" : " with lists" : "",
            (unsigned long long)totals.upgrades, (unsigned long long)totals.backs, (unsigned long long)totals.deaths,
            (unsigned long long)totals.moves, (unsigned long long)upgrades, (unsigned long long)downgrades);
-    if (totals.upgrades == 0 || ((!with_lists || lists_return) && totals.backs == 0) || (with_lists && upgrades == 0) ||
-        (lists_return && downgrades == 0) || mistakes) {
+    if (!tried(&totals) || mistakes) {
         printf("FAILED: the rounds did not try what they are for\n");
         failures++;
     }

@@ -525,16 +525,36 @@ static int setup_bytes_two(struct sm_replica *replica, void **user)
     return setup_bytes(replica, 2);
 }
 
-/* The owner of a shard with flows that is being given back, with packets that wait or without; SWITCH_NONE: none. */
+static bool has_packet_of(const struct sm_test *test, unsigned slot, uint32_t shard)
+{
+    for (uint32_t i = 0; i < test->sw->buffers; i++)
+        if (test->sw->packets[i].place == PLACE_RING && test->sw->packets[i].slot == slot &&
+            test->sw->packets[i].shard == shard)
+            return true;
+    return false;
+}
+
+/* The owner of a shard with flows that is being given back, with packets that it still has and others that wait for the
+ * next owner, or without; SWITCH_NONE: none. */
 static unsigned giving_back(const struct sm_test *test, bool packets_wait)
 {
     for (uint32_t shard = 0; shard < SM_SHARDS; shard++) {
         const struct switch_shard *s = &test->sw->shards[shard];
         if (move_under_way(&s->move) && !builds_is_base(test->arena, s->owner) &&
-            state_shard_flows(test->arena->state, shard) > 0 && (s->hold_head != POOL_NONE || !packets_wait))
+            state_shard_flows(test->arena->state, shard) > 0 &&
+            (!packets_wait || (s->hold_head != POOL_NONE && has_packet_of(test, s->owner, shard))))
             return s->owner;
     }
     return SWITCH_NONE;
+}
+
+/* Whether a shard's packets wait in the order in which they came. */
+static bool held_in_order(const struct sm_switch *sw, const struct switch_shard *shard)
+{
+    for (uint32_t at = shard->hold_head, next; at != POOL_NONE && (next = sw->packets[at].next) != POOL_NONE; at = next)
+        if (sw->packets[at].sequence > sw->packets[next].sequence)
+            return false;
+    return true;
 }
 
 /* The old version cannot take the shards as they are: another new replica does, or they wait for one. */
@@ -561,6 +581,8 @@ static void dies_while_it_gives_back(unsigned replicas, struct sm_trace *trace)
     cr_assert_eq(sm_test_kill(test, test->sw->slots[giving_back(test, true)].id), 0);
     switch_check_now(test->sw, false, &findings);
     cr_expect_eq(findings.count, 0, "with %u: %s", replicas, findings.lines[0]);
+    for (uint32_t shard = 0; shard < SM_SHARDS; shard++)
+        cr_expect(held_in_order(test->sw, &test->sw->shards[shard]), "with %u: shard %u", replicas, shard);
     sm_test_destroy(test, NULL);
 }
 
