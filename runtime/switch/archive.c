@@ -28,7 +28,7 @@ static const char magic[] = "\xb6splitmerge checkpoint\n";
 #define PATH_MAX_BYTES 1024u
 #define STEP_BYTES 4096
 #define FREE_BYTES (128 << 10)
-#define KEPT_SHARE 8 /* the time without the core is so many times the time with it, at most */
+#define KEPT_SHARE 32 /* the time without the core is so many times the time with it, at most */
 
 struct archive_writer {
     int fd;
