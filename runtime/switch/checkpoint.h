@@ -10,9 +10,9 @@
  * their own, which goes on while the switch's thread does. Where the two have to share a core this one gives it away
  * every few microseconds, and is the one that the kernel gives less of it (checkpoint_stand_back()).
  *
- * Limits.  A thread that wants the core all the time leaves about a tenth of it to this one: by the kernel's weights of
- * the two, and since who has waited for the core keeps it for 1/32 of that time (archive.c). So a checkpoint ends,
- * however busy packets keep the machine, in about thirty times the time that it takes alone.
+ * Limits.  A thread that wants the core all the time leaves about a thirtieth of it to this one, since who has waited
+ * for the core keeps it for 1/32 of that time (archive.c). So a checkpoint ends, however busy packets keep the machine,
+ * in about thirty times the time that it takes alone.
  */
 
 #include "switch/switch.h"
