@@ -96,6 +96,7 @@ static void *work(void *arg)
     struct writer *w = arg;
     uint64_t wakes;
 
+    bench_unpin(); /* what was measured before has pinned whoever started us */
     checkpoint_stand_back();
     while (read(w->wake_fd, &wakes, sizeof wakes) == sizeof wakes) {
         int what = atomic_load_explicit(&w->work, memory_order_acquire);
