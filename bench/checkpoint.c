@@ -2,7 +2,7 @@
 
 /*
  * Checkpoints of a service with one replica: flows a second, without traffic, beside msgpack-c that packs the same
- * flows into memory; and how long packets take while checkpoints are written one after the other, beside without. The
+ * flows into memory; and how long packets take while a checkpoint is written, beside without, in turns. The
  * file is in memory, and written by a thread of its own at low priority, as by sm-switch. Where that is one thread more
  * than there are cores its time is lost to packets whatever it does with it: what they notice of a thread that copies
  * as many bytes a second, and does nothing else, is told apart.
@@ -26,6 +26,7 @@
 
 #define RATE 200000u /* packets a second */
 #define COPY_BYTES (32u << 20)
+#define WINDOWS 5u  /* of packets, in one repetition */
 #define PACKINGS 2u /* of the reference in one repetition: the first finds no memory touched */
 
 enum { NOTHING, SAVE, COPY, LEAVE };
@@ -152,11 +153,21 @@ static void turns(struct saving *s, uint64_t ns)
         service_turn(&s->service);
 }
 
-/* The packets' p99 without checkpoints, then with one after the other, then while somebody copies. */
+/* The packets' p99 meanwhile. */
+static double p99_of(struct saving *s, uint64_t ns)
+{
+    latency_begin(s->out);
+    turns(s, ns);
+    return latency_us(s->out, 0.99);
+}
+
+/* The packets' p99 without a checkpoint and with one, again and again, since what somebody else interrupts is to be one
+ * of several; then without and while somebody copies. A repetition's figures are the medians. */
 static int with_traffic(const struct bench_options *options, struct saving *s, struct findings *found,
                         struct sm_errbuf *error)
 {
     const uint64_t ns = (uint64_t)(options->seconds * 1e9);
+    struct samples steady = {0}, saving = {0}, alone = {0}, copying = {0};
     struct sm_port *generator;
     int result = sm_port_open_generator(&generator, options->flows, 64, 0, RATE);
 
@@ -164,26 +175,27 @@ static int with_traffic(const struct bench_options *options, struct saving *s, s
         return result;
     service_input(&s->service, generator);
     turns(s, ns / 4);
-    latency_begin(s->out);
-    turns(s, ns);
-    const double steady = latency_us(s->out, 0.99);
-    latency_begin(s->out);
-    for (uint64_t begin = bench_now(); result == 0 && bench_now() - begin < ns;)
+    for (unsigned i = 0; result == 0 && i < WINDOWS; i++) {
+        samples_add(&steady, p99_of(s, ns / 4));
+        latency_begin(s->out);
         result = save(s, error);
-    samples_add(&found->p99->ours, latency_us(s->out, 0.99));
-    samples_add(&found->p99->reference, steady);
+        samples_add(&saving, latency_us(s->out, 0.99));
+    }
+    for (unsigned i = 0; result == 0 && i < WINDOWS; i++) {
+        samples_add(&alone, p99_of(s, ns / 4));
+        tell(&s->writer, COPY);
+        samples_add(&copying, p99_of(s, ns / 4));
+        atomic_store_explicit(&s->writer.stop, true, memory_order_relaxed);
+        while (at_work(s))
+            service_turn(&s->service);
+        atomic_store_explicit(&s->writer.stop, false, memory_order_relaxed);
+    }
     if (result)
         return result;
-    latency_begin(s->out);
-    atomic_store_explicit(&s->writer.stop, false, memory_order_relaxed);
-    tell(&s->writer, COPY);
-    turns(s, ns);
-    atomic_store_explicit(&s->writer.stop, true, memory_order_relaxed);
-    while (at_work(s))
-        service_turn(&s->service);
-    atomic_store_explicit(&s->writer.stop, false, memory_order_relaxed);
-    samples_add(&found->copying->ours, latency_us(s->out, 0.99));
-    samples_add(&found->copying->reference, steady);
+    samples_add(&found->p99->ours, samples_median(&saving));
+    samples_add(&found->p99->reference, samples_median(&steady));
+    samples_add(&found->copying->ours, samples_median(&copying));
+    samples_add(&found->copying->reference, samples_median(&alone));
     return 0;
 }
 
