@@ -217,7 +217,7 @@ static bool take_by_key(struct distributed *distributed, const struct sm_packet 
                                     .reserve = taking->reserve,
                                     .longest = limit->queue_ns};
     taking->ask.key = bucket_of(distributed, packet, taking, &taking->ask.who);
-    bool has = keys_take(keys, &taking->ask, now, &taking->from, &taking->slot);
+    bool has = keys_take(keys, &taking->ask, now, &taking->place, &taking->from, &taking->slot);
     if (has && limit->queue_ns > 0)
         taking->departs = departure(&keys->head->ahead, packet, &taking->slot, now);
     return has;
@@ -264,5 +264,5 @@ void distributed_give_back(struct distributed *distributed, const struct distrib
 void distributed_count(struct distributed *distributed, const struct distributed_taking *taking, bool goes_on)
 {
     if (distributed->config->limits[taking->limit].keyed)
-        keys_count(&distributed->state.keys, &taking->ask, goes_on);
+        keys_count(taking->place, &taking->ask, goes_on);
 }

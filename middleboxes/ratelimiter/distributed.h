@@ -38,6 +38,7 @@ struct distributed_taking {
     struct meter_slot slot;
     uint64_t departs; /* packet time */
     struct keys_ask ask;
+    struct key_place *place;
     struct meter *from;
 };
 

@@ -34,11 +34,12 @@ static bool offer(struct net *net, unsigned host, unsigned key, bool exact)
                                  .depth = whole.burst * SM_BUCKET_UNIT,
                                  .cost = PACKET,
                                  .amount = PACKET * SM_BUCKET_UNIT};
+    struct key_place *place;
     struct meter *from;
     struct meter_slot slot;
 
-    bool has = keys_take(&net->state[host].keys, &ask, net->now, &from, &slot);
-    keys_count(&net->state[host].keys, &ask, has);
+    bool has = keys_take(&net->state[host].keys, &ask, net->now, &place, &from, &slot);
+    keys_count(place, &ask, has);
     return has;
 }
 

@@ -115,14 +115,15 @@ void keys_give_back(struct meter *from, const struct keys_ask *ask, const struct
         meter_give_back(from, ask->amount);
 }
 
-bool keys_take(const struct keys *keys, const struct keys_ask *ask, uint64_t now, struct meter **from,
-               struct meter_slot *slot)
+bool keys_take(const struct keys *keys, const struct keys_ask *ask, uint64_t now, struct key_place **at,
+               struct meter **from, struct meter_slot *slot)
 {
     struct key_set *set = keys_set(keys, keys_set_of(ask->key));
     struct key_place *place = find(set, ask->key);
 
     if (!place)
         place = claim(keys, set, ask, now);
+    *at = place;
     if (!place) {
         atomic_fetch_add_explicit(&set->turned_away, ask->cost, memory_order_relaxed);
         atomic_fetch_add_explicit(&keys->head->turned_away, 1, memory_order_relaxed);
@@ -142,12 +143,12 @@ bool keys_take(const struct keys *keys, const struct keys_ask *ask, uint64_t now
     return true;
 }
 
-void keys_count(const struct keys *keys, const struct keys_ask *ask, bool goes_on)
+void keys_count(struct key_place *place, const struct keys_ask *ask, bool goes_on)
 {
-    struct key_place *place = find(keys_set(keys, keys_set_of(ask->key)), ask->key);
-
-    if (place && goes_on)
+    if (!place || atomic_load_explicit(&place->key, memory_order_relaxed) != ask->key)
+        return;
+    if (goes_on)
         atomic_fetch_add_explicit(&place->went_on, ask->cost, memory_order_relaxed);
-    else if (place)
+    else
         atomic_fetch_add_explicit(&place->exceeded, 1, memory_order_relaxed);
 }

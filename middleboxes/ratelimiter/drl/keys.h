@@ -85,14 +85,14 @@ struct keys_ask {
 };
 
 /* Whether it conforms at `now`, of the exchange's clock; it is taken, and counted. *from is the bucket that it came
- * from, for keys_give_back(). */
-bool keys_take(const struct keys *keys, const struct keys_ask *ask, uint64_t now, struct meter **from,
-               struct meter_slot *slot);
+ * from, for keys_give_back(), *at its key's place, or NULL, for keys_count(). */
+bool keys_take(const struct keys *keys, const struct keys_ask *ask, uint64_t now, struct key_place **at,
+               struct meter **from, struct meter_slot *slot);
 void keys_give_back(struct meter *from, const struct keys_ask *ask, const struct meter_slot *slot);
 
-/* Count it as one that has gone on, or that exceeded the limit; where its key has no place nobody does. A place that
+/* Count it as one that has gone on, or that exceeded the limit; where its key had no place nobody does. A place that
  * becomes another's meanwhile may count it for that one. */
-void keys_count(const struct keys *keys, const struct keys_ask *ask, bool goes_on);
+void keys_count(struct key_place *place, const struct keys_ask *ask, bool goes_on);
 
 /* The rest is the exchange's. */
 
