@@ -98,7 +98,8 @@ experiment_fn bench_forward, bench_move, bench_failover, bench_library, bench_st
 uint64_t bench_now(void);
 uint64_t bench_thread_cpu(void);
 
-/* Pin the calling thread to the first or the second (core 0, 1) of the cores the program may use. */
+/* Pin the calling thread to the first or the second (core 0, 1) of the cores the program may use. It takes turns there
+ * as threads of a service do (arena/core.h), be it of ours or of a reference. */
 void bench_pin(unsigned core);
 
 /* Let it use all of them again. */

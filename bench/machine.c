@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "arena/core.h"
 #include "testing/random.h"
 
 static uint64_t clock_ns(clockid_t clock)
@@ -46,8 +47,9 @@ void bench_pin(unsigned core)
         CPU_ZERO(&one);
         CPU_SET(cpu, &one);
         sched_setaffinity(0, sizeof one, &one); /* not allowed: the figures are noisier, that is all */
-        return;
+        break;
     }
+    core_share();
 }
 
 void bench_unpin(void)

@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "arena/core.h"
 #include "replica/replica.h"
 
 #define ABANDON_MS 1000 /* how long a replica that leaves at once waits for its slot to be free */
@@ -132,6 +133,7 @@ int attach_open(struct sm_replica *replica, const char *path, const char *middle
         return fail(error, SM_E_STATE, "attach", "the switch is gone");
     if (watch(attachment) != 0)
         return fail(error, SM_E_IO, "attach", strerror(errno));
+    core_share();
     result = replica_bind(replica, arena, welcome.slot);
     return result ? fail(error, result, "attach", sm_strerror(result)) : 0;
 }

@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arena/core.h"
+
 #define YIELD_NS 50000 /* poll this long, yielding the core, before sleeping */
 
 static uint64_t monotonic(void)
@@ -60,6 +62,7 @@ static void *run(void *arg)
     struct worker *worker = arg;
     uint64_t idle_since = 0;
 
+    core_share();
     while (!atomic_load_explicit(&worker->stop, memory_order_acquire)) {
         if (atomic_load_explicit(&worker->has_job, memory_order_acquire)) {
             run_job(worker);
