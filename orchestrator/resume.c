@@ -87,8 +87,8 @@ static void on_status(void *user, const struct rpc_error *error, const struct wi
     int missing = ops_resume(&o->ops, present, count, o->kept_moving != 0);
     o->move_id = o->kept_moving;
     children_learn(o, status);
-    if (strcmp(state, "waiting") == 0 && assigned(list) == 0) {
-        orchestrator_begin(o);
+    if (strcmp(state, "waiting") == 0 && (assigned(list) == 0 || o->stop_asked)) {
+        orchestrator_begin(o); /* or leaves, if that is asked */
         return;
     }
     if (!o->kept_text)
