@@ -103,6 +103,18 @@ static int open_device(struct xdp_port *xdp, struct sm_errbuf *error)
     return 0;
 }
 
+/*
+ * One descriptor for several sockets. The kernel tells an epoll instance of each packet that it has sent, too, which is
+ * a good part of sending one: so the socket of an interface that has only one is waited for itself.
+ */
+static int open_wait(struct xdp_port *xdp, struct sm_errbuf *error)
+{
+    xdp->wait_fd = epoll_create1(EPOLL_CLOEXEC);
+    return xdp->wait_fd < 0
+               ? sm_port_fail(error, sm_port_errno_code(errno), "%s: epoll: %s", xdp->name, strerror(errno))
+               : 0;
+}
+
 /* 0, or what the kernel said, negative. Kernels before 6.6 know no packets in several buffers. */
 static int bind_socket(struct xdp_port *xdp, struct xdp_queue *queue, unsigned number, const struct way *way)
 {
@@ -142,7 +154,7 @@ static int open_queue(struct xdp_port *xdp, unsigned number, const struct way *w
     const int fd = xsk_socket__fd(queue->socket);
     struct epoll_event event = {.events = EPOLLIN};
     setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes); /* with the usual one fewer are sent at a time */
-    if (epoll_ctl(xdp->wait_fd, EPOLL_CTL_ADD, fd, &event) != 0 ||
+    if ((xdp->wait_fd >= 0 && epoll_ctl(xdp->wait_fd, EPOLL_CTL_ADD, fd, &event) != 0) ||
         bpf_map_update_elem(xdp->program.map, &key, &fd, BPF_ANY) != 0)
         return -errno;
     return 0;
@@ -216,7 +228,8 @@ static int open_best(struct xdp_port *xdp, enum sm_xdp_mode mode, struct sm_errb
 
 static int xdp_fd(struct sm_port *port)
 {
-    return ((struct xdp_port *)port)->wait_fd;
+    const struct xdp_port *xdp = (const struct xdp_port *)port;
+    return xdp->wait_fd >= 0 ? xdp->wait_fd : xsk_socket__fd(xdp->queues[0].socket);
 }
 
 static int xdp_close(struct sm_port *port, bool whole, struct sm_errbuf *error)
@@ -260,16 +273,17 @@ int sm_port_open_xdp(struct sm_port **port, const char *name, enum sm_xdp_mode m
                                  .is_interface = true,
                                  .lends = true};
     xdp->program = (struct sm_xdp_program){.map = -1, .program = -1, .link = -1};
-    xdp->promiscuous_fd = -1;
+    xdp->promiscuous_fd = xdp->wait_fd = -1;
     xdp->pool = *pool;
-    xdp->wait_fd = epoll_create1(EPOLL_CLOEXEC);
     xdp->assembled = malloc(XDP_LONGEST);
     xdp->segment = malloc(XDP_LONGEST);
     xdp->port.name = xdp->name = strdup(name);
 
-    int failed = xdp->wait_fd < 0 || !xdp->assembled || !xdp->segment || !xdp->name
+    int failed = !xdp->assembled || !xdp->segment || !xdp->name
                      ? sm_port_fail(error, SM_E_NO_MEMORY, "%s: out of memory", name)
                      : open_device(xdp, error);
+    if (!failed && xdp->queue_count > 1)
+        failed = open_wait(xdp, error);
     if (!failed)
         failed = open_best(xdp, mode, error);
     if (failed) {

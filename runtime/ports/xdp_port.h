@@ -49,7 +49,7 @@ struct xdp_port {
     uint8_t *segment;          /* one of a packet that is cut */
     uint32_t
         lengths[XDP_RING]; /* by place in the send ring: of the packet that the descriptor stands for; 0: of none */
-    int wait_fd, promiscuous_fd; /* of all sockets; and what keeps the interface promiscuous */
+    int wait_fd, promiscuous_fd; /* of several sockets, -1: there is one; and what keeps the interface promiscuous */
 };
 
 int xdp_receive(struct sm_port *port, struct sm_frame *frame);
