@@ -16,11 +16,11 @@
  * tag. The limits that apply to a packet are asked children first, else in file order; only when all that drop have
  * tokens is anything taken.
  *
- * Life-cycle of a bucket.  A partitioned one is made by the first packet that takes from it, and its timer armed for
- * the moment when it would be full again: then it is closed, as a full bucket says no more than none. A packet that
- * takes from it and finds the timer too early arms it for twice the time that the bucket then needs. So a bucket in use
- * is not looked at for each packet, and none is kept for more than twice as long as it has to be. A shared one is made
- * when first asked, and kept.
+ * Life-cycle of a bucket.  A partitioned one is made by the first packet that takes from it, and closed when it has
+ * been full for KEPT_FULL_NS, as a full bucket says no more than none. Who stays far below a limit finds its bucket
+ * full each time: so it is not made and closed for each packet. The timer is armed once, for the moment when the bucket
+ * would have to be closed, and when it fires for the one that has come of it since: a bucket in use is seldom looked
+ * at. A shared one is made when first asked, and kept.
  *
  * Concurrency.  A partitioned bucket is this replica's alone for the whole packet: ask first, take at the end. A shared
  * one is locked from get to put, and no two at once: asking takes at once, and gives back when the packet is dropped by
@@ -39,6 +39,7 @@
 
 #define KEYED_SPANS 8 /* debits that a keyed shared bucket keeps apart; `all` has SM_BUCKET_MAX_SPANS */
 #define TIMER_FULL 0
+#define KEPT_FULL_NS 1000000000ull /* as long as a record's rate is known for */
 #define LOW_PACKETS 16 /* an old bound is as right as a new one, if less tight; to ask costs a look at all replicas */
 
 /* What was done to the record of a shared bucket; a note, as a replica may die before its packet is committed. */
@@ -166,18 +167,24 @@ static bool all_join(const struct policy *policy)
     return true;
 }
 
-/* The timer is armed for the moment when the bucket is full or later, unless what the limit allows has changed. */
+/* When a bucket is to be closed that is full at `full`, unless more is taken. */
+static sm_time closing(uint64_t full)
+{
+    return (sm_time){full < UINT64_MAX - KEPT_FULL_NS ? full + KEPT_FULL_NS : full};
+}
+
+/* More may have been taken since the timer was armed, and what the limit allows may have changed. */
 static void bucket_is_full(struct sm_replica *replica, sm_class cls, sm_flow flow, unsigned slot, sm_time now,
                            void *user)
 {
     const struct limiter *limiter = user;
     const struct allowance *allowed = allowance_of(limiter, flow.state);
-    uint64_t full = allowed ? pair_full_at(record_buckets(flow.state), allowed) : 0;
+    sm_time due = allowed ? closing(pair_full_at(record_buckets(flow.state), allowed)) : now;
 
-    if (full <= now.ns)
+    if (due.ns <= now.ns)
         sm_flow_close(replica, cls, flow);
     else
-        sm_flow_timer_set(replica, cls, flow, slot, (sm_time){full});
+        sm_flow_timer_set(replica, cls, flow, slot, due);
 }
 
 static uint64_t *holders_of(const struct limiter *limiter, unsigned key, struct record *record)
@@ -589,18 +596,6 @@ static bool make_buckets(struct limiter *limiter, struct sm_replica *replica, co
     return true;
 }
 
-/* The bucket will be full at `full`. */
-static void arm(struct sm_replica *replica, const struct taking *taking, uint64_t now, uint64_t full)
-{
-    uint64_t armed = sm_flow_timer_get(replica, taking->cls, taking->flow, TIMER_FULL).ns;
-
-    if (armed >= full)
-        return;
-    if (armed != 0 && full - now < UINT64_MAX - full)
-        full += full - now;
-    sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL, (sm_time){full});
-}
-
 static void take_own(struct limiter *limiter, struct sm_replica *replica, uint64_t now)
 {
     for (unsigned i = 0; i < limiter->taking_count; i++) {
@@ -612,7 +607,9 @@ static void take_own(struct limiter *limiter, struct sm_replica *replica, uint64
         bucket = record_buckets(taking->flow.state);
         pair_take(bucket, taking->allowed, taking->when, taking->cost, taking->within);
         record_pass(taking->flow.state, now, taking->cost);
-        arm(replica, taking, now, pair_full_at(bucket, taking->allowed));
+        if (sm_flow_timer_get(replica, taking->cls, taking->flow, TIMER_FULL).ns == 0)
+            sm_flow_timer_set(replica, taking->cls, taking->flow, TIMER_FULL,
+                              closing(pair_full_at(bucket, taking->allowed)));
     }
 }
 
