@@ -15,6 +15,8 @@ enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 #define DLT_ETHERNET 1 /* libpcap's DLT_EN10MB, what --check compiles filters for */
 
+static _Thread_local const char *replica_name; /* as sm_threads() has it; NULL: the process has one, or is standalone */
+
 struct arguments {
     const struct program *program;
     const char *config;
@@ -35,7 +37,9 @@ static int fail(const struct program *program, int status, const char *format, .
     vsnprintf(reason, sizeof reason, format, arguments);
     va_end(arguments);
     if (getenv("SPLITMERGE_ATTACH"))
-        log_write(LEVEL_ERROR, "failed", LOG_WITH(log_text("replica", getenv("SPLITMERGE_REPLICA"))), "%s", reason);
+        log_write(LEVEL_ERROR, "failed",
+                  LOG_WITH(log_text("replica", replica_name ? replica_name : getenv("SPLITMERGE_REPLICA"))), "%s",
+                  reason);
     else
         fprintf(stderr, "%s: %s\n", program->name, reason);
     return status;
@@ -161,9 +165,11 @@ static int decline(const struct program *program, struct sm_replica *replica, co
 /* The same where there is no replica yet. */
 static void decline_early(const struct arguments *arguments, const char *why)
 {
+    struct sm_options options = arguments->options;
     struct sm_replica *replica;
 
-    if (!getenv("SPLITMERGE_ATTACH") || sm_open(&replica, &arguments->options, NULL) != 0)
+    options.replica = replica_name;
+    if (!getenv("SPLITMERGE_ATTACH") || sm_open(&replica, &options, NULL) != 0)
         return;
     sm_decline(replica, why);
     sm_close(replica);
@@ -311,6 +317,7 @@ static int open_and_run(const struct arguments *arguments, void **config)
     if (!running.middlebox)
         return fail(program, EXIT_FAILED, "%s", sm_strerror(SM_E_NO_MEMORY));
     options.user = running.middlebox;
+    options.replica = replica_name;
     status = sm_open(&running.replica, &options, &error);
     if (status < 0)
         status = fail(program, EXIT_FAILED, "%s", error.text[0] ? error.text : sm_strerror(status));
@@ -327,33 +334,43 @@ static int open_and_run(const struct arguments *arguments, void **config)
     return status;
 }
 
+/* A replica, or the standalone program. */
+static int run_replica(const char *replica, void *user)
+{
+    struct arguments *arguments = user;
+    const struct program *program = arguments->program;
+    struct sm_errbuf error = {{0}};
+    int status = EXIT_DONE;
+
+    replica_name = replica;
+    void *config = load(arguments, &error);
+    if (!config) {
+        if (!arguments->check)
+            decline_early(arguments, error.text);
+        return fail(program, EXIT_USAGE, "%s", error.text);
+    }
+    if (!arguments->check)
+        status = open_and_run(arguments, &config);
+    else if (program->check && !program->check(config, DLT_ETHERNET, &error))
+        status = fail(program, EXIT_USAGE, "%s", error.text);
+    program->unload(config);
+    return status;
+}
+
 int program_main(const struct program *program, int argc, char **argv)
 {
-    struct arguments arguments = {.program = program,
-                                  .log = "-",
-                                  .options = {.size = sizeof(struct sm_options),
-                                              .name = program->name,
-                                              .on_packet = program->on_packet,
-                                              .max_sends = program->max_sends,
-                                              .delays = program->delays}};
-    struct sm_errbuf error = {{0}};
+    static struct arguments arguments; /* replicas have it until the process has ended */
     log_begin(program->name);
+    arguments = (struct arguments){.program = program,
+                                   .log = "-",
+                                   .options = {.size = sizeof(struct sm_options),
+                                               .name = program->name,
+                                               .on_packet = program->on_packet,
+                                               .max_sends = program->max_sends,
+                                               .delays = program->delays}};
     int status = parse_arguments(&arguments, argc, argv);
 
     if (status >= 0)
         return status;
-    void *config = load(&arguments, &error);
-    if (!config) {
-        if (!arguments.check)
-            decline_early(&arguments, error.text);
-        return fail(program, EXIT_USAGE, "%s", error.text);
-    }
-    if (!arguments.check)
-        status = open_and_run(&arguments, &config);
-    else if (program->check && !program->check(config, DLT_ETHERNET, &error))
-        status = fail(program, EXIT_USAGE, "%s", error.text);
-    else
-        status = EXIT_DONE;
-    program->unload(config);
-    return status;
+    return program->threads ? sm_threads(run_replica, &arguments) : run_replica(NULL, &arguments);
 }

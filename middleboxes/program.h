@@ -15,6 +15,7 @@ struct program {
     unsigned max_sends;
     bool delays;
     bool reloads; /* standalone, SIGHUP has it read its configuration anew */
+    bool threads; /* several replicas may run in one process, each with a configuration of its own */
     /* Read the configuration; NULL: *error says why. */
     void *(*load)(const char *file, struct sm_errbuf *error);
     void (*unload)(void *config);

@@ -19,47 +19,83 @@ static void on_closed(uv_handle_t *handle)
     child->process.data = NULL;
 }
 
+static void ended(struct child *child, int64_t status)
+{
+    child->alive = false;
+    child->status = status;
+    orchestrator_child_exited(child->o, child);
+}
+
+/* All of its replicas end with it. */
+static void process_exited(struct child *host, int64_t status)
+{
+    host->exited = true;
+    for (struct child *child = host->o->children; child; child = child->next)
+        if (child->host == host && child->alive)
+            ended(child, status);
+}
+
 static void on_watched_exit(uv_poll_t *watch, int status, int events)
 {
-    struct child *child = watch->data;
+    struct child *host = watch->data;
     (void)status, (void)events;
     uv_close((uv_handle_t *)watch, NULL);
-    close(child->pidfd);
-    child->alive = false;
-    orchestrator_child_exited(child->o, child);
+    close(host->pidfd);
+    process_exited(host, host->status);
+}
+
+/* Who has that process to look after, of those that an orchestrator before us has started. */
+static struct child *host_of(struct orchestrator *o, pid_t pid)
+{
+    struct child *child = o->children;
+    while (child && (!child->alive || child->host->pid != pid))
+        child = child->next;
+    return child ? child->host : NULL;
 }
 
 bool child_adopt(struct orchestrator *o, uint32_t id, pid_t pid)
 {
-    struct child *child = child_note(o, id);
+    struct child *child = child_note(o, id), *host = host_of(o, pid);
     if (!child || child->alive)
         return true;
-    child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (child->pidfd < 0)
-        return pid > 0 && errno != ESRCH;
+    if (!host) {
+        child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        if (child->pidfd < 0)
+            return pid > 0 && errno != ESRCH;
+        child->watch.data = child;
+        uv_poll_init(o->loop, &child->watch, child->pidfd);
+        uv_poll_start(&child->watch, UV_READABLE, on_watched_exit);
+        child->pid = pid;
+        host = child;
+    }
+    child->host = host;
     child->was_ready = true;
     child->alive = true;
-    child->watch.data = child;
-    uv_poll_init(o->loop, &child->watch, child->pidfd);
-    uv_poll_start(&child->watch, UV_READABLE, on_watched_exit);
     return true;
 }
 
 void child_kill(struct child *child, int number)
 {
-    if (child->pidfd >= 0)
-        syscall(SYS_pidfd_send_signal, child->pidfd, number, NULL, 0);
+    struct child *host = child->host;
+    if (host->exited)
+        return;
+    if (host->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, host->pidfd, number, NULL, 0);
     else
-        uv_process_kill(&child->process, number);
+        uv_process_kill(&host->process, number);
+}
+
+void child_left(struct child *child)
+{
+    if (child->alive)
+        ended(child, 0);
 }
 
 static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_number)
 {
-    struct child *child = process->data;
-    child->alive = false;
-    child->status = signal_number ? -signal_number : status;
+    struct child *host = process->data;
     uv_close((uv_handle_t *)process, on_closed);
-    orchestrator_child_exited(child->o, child);
+    process_exited(host, signal_number ? -signal_number : status);
 }
 
 /* What a replica is started with: its own copies, and what uv_spawn() takes. */
@@ -112,10 +148,31 @@ static char *variable(const char *format, ...)
     return length < 0 ? NULL : text;
 }
 
-/* Ours, and what a replica goes by; `library`: the drop-in, behind what else is to be loaded first. NULL: none. */
-static bool make_env(struct command *command, const struct child *child, const char *library)
+/* Who is to be started together: a replica, and those behind it that are to be started too. */
+struct crew {
+    uint32_t ids[SERVICE_MAX_REPLICAS];
+    unsigned count;
+    char names[SERVICE_MAX_REPLICAS * 12]; /* "r1,r2" */
+};
+
+static void gather(struct crew *crew, const struct orchestrator *o, uint32_t id)
 {
-    struct orchestrator *o = child->o;
+    size_t used = 0;
+    crew->ids[0] = id;
+    crew->count = 1;
+    for (unsigned i = 0; i < o->ops.count && crew->count < o->service.threads; i++) {
+        const struct ops_replica *replica = &o->ops.replicas[i];
+        if (replica->state == OPS_REPLICA_STARTING && replica->id > id &&
+            !child_of((struct orchestrator *)(uintptr_t)o, replica->id))
+            crew->ids[crew->count++] = replica->id;
+    }
+    for (unsigned i = 0; i < crew->count; i++)
+        used += (size_t)snprintf(crew->names + used, sizeof(crew->names) - used, "%sr%u", i ? "," : "", crew->ids[i]);
+}
+
+/* Ours, and what a replica goes by; `library`: the drop-in, behind what else is to be loaded first. NULL: none. */
+static bool make_env(struct command *command, struct orchestrator *o, const char *names, const char *library)
+{
     char attach[108];
     unsigned count = 0, n = 0;
     while (environ[count])
@@ -124,7 +181,7 @@ static bool make_env(struct command *command, const struct child *child, const c
     if (!env)
         return false;
     env[n++] = variable("SPLITMERGE_ATTACH=%s", rundir_file(&o->dir, "attach.sock", attach)); /* getenv() finds these */
-    env[n++] = variable("SPLITMERGE_REPLICA=r%u", child->id);
+    env[n++] = variable("SPLITMERGE_REPLICA=%s", names);
     if (library) {
         const char *before = getenv("LD_PRELOAD");
         env[n++] = variable("LD_PRELOAD=%s%s%s", before ? before : "", before ? ":" : "", library);
@@ -156,11 +213,11 @@ static int open_output(struct command *command, const struct child *child, struc
     return command->output < 0 ? SM_E_IO : 0;
 }
 
-static int run_program(struct child *child, const char *file, const struct program *program, const char *library,
-                       struct sm_errbuf *error)
+static int run_program(struct child *child, const char *names, const char *file, const struct program *program,
+                       const char *library, struct sm_errbuf *error)
 {
     struct command command = {.output = -1};
-    if (!make_args(&command, child, program) || !make_env(&command, child, library)) {
+    if (!make_args(&command, child, program) || !make_env(&command, child->o, names, library)) {
         command_free(&command);
         snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
@@ -184,6 +241,7 @@ static int run_program(struct child *child, const char *file, const struct progr
     };
     int result = uv_spawn(child->o->loop, &child->process, &options);
     child->process.data = child;
+    child->pid = child->process.pid;
     command_free(&command);
     if (result == 0)
         return 0;
@@ -193,31 +251,51 @@ static int run_program(struct child *child, const char *file, const struct progr
     return SM_E_IO;
 }
 
+/* One of those that a process was started with. */
+static int started(struct child *host, uint32_t id, const struct program *program, const char *file,
+                   struct sm_errbuf *error)
+{
+    char name[16];
+    struct child *child = child_note(host->o, id);
+    if (!child) {
+        snprintf(error->text, sizeof(error->text), "out of memory");
+        child_kill(host, SIGKILL);
+        return SM_E_NO_MEMORY;
+    }
+    free(child->exec);
+    child->exec = strdup(program->exec);
+    child->host = host;
+    child->alive = true;
+    log_write(LEVEL_INFO, "replica_started",
+              LOG_WITH(log_text("replica", child_name(child, name)), log_number("pid", host->pid)),
+              "replica %s is started: %s", name, file);
+    return 0;
+}
+
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
 {
-    char name[16], file[4096], library[4096];
+    char file[4096], library[4096];
     const struct ops_replica *replica = ops_replica(&o->ops, id);
     const struct program *program =
         replica && replica->fresh && o->ops.request.verb == OPS_UPGRADE && o->next.exec ? &o->next : &o->program;
     bool pcap = o->service.pcap || program_uses_pcap(program);
+    struct crew crew;
+    if (child_of(o, id))
+        return 0;
+    gather(&crew, o, id);
     int result = program_find(program->exec, file, sizeof(file), error);
     if (result == 0 && pcap)
         result = program_find_pcap(library, sizeof(library), error);
     if (result != 0)
         return result;
-    struct child *child = child_note(o, id);
-    if (!child) {
+    struct child *host = child_note(o, id);
+    if (!host) {
         snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
     }
-    free(child->exec);
-    child->exec = strdup(program->exec);
-    result = run_program(child, file, program, pcap ? library : NULL, error);
-    child->alive = result == 0;
-    if (child->alive)
-        log_write(LEVEL_INFO, "replica_started",
-                  LOG_WITH(log_text("replica", child_name(child, name)), log_number("pid", child->process.pid)),
-                  "replica %s is started: %s", name, file);
+    result = run_program(host, crew.names, file, program, pcap ? library : NULL, error);
+    for (unsigned i = 0; result == 0 && i < crew.count; i++)
+        result = started(host, crew.ids[i], program, file, error);
     return result;
 }
 
@@ -231,7 +309,7 @@ struct child *child_note(struct orchestrator *o, uint32_t id)
     struct child *child = calloc(1, sizeof(*child));
     if (!child)
         return NULL;
-    *child = (struct child){.o = o, .id = id, .pidfd = -1, .status = CHILD_UNKNOWN, .next = *link};
+    *child = (struct child){.o = o, .id = id, .host = child, .pidfd = -1, .status = CHILD_UNKNOWN, .next = *link};
     *link = child;
     return child;
 }

@@ -454,6 +454,10 @@ void ops_owners(struct ops *ops, const placement_table owners, bool by_new)
     uint32_t ids[OPS_MAX_REPLICAS];
     if (ops->stage != OPS_LOOKING)
         return;
+    if (ops->request.verb != OPS_UPGRADE && staying(ops, ids) == 0) {
+        give_up(ops, OPS_FAILED, "no replica is left"); /* whoever is started next has the shards that nobody has */
+        return;
+    }
     memcpy(after, owners, sizeof(after));
     plan(ops, after);
     ops->range_count = placement_ranges(owners, after, ops->ranges);

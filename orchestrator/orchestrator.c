@@ -177,6 +177,15 @@ static void say_no_replacement(const struct ops_result *result)
               result->message);
 }
 
+/* Whether somebody's end is still to be heard of from the switch, which tells of each replica of a process. */
+static bool more_to_come(const struct orchestrator *o)
+{
+    for (const struct child *child = o->children; child; child = child->next)
+        if (child->lost && child->was_ready && !child->gone)
+            return true;
+    return false;
+}
+
 static void replace(uv_timer_t *timer)
 {
     struct orchestrator *o = timer->data;
@@ -187,8 +196,8 @@ static void replace(uv_timer_t *timer)
     request.count -= o->surplus < request.count ? o->surplus : request.count;
     if (request.count < o->ops.min)
         request.count = o->ops.min;
-    if ((o->missing == 0 && o->surplus == 0) || o->phase != PHASE_RUNNING || !ops_idle(&o->ops))
-        return; /* an operation is under way: its end comes back here */
+    if ((o->missing == 0 && o->surplus == 0) || o->phase != PHASE_RUNNING || !ops_idle(&o->ops) || more_to_come(o))
+        return; /* an operation is under way, or there is more to replace: that comes back here */
     if (request.count > o->ops.max)
         request.count = o->ops.max;
     o->missing = o->surplus = 0;
@@ -231,8 +240,9 @@ static void lost(struct orchestrator *o, struct child *child)
               "replica %s %s; the others take over, a new one is started", name, how);
     if (child->packets > 0)
         o->replace_ms = 0;
-    else
+    else if (!child->host->weighed)
         slow_down(o);
+    child->host->weighed = true;
     o->missing++;
     runner_child_exited(o, child->id);
     orchestrator_replace_missing(o);
@@ -270,7 +280,9 @@ static void on_gone(struct orchestrator *o, const struct wire_value *params)
     child->gone = true;
     child->packets = wire_get_uint(params, "packets", 0);
     child->shards = (uint32_t)wire_get_uint(params, "shards", 0);
-    if (child->lost)
+    if (!wire_get_bool(params, "process", true))
+        child_left(child);
+    else if (child->lost)
         lost(o, child);
 }
 

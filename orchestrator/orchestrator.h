@@ -44,11 +44,17 @@ struct program {
     char **args; /* after the program's name, ended by NULL */
 };
 
-/* A replica's process. Stays listed when it has ended, for the report. */
+/* A replica. Stays listed when it has ended, for the report. Those of one process have one of them as their host. */
 struct child {
+    struct child *host;
+    /* Of a host, for its process. */
     uv_process_t process; /* of one that we have started */
     uv_poll_t watch;      /* on the pidfd of one that we have not */
     int pidfd;            /* -1: it is ours */
+    pid_t pid;
+    bool exited;
+    bool weighed; /* its end has made replacements slower, or quick again */
+    /* Of each. */
     uint32_t id;
     bool alive;
     bool was_ready;
@@ -177,12 +183,16 @@ int program_find_pcap(char *found, size_t size, struct sm_errbuf *error);
 bool program_uses_pcap(const struct program *program);
 
 /* children.c */
+/* Start a process with that replica, and with those that are to be started after it, as many as it may have. Nothing is
+ * done for one that was started with another. */
 int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error);
 /* A replica that we have not started, and that the switch has. False: its process has ended, and nobody will tell. */
 bool child_adopt(struct orchestrator *o, uint32_t id, pid_t pid);
 /* The child of that id, a new one (that is not alive) where there is none. NULL: out of memory. */
 struct child *child_note(struct orchestrator *o, uint32_t id);
-void child_kill(struct child *child, int signal);
+void child_kill(struct child *child, int signal); /* with all that are in its process */
+/* It has ended, and its process goes on with others. */
+void child_left(struct child *child);
 struct child *child_of(struct orchestrator *o, uint32_t id);
 unsigned children_alive(const struct orchestrator *o);
 void children_kill(struct orchestrator *o, int signal);

@@ -10,7 +10,14 @@
  *
  * Started by an orchestrator (SPLITMERGE_ATTACH is in the environment) the process attaches to that service's
  * switch. Started by hand it is its own host with one replica, from options.input to options.output.
- * Several replicas may live in one process; each belongs to one thread.
+ *
+ * Threads.  Several replicas may live in one process, each in a thread of its own (sm_threads()). sm_open() is called
+ * by the thread that is to run the replica, and so is every function that takes a replica, but for sm_stop() and
+ * sm_interrupt(), which any thread may call while the replica is open; different threads call them at the same time.
+ * Callbacks come on the replica's thread. What a middlebox keeps in static variables all replicas of the process share:
+ * what is written there by more than one of them, or after another one has started, is the middlebox's own to guard
+ * (the same registration gives every replica the same classes, objects and reasons). A process dies as a whole, with
+ * all of its replicas.
  */
 
 #include <splitmerge/bucket.h>
@@ -36,6 +43,7 @@ struct sm_options {
     void *user;              /* handed to on_packet */
     unsigned max_sends;      /* most packets that on_packet sends because of one packet, at most SM_MAX_SENDS */
     bool delays;             /* on_packet may call sm_packet_delay() */
+    const char *replica;     /* attached only: its name, as sm_threads() hands it out; NULL: the process has one */
 
     /* Standalone only; ignored when attached. */
     const char *input;     /* capture file, "-", or "interface:NAME"; NULL: not standalone, sm_open() needs a switch */
@@ -50,8 +58,9 @@ struct sm_options {
 /*
  * Attach to the service's switch, or open the files of a standalone run. On failure *replica is NULL and *error
  * (may be NULL) says why in one line.
- * SM_E_INVALID: an option; SM_E_IO: no switch, file or interface; SM_E_PERMISSION; SM_E_PROTOCOL: the switch speaks
- * another version; SM_E_RANGE: the arena's address range is taken: attach earlier, or without address randomisation.
+ * SM_E_INVALID: an option, or the process is to have several replicas, and options.replica does not say which this is;
+ * SM_E_IO: no switch, file or interface; SM_E_PERMISSION; SM_E_PROTOCOL: the switch speaks another version; SM_E_RANGE:
+ * the arena's address range is taken: attach earlier, or without address randomisation.
  */
 SM_EXPORT int sm_open(struct sm_replica **replica, const struct sm_options *options, struct sm_errbuf *error);
 
@@ -130,8 +139,22 @@ SM_EXPORT void sm_interrupt(struct sm_replica *replica);
 SM_EXPORT int sm_open_heir(struct sm_replica *replica, void *user, struct sm_replica **heir, struct sm_errbuf *error);
 SM_EXPORT int sm_inherit(struct sm_replica *heir, struct sm_errbuf *error);
 
-/* Detach and free. NULL is allowed. */
+/*
+ * Detach and free. NULL is allowed. A replica that was not retired keeps what it owns until its process has ended:
+ * others take over then.
+ */
 SM_EXPORT void sm_close(struct sm_replica *replica);
+
+/*
+ * Run as many replicas as this process is to have (middlebox.threads of the service file; one where it was started by
+ * hand): body(replica, arg) opens, starts, runs and closes one, `replica` being what goes to sm_options.replica; NULL
+ * when standalone. One replica runs on the calling thread, several on a thread each; arg is handed to all of them.
+ * Returns 0 when each has returned 0, as it does when its replica is retired; else, as soon as one has not, what that
+ * returned. The others go on meanwhile, so the process is to end at once and what `arg` points to has to stay until
+ * then: they die with it. SM_E_NO_MEMORY: a thread cannot be made; likewise.
+ */
+typedef int sm_replica_fn(const char *replica, void *arg);
+SM_EXPORT int sm_threads(sm_replica_fn *body, void *arg);
 
 #ifdef __cplusplus
 }

@@ -70,6 +70,7 @@ int main(int argc, char **argv)
                                            .on_packet = limiter_packet,
                                            .delays = true,
                                            .reloads = true,
+                                           .threads = true,
                                            .load = load,
                                            .unload = unload,
                                            .check = check,

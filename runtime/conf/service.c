@@ -49,7 +49,7 @@ static void read_steer(struct service *service, struct conf_node node)
 
 static void read_middlebox(struct service *service, struct conf_node node)
 {
-    static const char *const keys[] = {"exec", "args", "steer", "strategy", "idle", "pcap", "output", NULL};
+    static const char *const keys[] = {"exec", "args", "steer", "strategy", "idle", "pcap", "output", "threads", NULL};
     if (!conf_map(node, keys))
         return;
     read_steer(service, conf_get(node, "steer"));
@@ -57,6 +57,9 @@ static void read_middlebox(struct service *service, struct conf_node node)
     conf_string(conf_need(node, "exec", "a program"), &service->exec);
     conf_bool(conf_get(node, "pcap"), &service->pcap);
     conf_string(conf_get(node, "output"), &service->output);
+    conf_u32(conf_get(node, "threads"), 1, SERVICE_MAX_REPLICAS, &service->threads);
+    if (service->pcap && service->threads > 1)
+        conf_expected(conf_get(node, "threads"), "1 for a program of libpcap");
     struct conf_node args = conf_get(node, "args");
     unsigned count = conf_present(args) && conf_list(args) ? conf_count(args) : 0;
     service->args = calloc(count + 1, sizeof(*service->args));
@@ -259,6 +262,7 @@ int service_read(struct service *service, struct conf *conf, const char *file, s
     struct service s = {
         .file = file,
         .conf = conf,
+        .threads = 1,
         .idle_ns = 60000000000,
         .replicas = {.start = 1, .min = 1, .max = 8},
         .limits = {.flows = 4000000,

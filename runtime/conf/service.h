@@ -84,6 +84,7 @@ struct service {
     const char *name;
     const char *exec;
     const char **args;  /* after the program's name, ended by NULL */
+    uint32_t threads;   /* most replicas that a process is started with */
     const char *output; /* where a replica's standard output goes, with {replica} in it; NULL: where ours goes */
     bool pcap;          /* a program of libpcap's, which is a replica by libsplitmerge-pcap */
     bool steered;       /* packets are steered by `steer`, and not by what the program's flow classes say */

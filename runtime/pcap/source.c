@@ -55,7 +55,7 @@ static int attach(struct source *source, struct sm_errbuf *error)
     replica->registration->others = true;
     replica->reads_data = true;
     source->replica = replica;
-    int result = attach_open(replica, getenv("SPLITMERGE_ATTACH"), replica->registration->middlebox, error);
+    int result = attach_open(replica, getenv("SPLITMERGE_ATTACH"), replica->registration->middlebox, NULL, error);
     if (result) {
         detach(source);
         return result;

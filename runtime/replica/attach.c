@@ -17,17 +17,20 @@
 #include <unistd.h>
 
 #include "arena/core.h"
+#include "replica/process.h"
 #include "replica/replica.h"
 
 #define ABANDON_MS 1000 /* how long a replica that leaves at once waits for its slot to be free */
 #define DECLINE_MS 1000 /* how long a replica that cannot start waits until it has been heard */
+
+#define ONE_REPLICA "the program runs one replica in a process: expected middlebox.threads 1"
 
 struct attachment {
     int socket;
     int wake_fd;   /* the switch writes it when we sleep */
     int switch_fd; /* we write it when the switch sleeps */
     int epoll;     /* both of the above that can wake us */
-    int arena_fd;  /* its lock says that we are there */
+    unsigned slot;
 };
 
 static int fail(struct sm_errbuf *error, int result, const char *what, const char *why)
@@ -94,18 +97,22 @@ static int watch(struct attachment *attachment)
     return 0;
 }
 
-int attach_open(struct sm_replica *replica, const char *path, const char *middlebox, struct sm_errbuf *error)
+int attach_open(struct sm_replica *replica, const char *path, const char *middlebox, const char *name,
+                struct sm_errbuf *error)
 {
     struct attachment *attachment = calloc(1, sizeof *attachment);
     struct attach_hello hello = {.magic = ATTACH_MAGIC, .version = ATTACH_VERSION};
-    const char *name = getenv("SPLITMERGE_REPLICA");
+    const char *names = getenv("SPLITMERGE_REPLICA");
     struct attach_welcome welcome;
     int fds[ATTACH_FDS];
 
     if (!attachment)
         return fail(error, SM_E_NO_MEMORY, "attach", sm_strerror(SM_E_NO_MEMORY));
-    *attachment = (struct attachment){.socket = -1, .wake_fd = -1, .switch_fd = -1, .epoll = -1, .arena_fd = -1};
+    *attachment = (struct attachment){.socket = -1, .wake_fd = -1, .switch_fd = -1, .epoll = -1};
     replica->attachment = attachment;
+    bool alone = !name && names && strchr(names, ','); /* it does not know of sm_threads() */
+    if (!name)
+        name = names;
     hello.replica = name && name[0] == 'r' ? (uint32_t)strtoul(name + 1, NULL, 10) : 0;
     snprintf(hello.middlebox, sizeof hello.middlebox, "%s", middlebox);
 
@@ -119,15 +126,16 @@ int attach_open(struct sm_replica *replica, const char *path, const char *middle
         return result;
     attachment->wake_fd = fds[1];
     attachment->switch_fd = fds[2];
-    attachment->arena_fd = fds[0];
+    attachment->slot = welcome.slot;
     struct arena *arena;
-    struct flock here = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = welcome.slot, .l_len = 1};
-    if (fcntl(fds[0], F_SETLK, &here) != 0)
-        return fail(error, SM_E_IO, "attach: the arena cannot be locked", strerror(errno));
-    result = arena_map(&arena, fds[0], welcome.base, welcome.bytes, error);
+    result = process_enter(&arena, fds[0], welcome.base, welcome.bytes, welcome.slot, error);
     if (result)
         return result;
     replica->arena = arena;
+    if (alone) {
+        attach_decline(replica, ONE_REPLICA);
+        return fail(error, SM_E_INVALID, "attach", ONE_REPLICA);
+    }
     /* After the lock: whoever takes the arena over counts first, then looks for locks. */
     if (atomic_load_explicit(&arena->generation, memory_order_seq_cst) != welcome.generation)
         return fail(error, SM_E_STATE, "attach", "the switch is gone");
@@ -258,12 +266,11 @@ void attach_abandon(struct sm_replica *replica)
 void attach_close(struct sm_replica *replica)
 {
     struct attachment *attachment = replica->attachment;
-    const int fds[] = {attachment->epoll, attachment->switch_fd, attachment->wake_fd, attachment->socket,
-                       attachment->arena_fd};
+    const int fds[] = {attachment->epoll, attachment->switch_fd, attachment->wake_fd, attachment->socket};
 
     replica_unbind(replica);
     if (replica->arena)
-        arena_unmap(replica->arena);
+        process_leave(replica->arena, attachment->slot);
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);

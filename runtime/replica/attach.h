@@ -11,10 +11,12 @@
  *     replica -> switch   struct registration (arena/arena.h), or struct attach_decline: then the switch closes the
  * socket switch -> replica   struct attach_reply
  *
- * Before a replica touches the arena it locks the slot's byte of its descriptor (fcntl), until the process ends: so the
- * kernel knows, whoever the parents are, whether a replica is still there when a switch takes the arena over.
+ * Before a replica touches the arena it locks the slot's byte of its descriptor (fcntl), until it leaves or the process
+ * ends: so the kernel knows, whoever the parents are, whether a replica is still there when a switch takes the arena
+ * over.
  *
- * After that nothing is said; either side sees the other's end by the socket closing.
+ * After that nothing is said; either side sees the other's end by the socket closing. For the switch that means
+ * something only of a retired replica whose process goes on with others (process.h): it has gone.
  */
 
 #include <stdint.h>

@@ -255,8 +255,9 @@ uint32_t replica_waiting(const struct sm_replica *replica);
 /* Wake the switch when it sleeps; nothing to do when standalone. */
 void replica_wake_switch(struct sm_replica *replica);
 
-/* attach.c: the way to a switch. */
-int attach_open(struct sm_replica *replica, const char *path, const char *middlebox, struct sm_errbuf *error);
+/* attach.c: the way to a switch. `name` NULL: that of the process. */
+int attach_open(struct sm_replica *replica, const char *path, const char *middlebox, const char *name,
+                struct sm_errbuf *error);
 int attach_start(struct sm_replica *replica, struct sm_errbuf *error);
 void attach_decline(struct sm_replica *replica, const char *reason);
 int attach_poll(struct sm_replica *replica, unsigned budget);

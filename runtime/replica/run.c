@@ -45,7 +45,8 @@ int sm_open(struct sm_replica **out, const struct sm_options *options, struct sm
     replica->registration->delays = replica->delays = options->delays;
     replica->on_packet = options->on_packet;
     replica->user = options->user;
-    int result = path ? attach_open(replica, path, options->name, error) : standalone_open(replica, options, error);
+    int result = path ? attach_open(replica, path, options->name, options->replica, error)
+                      : standalone_open(replica, options, error);
     if (result) {
         sm_close(replica);
         return result;

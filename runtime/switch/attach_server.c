@@ -5,12 +5,14 @@
  *
  * Life-cycle of a client.  accepted -> hello: a slot, its channel and its eventfd -> registration: checked against
  * the other replicas' -> ready: packets may come -> its process has exited (the pidfd says so; a closed socket alone
- * means nothing): the slot is free again. One that closes its socket before it has registered has only looked, or
- * leaves it to a child of its own: it was never given anything, so the slot is free at once.
+ * means nothing, but for a replica that was retired and whose process has others): the slot is free again. One that
+ * closes its socket before it has registered has only looked, or leaves it to a child of its own: it was never given
+ * anything, so the slot is free at once.
  */
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,48 +73,78 @@ static void close_socket(struct attach_client *client)
 }
 
 struct drop_job {
-    unsigned slot;
-    bool retired;
-    uint32_t shards;  /* that others had to take over */
-    uint64_t packets; /* that it did */
+    uint64_t slots; /* of replicas that have gone together */
+    struct {
+        bool retired;
+        uint32_t shards;  /* that others had to take over */
+        uint64_t packets; /* that it did */
+    } of[ARENA_SLOTS];
 };
 
-static void drop_slot(struct sm_switch *sw, void *arg)
+static void drop_slots(struct sm_switch *sw, void *arg)
 {
     struct drop_job *job = arg;
 
-    job->retired = sw->slots[job->slot].state == SLOT_RETIRING;
-    job->shards = sw->slots[job->slot].shards;
-    switch_slot_died(sw, job->slot);
-    job->packets = sw->slots[job->slot].packets;
+    for (unsigned i = 0; i < ARENA_SLOTS; i++) {
+        job->of[i].retired = sw->slots[i].state == SLOT_RETIRING;
+        job->of[i].shards = sw->slots[i].shards;
+    }
+    switch_slots_died(sw, job->slots);
+    for (unsigned i = 0; i < ARENA_SLOTS; i++)
+        job->of[i].packets = sw->slots[i].packets;
 }
 
-/* The kernel reports the replica's exit. */
-static void process_exited(uv_poll_t *handle, int status, int events)
+/* Its slot is free. `process`: and its process has ended. */
+static void gone(struct attach_client *client, const struct drop_job *job, bool process)
 {
-    struct attach_client *client = handle->data;
-    struct control *control = client->control;
-    struct drop_job job = {.slot = (unsigned)client->slot};
+    const unsigned slot = (unsigned)client->slot;
+    const bool had = client->slot >= 0;
     char name[16];
 
-    (void)status, (void)events;
     name_of(client, name);
-    if (client->slot >= 0) {
-        worker_call(&control->worker, drop_slot, &job);
-        log_write(
-            LEVEL_INFO, "replica_gone",
-            LOG_WITH(log_text("replica", name), log_number("shards", job.shards), log_number("packets", job.packets)),
-            "replica %s has ended, with %u shards", name, job.shards);
-    }
+    if (had)
+        log_write(LEVEL_INFO, "replica_gone",
+                  LOG_WITH(log_text("replica", name), log_number("shards", job->of[slot].shards),
+                           log_number("packets", job->of[slot].packets)),
+                  "replica %s has ended, with %u shards", name, job->of[slot].shards);
     struct wire_out *params = wire_new();
     wire_put_uint(params, "id", client->id);
     wire_put_str(params, "name", name);
-    wire_put_bool(params, "retired", job.retired);
-    wire_put_uint(params, "shards", job.shards);
-    wire_put_uint(params, "packets", job.packets);
-    rpc_broadcast(control->server, "exited", params);
+    wire_put_bool(params, "retired", had && job->of[slot].retired);
+    wire_put_bool(params, "process", process);
+    wire_put_uint(params, "shards", had ? job->of[slot].shards : 0);
+    wire_put_uint(params, "packets", had ? job->of[slot].packets : 0);
+    rpc_broadcast(client->control->server, "exited", params);
+    client->slot = -1;
     close_socket(client);
     uv_close((uv_handle_t *)&client->process, closed);
+}
+
+static bool has_exited(const struct attach_client *client)
+{
+    struct pollfd exited = {.fd = client->pidfd, .events = POLLIN};
+
+    return !uv_is_closing((const uv_handle_t *)&client->process) && poll(&exited, 1, 0) > 0;
+}
+
+/* The kernel reports an exit: all whose exit it reports by now have gone together, as replicas of one process do. */
+static void process_exited(uv_poll_t *handle, int status, int events)
+{
+    struct control *control = ((struct attach_client *)handle->data)->control;
+    struct drop_job job = {0};
+    bool exited[ARENA_SLOTS] = {false};
+
+    (void)status, (void)events;
+    for (struct attach_client *client = control->clients; client; client = client->next)
+        if (client->slot >= 0 && has_exited(client)) {
+            job.slots |= 1ull << client->slot;
+            exited[client->slot] = true;
+        }
+    if (job.slots)
+        worker_call(&control->worker, drop_slots, &job);
+    for (struct attach_client *client = control->clients; client; client = client->next)
+        if (client->slot >= 0 ? exited[client->slot] : client == handle->data)
+            gone(client, &job, true);
 }
 
 static void refuse(struct attach_client *client, const char *reason)
@@ -257,14 +289,49 @@ static void on_decline(struct attach_client *client, const struct attach_decline
     close_socket(client);
 }
 
-/* The socket's end, or nonsense. Of one that has registered the process's exit is what counts. */
+struct leave_job {
+    unsigned slot;
+    bool left;
+};
+
+/* Whether a replica has been told to end, and has nothing left to do. */
+static void has_left(struct sm_switch *sw, void *arg)
+{
+    struct leave_job *job = arg;
+    const struct switch_slot *slot = &sw->slots[job->slot];
+    uint64_t commit = atomic_load_explicit(&slot->channel->commit, memory_order_acquire);
+
+    job->left = slot->state == SLOT_RETIRING && commit_consumed(commit) == slot->published;
+}
+
+/* Whether its process has other replicas. */
+static bool has_company(const struct attach_client *client)
+{
+    for (const struct attach_client *other = client->control->clients; other; other = other->next)
+        if (other != client && other->pid == client->pid && other->slot >= 0)
+            return true;
+    return false;
+}
+
+/*
+ * The socket's end, or nonsense. Of one that has registered the process's exit is what counts; or this, where it was
+ * retired and its process goes on with others.
+ */
 static void on_end(struct attach_client *client)
 {
-    struct drop_job job = {.slot = (unsigned)client->slot};
+    struct drop_job job = {.slots = client->slot >= 0 ? 1ull << client->slot : 0};
+    struct leave_job leave = {.slot = (unsigned)client->slot};
 
     if (client->slot >= 0 && !client->ready) {
-        worker_call(&client->control->worker, drop_slot, &job);
+        worker_call(&client->control->worker, drop_slots, &job);
         client->slot = -1;
+    } else if (client->slot >= 0 && has_company(client)) {
+        worker_call(&client->control->worker, has_left, &leave);
+        if (leave.left) {
+            worker_call(&client->control->worker, drop_slots, &job);
+            gone(client, &job, false);
+            return;
+        }
     }
     close_socket(client);
 }

@@ -116,6 +116,11 @@ unsigned switch_note_slot(const struct arena *arena)
     return slot;
 }
 
+static bool is_dying(const struct sm_switch *sw, unsigned slot)
+{
+    return sw->dying >> slot & 1;
+}
+
 /*
  * Who can take over from a slot's replica. While the service is upgraded, replicas of the build that it runs by rights:
  * the new one may have died of something that all of its replicas die of.
@@ -126,7 +131,7 @@ static unsigned survivors_of(const struct sm_switch *sw, unsigned slot, unsigned
 
     for (unsigned base = 2; count == 0 && base-- > 0;)
         for (unsigned i = 0; i < ARENA_SLOTS; i++)
-            if (sw->slots[i].state == SLOT_READY && !sw->slots[i].condemned &&
+            if (sw->slots[i].state == SLOT_READY && !sw->slots[i].condemned && !is_dying(sw, i) &&
                 builds_is_base(sw->arena, i) == (base == 1) && builds_inherits(sw->arena, i, slot))
                 survivors[count++] = i;
     return count;
@@ -200,8 +205,8 @@ static unsigned pass_on(struct sm_switch *sw, unsigned slot, struct interrupted 
         }
         unsigned heir = count ? survivors[given++ / share] : MOVE_NOBODY;
         bool moving = move_under_way(&shard->move);
-        if (moving && !builds_inherits(sw->arena, shard->move.to, slot))
-            redirect(sw, shard, heir); /* of an older build: it was to be brought back first */
+        if (moving && (is_dying(sw, shard->move.to) || !builds_inherits(sw->arena, shard->move.to, slot)))
+            redirect(sw, shard, heir); /* or of an older build: it was to be brought back first */
         unsigned actions = move_step(&shard->move, MOVE_OWNER_DIED, slot, heir, 0);
         assert(!(actions & MOVE_DO_REFUSE));
         sw->slots[slot].shards--;
@@ -281,6 +286,16 @@ static uint32_t in_hand(const struct switch_slot *s)
     return at - consumed < s->in_head - consumed && entry->kind == IN_PACKET ? entry->buffer : POOL_NONE;
 }
 
+/* Of several that die together those are that were to be killed, where there are any: the others died with them. */
+static bool is_suspect(const struct sm_switch *sw, unsigned slot)
+{
+    bool condemned = false;
+
+    for (uint64_t left = sw->dying; left; left &= left - 1)
+        condemned |= sw->slots[__builtin_ctzll(left)].condemned != NULL;
+    return !condemned || sw->slots[slot].condemned;
+}
+
 static int by_sequence(const void *a, const void *b)
 {
     const struct switch_unanswered *x = a, *y = b;
@@ -293,7 +308,7 @@ static int by_sequence(const void *a, const void *b)
 static void requeue(struct sm_switch *sw, unsigned slot)
 {
     struct switch_slot *s = &sw->slots[slot];
-    uint32_t culprit = in_hand(s), count = 0;
+    uint32_t culprit = is_suspect(sw, slot) ? in_hand(s) : POOL_NONE, count = 0;
     struct switch_unanswered *list = sw->unanswered;
 
     s->published = s->in_head;
@@ -348,6 +363,18 @@ void switch_slot_died(struct sm_switch *sw, unsigned slot)
     }
     switch_snapshot_forsaken(sw, slot);
     switch_restore_forsaken(sw, slot);
+}
+
+/*
+ * Several at once: all replicas of a process die together. None of them is an heir of another, which would not only be
+ * in vain: a packet that kills would be given to one that is dead already, and have killed nobody when that is met.
+ */
+void switch_slots_died(struct sm_switch *sw, uint64_t slots)
+{
+    sw->dying = slots;
+    for (uint64_t left = slots; left; left &= left - 1)
+        switch_slot_died(sw, (unsigned)__builtin_ctzll(left));
+    sw->dying = 0;
 }
 
 /* A replica has come where there was none that could have taken over. */

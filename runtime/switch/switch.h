@@ -314,6 +314,7 @@ struct sm_switch {
     uint32_t lane_ticket;                 /* of the last step asked for */
     uint32_t inheritance;                 /* number of the last one */
     uint32_t orphans;                     /* shards without a replica that could own them */
+    uint64_t dying;                       /* slots whose replicas are dead, and are being dealt with: no heirs */
     struct switch_unanswered *unanswered; /* room for what a dead replica had in flight */
     uint64_t deaths, taken_over;          /* replicas that died, packets that others took over from them */
     uint64_t condemned;                   /* replicas that the switch had killed */
@@ -399,11 +400,12 @@ int switch_close_ports(struct sm_switch *sw, bool whole, struct sm_errbuf *error
 int switch_resume(struct sm_switch *sw, const struct switch_left *left, struct sm_errbuf *error);
 
 /* Slots. take: reset the channel of a free slot for a new replica, returns its number or SM_E_LIMIT. ready: it has
- * registered. died: the kernel has reported its exit; what it had is undone or taken over. retire: tell it to end;
- * SM_E_STATE if it owns shards or is about to, or flows have stayed. */
+ * registered. died: the kernel has reported its exit; what it had is undone or taken over; slots: a bit for each.
+ * retire: tell it to end; SM_E_STATE if it owns shards or is about to, or flows have stayed. */
 int switch_slot_take(struct sm_switch *sw, uint32_t id, const char *name, pid_t pid, int wake_fd);
 void switch_slot_ready(struct sm_switch *sw, unsigned slot);
 void switch_slot_died(struct sm_switch *sw, unsigned slot);
+void switch_slots_died(struct sm_switch *sw, uint64_t slots);
 int switch_slot_retire(struct sm_switch *sw, unsigned slot);
 /* Tell all replicas to end: the service does. */
 void switch_dismiss(struct sm_switch *sw);

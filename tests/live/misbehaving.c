@@ -88,20 +88,25 @@ static void on_packet(struct sm_replica *replica, struct sm_packet *packet, void
     }
 }
 
-int main(int argc, char **argv)
+static struct arguments {
+    int count;
+    char **texts;
+} arguments;
+
+static int run(const char *name, void *user)
 {
-    struct box box = {.how = argc > 1 ? argv[1] : "", .mark = argc > 2 ? argv[2] : ""};
+    const struct arguments *given = user;
+    struct box box = {.how = given->count > 1 ? given->texts[1] : "", .mark = given->count > 2 ? given->texts[2] : ""};
     struct sm_options options = {.size = sizeof options, .name = "misbehaving", .on_packet = on_packet, .user = &box};
     const struct sm_class_options flows = {
         .size = sizeof flows, .name = "flows", .record_size = sizeof(uint64_t), .granularity = SM_BY_FLOW};
-    const struct rlimit no_core = {0, 0};
     struct sm_errbuf error = {""};
     struct sm_replica *replica;
 
-    setrlimit(RLIMIT_CORE, &no_core);
-    if (argc == 5) {
-        options.input = argv[3];
-        options.output = argv[4];
+    options.replica = name;
+    if (given->count == 5) {
+        options.input = given->texts[3];
+        options.output = given->texts[4];
     }
     int result = sm_open(&replica, &options, &error);
     if (result == 0 && (result = sm_class_register(replica, &flows, &box.flows)) == 0 &&
@@ -111,4 +116,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "misbehaving: %s\n", error.text[0] ? error.text : sm_strerror(result));
     sm_close(replica);
     return result != 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct rlimit no_core = {0, 0};
+
+    setrlimit(RLIMIT_CORE, &no_core);
+    arguments = (struct arguments){argc, argv};
+    return sm_threads(run, &arguments);
 }

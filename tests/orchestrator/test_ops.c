@@ -178,6 +178,21 @@ Test(ops, one_at_a_time_and_only_what_makes_sense)
     cr_expect_eq(begin((struct ops_request){.verb = OPS_SPLIT, .replica = 1}), OPS_FAILED, "the most there may be");
 }
 
+Test(ops, a_scale_whose_replicas_have_all_died_is_given_up)
+{
+    service(2);
+    begin((struct ops_request){.verb = OPS_SCALE, .count = 3});
+    DOES("start3");
+    ops_ready(&ops, 3);
+    DOES("look");
+    for (uint32_t id = 1; id <= 3; id++) /* threads of one process, for example */
+        cr_expect(!ops_exited(&ops, id, "was killed by signal 9"));
+    ops_owners(&ops, owners, by_new);
+    DOES("reply");
+    cr_expect_eq(ops.result.code, OPS_FAILED);
+    cr_expect_str_eq(ops.result.message, "no replica is left");
+}
+
 Test(ops, a_replica_that_does_not_start_undoes_the_scale)
 {
     service(1);
