@@ -19,13 +19,13 @@
 #include "reference.h"
 #include "service.h"
 #include "state/lookup.h"
+#include "state/prefetch.h"
 #include "table.h"
 #include "tables.h"
 #include "testing/random.h"
 
 #define FLOWS 1000000u
 #define BURST 32u
-#define AHEAD 8u /* packets between the steps of the look-ahead, as in a replica */
 #define RECORD_BYTES 64u
 #define JOURNAL_BYTES (4u << 20)
 #define CHECK_BURSTS 1024u /* between looks at the clock */
@@ -42,7 +42,7 @@ struct ours {
     struct journal_region *journal; /* its own: there is no channel to commit to */
     uint64_t commit;
     struct packet_meta meta;
-    const struct group *groups[2 * AHEAD]; /* of the packets ahead */
+    const struct group *groups[REPLICA_AHEAD]; /* of the packets ahead */
 };
 
 static int ours_open(struct ours *ours, uint32_t flows, uint64_t seed, struct sm_errbuf *error)
@@ -75,25 +75,26 @@ static int ours_close(struct ours *ours, int result, struct sm_errbuf *error)
 }
 
 /*
- * Overlap the cache misses of the packets ahead as a replica does: shard, then group, then flow, each AHEAD packets
- * nearer. `at` is the next packet that is to be processed; `end` the end of the arrivals.
+ * Overlap the cache misses of the packets ahead as a replica does: shard, then group, then flow, each
+ * REPLICA_FETCH_AHEAD packets nearer. `at` is the next packet that is to be processed; `end` the end of the arrivals.
  */
 static inline void look_ahead(struct ours *ours, const struct arrival *arrivals, uint32_t at, uint32_t end)
 {
     const struct state *state = ours->service.arena->state;
 
-    for (unsigned i = 0; i < AHEAD; i++) {
-        uint32_t far = at + 2 * AHEAD + i, middle = at + AHEAD + i, near = at + i;
+    for (unsigned i = 1; i <= REPLICA_FETCH_EVERY; i++) {
+        uint32_t near = at + REPLICA_FETCH_AHEAD - i, middle = near + REPLICA_FETCH_AHEAD,
+                 far = middle + REPLICA_FETCH_AHEAD;
         if (far < end)
             lookup_fetch_shard(state, state_shard_of(arrivals[far].hash));
         if (middle < end) {
             const struct group *group =
                 lookup_group(state, state_shard_of(arrivals[middle].hash), arrivals[middle].hash);
-            ours->groups[middle % (2 * AHEAD)] = group;
-            __builtin_prefetch(group);
+            ours->groups[middle % REPLICA_AHEAD] = group;
+            prefetch_for_read(group);
         }
-        if (near < end && ours->groups[near % (2 * AHEAD)])
-            lookup_fetch_flow(state, ours->groups[near % (2 * AHEAD)], arrivals[near].hash);
+        if (near < end && ours->groups[near % REPLICA_AHEAD])
+            lookup_fetch_flow(state, ours->groups[near % REPLICA_AHEAD], arrivals[near].hash);
     }
 }
 
@@ -131,7 +132,7 @@ static inline unsigned burst(struct ours *ours, const struct arrival *arrivals, 
     unsigned missed = 0;
 
     for (uint32_t to = at + BURST < end ? at + BURST : end; at < to; at++) {
-        if (at % AHEAD == 0)
+        if (at % REPLICA_FETCH_EVERY == 0)
             look_ahead(ours, arrivals, at, end);
         struct sm_packet packet = arrive(ours, &arrivals[at]);
         sm_flow flow = {NULL};

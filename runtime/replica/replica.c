@@ -6,22 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arena/prefetch.h"
 #include "arena/query.h"
 #include "packet/packet.h"
 #include "state/lookup.h"
+#include "state/prefetch.h"
 
 _Static_assert(offsetof(struct packet_meta, key) == 0 && offsetof(struct packet_meta, headers) == sizeof(struct sm_key),
                "the first part of the meta data is a struct sm_parsed");
+_Static_assert(REPLICA_FETCH_AHEAD *REPLICA_FETCHES <= REPLICA_AHEAD, "what was found out stays until it is used");
 _Static_assert(sizeof(struct packet_meta) <= POOL_DATA_OFFSET - 128, "meta data leaves the headroom alone");
 
-#define FETCH_AHEAD 8u /* entries between the steps of fetch_ahead() */
 /* What the journal takes at most of a flow that is armed and closed: images of tables, counters and heaps. */
 #define FLOW_PROMISE 1024u
 #define TIMER_PROMISE 512u
 #define BINDS_PROMISE 8192u
-
-#define FETCH_EVERY 4u /* entries at a time: a cache line of the ring */
 
 struct sm_replica *replica_new(const char *middlebox, struct sm_errbuf *error)
 {
@@ -406,16 +404,16 @@ static inline __attribute__((always_inline)) void fetch(struct sm_replica *repli
         return;
     const bool flows = replica->class_count > 0; /* else the table is never looked at */
     if (step == 0) {
-        __builtin_prefetch(ahead->meta);
+        prefetch_for_read(ahead->meta);
         if (flows)
             lookup_fetch_shard(replica->state, entry->shard);
     } else if (step == 1) {
         if (flows) {
             ahead->group = lookup_group(replica->state, entry->shard, ahead->meta->hash);
-            __builtin_prefetch(ahead->group);
+            prefetch_for_read(ahead->group);
         }
         if (replica->reads_data)
-            __builtin_prefetch((const uint8_t *)ahead->meta + POOL_DATA_OFFSET);
+            prefetch_for_read((const uint8_t *)ahead->meta + POOL_DATA_OFFSET);
     } else if (flows) {
         lookup_fetch_flow(replica->state, ahead->group, ahead->meta->hash);
     }
@@ -425,18 +423,19 @@ static inline __attribute__((always_inline)) void fetch(struct sm_replica *repli
 
 /*
  * Overlap the cache misses of the entries ahead: meta data and shard, then the table's group, then the record, each
- * FETCH_AHEAD entries nearer. Entries beyond the burst are as good: their shards are this replica's or nobody's.
+ * REPLICA_FETCH_AHEAD entries nearer. Entries beyond the burst are as good: their shards are this replica's or
+ * nobody's.
  */
 static void fetch_ahead(struct sm_replica *replica, uint32_t head)
 {
-    uint32_t waiting = head - replica->consumed, ring = FETCH_AHEAD * (REPLICA_FETCHES + 1);
+    uint32_t waiting = head - replica->consumed, ring = REPLICA_FETCH_AHEAD * (REPLICA_FETCHES + 1);
 
-    prefetch_for_write(&replica->out[(replica->produced + FETCH_AHEAD) & replica->channel->ring_mask]);
+    prefetch_for_write(&replica->out[(replica->produced + REPLICA_FETCH_AHEAD) & replica->channel->ring_mask]);
     if (ring < waiting)
-        __builtin_prefetch(&replica->in[(replica->consumed + ring) & replica->channel->ring_mask]);
+        prefetch_for_read(&replica->in[(replica->consumed + ring) & replica->channel->ring_mask]);
 #pragma GCC unroll 3 /* so that fetch() knows its step */
     for (unsigned step = 0; step < REPLICA_FETCHES; step++) {
-        uint32_t ahead = FETCH_AHEAD * (REPLICA_FETCHES - step);
+        uint32_t ahead = REPLICA_FETCH_AHEAD * (REPLICA_FETCHES - step);
         uint32_t to = replica->consumed + (ahead < waiting ? ahead : waiting);
         for (uint32_t at = replica->fetched[step]; at != to; at++)
             fetch(replica, at, step);
@@ -458,7 +457,7 @@ static void carry_out_notes(struct sm_replica *replica)
 static inline __attribute__((always_inline)) const struct in_entry *next_entry(struct sm_replica *replica,
                                                                                uint32_t head, unsigned done)
 {
-    if (done % FETCH_EVERY == 0)
+    if (done % REPLICA_FETCH_EVERY == 0)
         fetch_ahead(replica, head);
     atomic_store_explicit(&replica->channel->at, replica->consumed, memory_order_relaxed);
     journal_packet(&replica->journal);

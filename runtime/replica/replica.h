@@ -41,8 +41,11 @@ struct sm_packet {
     uint8_t binds; /* keys that were bound for it */
 };
 
+/* The look-ahead: so many steps, each so many entries before the next, for a cache line of the ring at a time. */
 #define REPLICA_FETCHES 3
-#define REPLICA_AHEAD 32              /* entries; at least as many as the steps of the look-ahead reach over */
+#define REPLICA_FETCH_AHEAD 16u
+#define REPLICA_FETCH_EVERY 4u
+#define REPLICA_AHEAD 64u             /* entries; at least as many as the steps of the look-ahead reach over */
 #define REPLICA_KEPT CHANNEL_RELEASES /* shards that are to be released at a time: the switch's bound */
 
 struct sm_replica {

@@ -7,6 +7,7 @@
 
 #include "replica/replica.h"
 #include "state/journal.h"
+#include "state/prefetch.h"
 
 #define FLOWS_AHEAD 12u /* whose lines are fetched before they are encoded */
 enum { ENCODED_ALL, ENCODED_SOME, ENCODED_LATER };
@@ -58,7 +59,7 @@ static void fetch_flow(const struct state *state, uint32_t shard, uint32_t *curs
     const char *flow = (const char *)state_next(state, shard, cursor);
 
     for (unsigned line = 0; flow && line < 3; line++)
-        __builtin_prefetch(flow + 64 * ((int)line - 1)); /* timers lie before it */
+        prefetch_for_read(flow + 64 * ((int)line - 1)); /* timers lie before it */
 }
 
 /* At most so many more flows of a shard. ENCODED_SOME: there are more. SM_E_LIMIT: the buffer is too small. */

@@ -17,6 +17,7 @@
  */
 
 #include "state/internal.h"
+#include "state/prefetch.h"
 
 #define CLEAR_ROOM 65536u /* journal that the end of one group of flows is sure to fit in */
 
@@ -72,7 +73,7 @@ static void clear_timers(struct state_actor *actor, struct shard *copy)
 static void fetch_group(const struct state *state, const struct group *group)
 {
     for (uint64_t full = group_full(group->tags); full != 0; full &= full - 1) {
-        __builtin_prefetch(flow_at(state, group->refs[group_slot(full)]), 1);
+        prefetch_for_write(flow_at(state, group->refs[group_slot(full)]));
     }
 }
 

@@ -10,6 +10,7 @@
  */
 
 #include "state/internal.h"
+#include "state/prefetch.h"
 
 /* The first group that the look-up meets, to be fetched. */
 static inline const struct group *lookup_group(const struct state *state, uint32_t shard, uint64_t hash)
@@ -22,7 +23,7 @@ static inline const struct group *lookup_group(const struct state *state, uint32
 
 static inline void lookup_fetch_shard(const struct state *state, uint32_t shard)
 {
-    __builtin_prefetch(shard_at(state, shard));
+    prefetch_for_read(shard_at(state, shard));
 }
 
 /* Of the key with any tag. `group` may not be the table's any more: what is in it only says what is fetched. */
@@ -30,8 +31,8 @@ static inline void lookup_fetch_flow(const struct state *state, const struct gro
 {
     for (uint64_t match = group_match_tags(group, hash); match != 0; match &= match - 1) {
         const char *flow = (const char *)flow_at(state, group->refs[group_slot(match)]);
-        __builtin_prefetch(flow);
-        __builtin_prefetch(flow + STATE_LINE);
+        prefetch_for_read(flow);
+        prefetch_for_read(flow + STATE_LINE);
     }
 }
 

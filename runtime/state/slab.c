@@ -2,6 +2,7 @@
 /* Slabs; see slab.h for overview, life-cycle, concurrency and limits. */
 
 #include "state/internal.h"
+#include "state/prefetch.h"
 
 static uint64_t control_load(struct slab *slab)
 {
@@ -248,8 +249,8 @@ static void fetch_next(const struct state *state, unsigned bin, uint32_t index, 
     if (room != 0) {
         uint32_t number = first + (uint32_t)__builtin_ctzll(room);
         unsigned char *object = object_at(state, index, number, state->bins[bin].units);
-        __builtin_prefetch(object, 1);
-        __builtin_prefetch(object + STATE_LINE, 1);
+        prefetch_for_write(object);
+        prefetch_for_write(object + STATE_LINE);
     }
 }
 

@@ -20,6 +20,7 @@
  */
 
 #include "state/lookup.h"
+#include "state/prefetch.h"
 
 #include <xxhash.h>
 
@@ -87,7 +88,7 @@ static void groups_copy(const struct state *state, struct group *to, uint32_t to
     for (uint32_t i = 0; i <= from_mask; i++) {
         const struct group *group = group_at(from, i);
         for (uint64_t full = group_full(group->tags); look && full != 0; full &= full - 1) {
-            __builtin_prefetch(flow_at(state, group->refs[group_slot(full)]));
+            prefetch_for_read(flow_at(state, group->refs[group_slot(full)]));
         }
         for (uint64_t full = group_full(group->tags); full != 0; full &= full - 1) {
             unsigned slot = group_slot(full);
@@ -333,8 +334,8 @@ void state_prefetch_next(const struct state *state, uint32_t index, uint32_t *cu
 {
     const char *flow = (const char *)next_entry(state, index, cursor);
     if (flow != NULL) {
-        __builtin_prefetch(flow);
-        __builtin_prefetch(flow + STATE_LINE);
+        prefetch_for_read(flow);
+        prefetch_for_read(flow + STATE_LINE);
     }
 }
 

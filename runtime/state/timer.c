@@ -25,6 +25,7 @@
  */
 
 #include "state/internal.h"
+#include "state/prefetch.h"
 
 static bool entry_before(const struct state *state, const struct timer_entry *a, const struct timer_entry *b)
 {
@@ -236,7 +237,7 @@ void state_prefetch_timer(const struct state *state, uint32_t index, unsigned st
 {
     const struct shard *shard = shard_at(state, index);
     if (step == 0) {
-        __builtin_prefetch(&shard->heap);
+        prefetch_for_read(&shard->heap);
         return;
     }
     if (shard->heap_count == 0) {
@@ -244,14 +245,14 @@ void state_prefetch_timer(const struct state *state, uint32_t index, unsigned st
     }
     const struct timer_entry *top = &shard->heap[HEAP_ROOT];
     if (step == 1) {
-        __builtin_prefetch(top);
-        __builtin_prefetch(top + 1);
+        prefetch_for_read(top);
+        prefetch_for_read(top + 1);
         return;
     }
-    __builtin_prefetch(flow_timer(flow_at(state, top->flow), top->slot));
+    prefetch_for_read(flow_timer(flow_at(state, top->flow), top->slot));
     const uint32_t end = heap_end(shard);
     for (uint32_t at = heap_child(HEAP_ROOT + 1); at < heap_child(HEAP_ROOT + 5) && at < end; at += 4) {
-        __builtin_prefetch(&shard->heap[at]);
+        prefetch_for_read(&shard->heap[at]);
     }
 }
 

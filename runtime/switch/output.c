@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "state/prefetch.h"
 #include "switch/bind.h"
 #include "switch/fault.h"
 #include "switch/switch.h"
@@ -293,17 +294,17 @@ static void fetch_answer(const struct sm_switch *sw, uint32_t buffer)
 {
     if (buffer >= sw->buffers)
         return;
-    __builtin_prefetch(&sw->packets[buffer]);
-    __builtin_prefetch(sw->audit.tickets[buffer].bytes);
-    __builtin_prefetch(&sw->audit.tickets[buffer].number);
-    __builtin_prefetch(pool_data(&sw->pool, buffer));
+    prefetch_for_read(&sw->packets[buffer]);
+    prefetch_for_read(sw->audit.tickets[buffer].bytes);
+    prefetch_for_read(&sw->audit.tickets[buffer].number);
+    prefetch_for_read(pool_data(&sw->pool, buffer));
 }
 
 /* What the audit will look at for an answer whose ticket has come. */
 static void fetch_order(const struct sm_switch *sw, uint32_t buffer)
 {
     if (buffer < sw->buffers)
-        __builtin_prefetch(&sw->audit.last[sw->audit.tickets[buffer].shard]);
+        prefetch_for_read(&sw->audit.last[sw->audit.tickets[buffer].shard]);
 }
 
 unsigned switch_take_back(struct sm_switch *sw, unsigned slot)

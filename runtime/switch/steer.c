@@ -11,7 +11,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "arena/prefetch.h"
+#include "state/prefetch.h"
 #include "switch/bind.h"
 #include "switch/switch.h"
 
@@ -269,7 +269,7 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
     if (sw->bindings)
         switch_bind_steer(sw, buffer);
     STEP();
-    __builtin_prefetch(&sw->shards[packet->shard]); /* it is looked at when the whole burst has been admitted */
+    prefetch_for_read(&sw->shards[packet->shard]); /* it is looked at when the whole burst has been admitted */
     audit_enter(&sw->audit, buffer, packet->shard, frame->data, frame->caplen, frame->len);
     if (sw->affinity)
         audit_flow(&sw->audit, buffer, meta->hash);

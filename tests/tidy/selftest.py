@@ -38,6 +38,8 @@ BROKEN = {
                       "docs/place.md:2: ../README.md#untitled: no such heading"),
     "runtime/wire/end.c": (SPDX + "void f(void)\n{\n    abort();\n    fprintf(stderr, 0);\n}\n",
                            "runtime/wire/end.c:4: abort( in the library", "runtime/wire/end.c:5: stderr in the library"),
+    "runtime/state/fetch.c": (SPDX + "void f(int *a)\n{\n    __builtin_prefetch(a);\n}\n",
+                              "runtime/state/fetch.c:4: __builtin_prefetch"),
     "include/splitmerge/words.h": (SPDX + "static inline int f(int *class) { return *class; }\n",
                                    "include/splitmerge/words.h: alone, as c++11"),
     "include/splitmerge/needy.h": (SPDX + "typedef uint64_t sm_needy;\n", "include/splitmerge/needy.h: alone, as c11",

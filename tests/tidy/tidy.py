@@ -208,6 +208,14 @@ def library_manners():
             yield "%s:%d: %s in the library" % (name, number, match[0])
 
 
+def prefetches():
+    """GCC leaves out what it takes for nothing: see there."""
+    for name in c_files:
+        if name.startswith("runtime/") and name != "runtime/state/prefetch.h":
+            for number, match in lines(code(texts[name]), r"\b__builtin_prefetch\b"):
+                yield "%s:%d: %s: state/prefetch.h has what stays" % (name, number, match[0])
+
+
 def links():
     for name in names:
         if not name.endswith(".md"):
@@ -270,6 +278,7 @@ rule("no file is over %d lines, README.md is under %d" % (MAX_FILE, MAX_README),
 rule("no function is over %d lines" % MAX_FUNCTION, long_functions())
 rule("nothing is left for later, no path of one machine", words())
 rule("the library neither exits nor prints", library_manners())
+rule("the runtime prefetches by what the compiler leaves in", prefetches())
 rule("links in documents lead somewhere", links())
 rule("every public header compiles alone, as C11, C++11 and C++20", headers())
 rule("files are formatted by clang-format", formatting())
