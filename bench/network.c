@@ -149,11 +149,11 @@ static int use_xdp(struct service *service, struct sm_errbuf *error)
         .memory = service->arena->pool.small, .count = service->arena->pool.small_count, .stride = POOL_SMALL_BYTES};
     struct sm_port *old[2] = {service->sw->ports[0], service->sw->ports[1]}, *in, *out;
     struct sm_errbuf ignored;
-    int result = sm_port_open_xdp(&in, "in0", SM_XDP_NATIVE, &pool, error);
+    int result = sm_port_open_xdp(&in, 1, "in0", SM_XDP_NATIVE, &pool, error);
 
     if (result)
         return result;
-    result = sm_port_open_xdp(&out, "out0", SM_XDP_NATIVE, &pool, error);
+    result = sm_port_open_xdp(&out, 1, "out0", SM_XDP_NATIVE, &pool, error);
     if (result) {
         in->ops->close(in, false, &ignored);
         return result;

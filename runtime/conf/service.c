@@ -121,13 +121,15 @@ static void only_with(struct conf_node port, const char *key, bool allowed, cons
         conf_fail(node, "expected only with %s", kind);
 }
 
-static void read_driver(struct conf_node port, bool is_interface, enum service_driver *driver)
+static void read_driver(struct conf_node port, bool is_interface, enum service_driver *driver, uint32_t *threads)
 {
     static const char *const names[] = {"auto", "pcap", "xdp", "xdp-native", "xdp-generic", NULL};
     unsigned place = SERVICE_DRIVER_AUTO;
     only_with(port, "driver", is_interface, "interface");
     conf_enum(conf_get(port, "driver"), names, &place);
     *driver = (enum service_driver)place;
+    only_with(port, "threads", *driver >= SERVICE_DRIVER_XDP, "driver xdp, xdp-native or xdp-generic");
+    conf_u32(conf_get(port, "threads"), 0, SERVICE_MAX_THREADS, threads);
 }
 
 static void read_pace(struct service_in *in, struct conf_node node)
@@ -164,7 +166,7 @@ static void read_generator(struct service_in *in, struct conf_node node)
 
 static void read_in(struct service_in *in, struct conf_node node)
 {
-    static const char *const keys[] = {"pcap", "interface", "generator", "pace", "driver", NULL};
+    static const char *const keys[] = {"pcap", "interface", "generator", "pace", "driver", "threads", NULL};
     static const char *const kinds[] = {"pcap", "interface", "generator", NULL};
     if (!conf_map(node, keys))
         return;
@@ -177,12 +179,12 @@ static void read_in(struct service_in *in, struct conf_node node)
         conf_string(what, &in->name);
     only_with(node, "pace", in->kind == SERVICE_PORT_CAPTURE, "pcap");
     read_pace(in, conf_get(node, "pace"));
-    read_driver(node, in->kind == SERVICE_PORT_INTERFACE, &in->driver);
+    read_driver(node, in->kind == SERVICE_PORT_INTERFACE, &in->driver, &in->threads);
 }
 
 static void read_out(struct service_out *out, struct conf_node node)
 {
-    static const char *const keys[] = {"pcap", "interface", "discard", "order", "driver", NULL};
+    static const char *const keys[] = {"pcap", "interface", "discard", "order", "driver", "threads", NULL};
     static const char *const kinds[] = {"pcap", "interface", "discard", NULL};
     static const char *const orders[] = {"flow", "arrival", NULL};
     if (!conf_map(node, keys))
@@ -198,7 +200,7 @@ static void read_out(struct service_out *out, struct conf_node node)
     order = out->kind == SERVICE_PORT_CAPTURE ? SERVICE_ORDER_ARRIVAL : SERVICE_ORDER_FLOW;
     conf_enum(conf_get(node, "order"), orders, &order);
     out->order = (enum service_order)order;
-    read_driver(node, out->kind == SERVICE_PORT_INTERFACE, &out->driver);
+    read_driver(node, out->kind == SERVICE_PORT_INTERFACE, &out->driver, &out->threads);
 }
 
 static void read_ports(struct service *service, struct conf_node node)
@@ -212,6 +214,9 @@ static void read_ports(struct service *service, struct conf_node node)
         read_out(&service->out, conf_need(node, "out", "a port (mode is inline)"));
     else
         conf_fail(out, "expected no out port in tap mode");
+    if (service->out.kind == SERVICE_PORT_INTERFACE && service->out.order == SERVICE_ORDER_ARRIVAL &&
+        (service->in.threads > 1 || service->out.threads > 1))
+        conf_expected(conf_get(out, "order"), "flow where several threads send");
     /* AF_XDP takes packets from the host, and a tap is to leave them. */
     if (service->mode == SERVICE_TAP && service->in.driver >= SERVICE_DRIVER_XDP)
         conf_expected(conf_get(conf_get(node, "in"), "driver"), "auto or pcap in tap mode");

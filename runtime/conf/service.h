@@ -7,6 +7,7 @@
 #include "conf/conf.h"
 
 #define SERVICE_MAX_REPLICAS 64
+#define SERVICE_MAX_THREADS 16
 #define SERVICE_MAX_MEMORY (64ull << 30) /* addresses that an arena has, nearly */
 
 enum service_mode { SERVICE_INLINE, SERVICE_TAP };
@@ -35,6 +36,7 @@ struct service_in {
     enum service_port_kind kind;
     const char *name; /* file ("-": standard input) or interface; NULL for a generator */
     enum service_driver driver;
+    uint32_t threads; /* that move its packets; 0: the switch's own does */
     enum service_pace pace;
     uint64_t pace_pps; /* SERVICE_PACE_RATE: packets a second */
     struct {
@@ -48,6 +50,7 @@ struct service_out {
     enum service_port_kind kind;
     const char *name; /* as struct service_in */
     enum service_driver driver;
+    uint32_t threads;
     enum service_order order;
 };
 

@@ -16,6 +16,7 @@ struct sm_frame {
     uint32_t len;     /* bytes on the wire */
     int64_t seconds;  /* timestamp as in the capture: not normalised, so that a file can be copied exactly */
     int64_t fraction; /* in units of the port's precision: microseconds, or nanoseconds */
+    uint32_t flow;    /* of a packet to send: those of the same one leave in the order in which they were sent */
 };
 
 struct sm_port_counters {
@@ -41,6 +42,7 @@ struct sm_port {
     bool is_interface;    /* cannot be made to wait */
     bool lends;           /* frames are in the lender's buffers, and the receiver's with them */
     uint32_t pending;     /* what flush would push on; 0: nothing */
+    uint32_t under_way;   /* packets sent that threads of the port's own have, and that are not yet counted */
     const char *driver;   /* of an interface: what moves its packets; else NULL */
     struct sm_errbuf why; /* it is not a better one; empty: nothing to say */
     const struct sm_port_lender *lender;
@@ -63,7 +65,7 @@ struct sm_port_ops {
     int (*send)(struct sm_port *port, const struct sm_frame *frame);
     /* Push out what is buffered. 0 or SM_E_IO. */
     int (*flush)(struct sm_port *port);
-    /* A descriptor that is readable when receive would give a packet; -1: none, files. */
+    /* A descriptor that is readable when receive would give a packet, until receive is called; -1: none, files. */
     int (*fd)(struct sm_port *port);
     /* `whole`: the run ended well. Output files are written as NAME.partial and renamed to NAME only now and only when
      * whole. 0 or SM_E_IO (port->error set); the port is freed in any case. */

@@ -23,16 +23,17 @@ struct sm_port_pool {
 /* Where a packet begins in its buffer: behind what the kernel keeps free for XDP programs. */
 #define SM_PORT_POOL_OFFSET 256u
 
-/* How many buffers of the pool a port holds to receive into. */
+/* How many buffers of the pool the ports of an interface hold to receive into. */
 #define SM_PORT_POOL_STOCK 1024u
 
 /*
- * Open an interface by AF_XDP, on all of its receive queues. What comes in on it is taken from this host. Its `lender`
- * is to be set before it is used: packets received are in buffers of the pool, the port's `driver` and `why` say what
- * it has come to. SM_E_NOT_FOUND: no such interface; SM_E_PERMISSION; SM_E_INVALID: not Ethernet; SM_E_IO:
- * the kernel or the driver refuses the mode, *error says which and why.
+ * Open an interface by AF_XDP, with all of its receive queues, which go in turn to `count` ports (1 to as many as it
+ * has queues), one thread each. What comes in on it is taken from this host. Their `lender` is to be set before they
+ * are used: packets received are in buffers of the pool, the first port's `driver` and `why` say what it has come to.
+ * SM_E_NOT_FOUND: no such interface; SM_E_PERMISSION; SM_E_INVALID: not Ethernet, or fewer queues; SM_E_IO: the kernel
+ * or the driver refuses the mode, *error says which and why.
  */
-int sm_port_open_xdp(struct sm_port **port, const char *interface, enum sm_xdp_mode mode,
+int sm_port_open_xdp(struct sm_port **ports, unsigned count, const char *interface, enum sm_xdp_mode mode,
                      const struct sm_port_pool *pool, struct sm_errbuf *error);
 
 /*

@@ -34,6 +34,17 @@ struct way {
     bool native, zero_copy;
 };
 
+/* The ports that an interface is opened as; its queues go to them in turn. The first one has the program. */
+struct opening {
+    struct sm_port **ports;
+    unsigned count, queues;
+};
+
+static struct xdp_port *port_of(const struct opening *opening, unsigned number)
+{
+    return (struct xdp_port *)opening->ports[number % opening->count];
+}
+
 static const struct way ways[] = {
     {"native, zero-copy", "AF_XDP (native, zero-copy)", true, true},
     {"native, copy", "AF_XDP (native, copy)", true, false},
@@ -69,14 +80,24 @@ void xdp_read_mtu(struct xdp_port *xdp)
         xdp->mtu = (unsigned)request.ifr_mtu;
 }
 
-/* The queues that packets come in by. */
-static unsigned count_queues(const struct xdp_port *xdp)
+/* The queues that packets come in by, of which each port needs one; and one to send on, of the same number. */
+static int count_queues(struct opening *opening, struct sm_errbuf *error)
 {
     struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
     struct ifreq request = {.ifr_data = (void *)&channels};
+    const struct xdp_port *xdp = port_of(opening, 0);
     if (ask(xdp, SIOCETHTOOL, &request) != 0 || channels.rx_count + channels.combined_count == 0)
-        return 1;
-    return channels.rx_count + channels.combined_count;
+        channels = (struct ethtool_channels){.combined_count = 1};
+    const unsigned send = channels.tx_count + channels.combined_count;
+    opening->queues = channels.rx_count + channels.combined_count;
+    if (opening->queues > XDP_QUEUES)
+        return sm_port_fail(error, SM_E_IO, "%s: it has %u receive queues, expected at most %d", xdp->name,
+                            opening->queues, XDP_QUEUES);
+    if (opening->count > 1 && (opening->count > opening->queues || opening->count > send))
+        return sm_port_fail(error, SM_E_INVALID,
+                            "%s: it has %u receive and %u send queues, expected at least %u of each (threads: %u)",
+                            xdp->name, opening->queues, send, opening->count, opening->count);
+    return 0;
 }
 
 /* A packet socket that receives nothing keeps the interface promiscuous, until it is closed. */
@@ -96,10 +117,6 @@ static int open_device(struct xdp_port *xdp, struct sm_errbuf *error)
     if (ask(xdp, SIOCGIFHWADDR, &request) != 0 || request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
         return sm_port_fail(error, SM_E_INVALID, "%s: not Ethernet", xdp->name);
     xdp_read_mtu(xdp);
-    xdp->queue_count = count_queues(xdp);
-    if (xdp->queue_count > XDP_QUEUES)
-        return sm_port_fail(error, SM_E_IO, "%s: it has %u receive queues, expected at most %d", xdp->name,
-                            xdp->queue_count, XDP_QUEUES);
     return 0;
 }
 
@@ -134,8 +151,9 @@ static int bind_socket(struct xdp_port *xdp, struct xdp_queue *queue, unsigned n
     return failed;
 }
 
-static int open_queue(struct xdp_port *xdp, unsigned number, const struct way *way)
+static int open_queue(const struct opening *opening, unsigned number, const struct way *way)
 {
+    struct xdp_port *xdp = port_of(opening, number);
     const struct xsk_umem_config config = {
         .fill_size = XDP_RING,
         .comp_size = XDP_RING,
@@ -143,7 +161,7 @@ static int open_queue(struct xdp_port *xdp, unsigned number, const struct way *w
         .flags = XDP_UMEM_UNALIGNED_CHUNK_FLAG,
     };
     const int bytes = SEND_BUFFER, key = (int)number;
-    struct xdp_queue *queue = &xdp->queues[number];
+    struct xdp_queue *queue = &xdp->queues[xdp->queue_count++];
     int failed = xsk_umem__create(&queue->umem, xdp->pool.memory, (uint64_t)xdp->pool.count * xdp->pool.stride,
                                   &queue->fill, &queue->completed, &config);
     if (failed)
@@ -155,7 +173,7 @@ static int open_queue(struct xdp_port *xdp, unsigned number, const struct way *w
     struct epoll_event event = {.events = EPOLLIN};
     setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes); /* with the usual one fewer are sent at a time */
     if ((xdp->wait_fd >= 0 && epoll_ctl(xdp->wait_fd, EPOLL_CTL_ADD, fd, &event) != 0) ||
-        bpf_map_update_elem(xdp->program.map, &key, &fd, BPF_ANY) != 0)
+        bpf_map_update_elem(port_of(opening, 0)->program.map, &key, &fd, BPF_ANY) != 0)
         return -errno;
     return 0;
 }
@@ -171,30 +189,32 @@ static void close_queues(struct xdp_port *xdp)
             xsk_umem__delete(queue->umem);
         *queue = (struct xdp_queue){0};
     }
+    xdp->queue_count = 0;
 }
 
 /* 0, or what the kernel said, negative, and to what. */
-static int try_once(struct xdp_port *xdp, const struct way *way, const char **step)
+static int try_once(const struct opening *opening, const struct way *way, const char **step)
 {
+    struct xdp_port *first = port_of(opening, 0);
     *step = "load an XDP program";
-    int failed = sm_xdp_program_load(&xdp->program, xdp->ifindex, xdp->queue_count, way->native);
-    for (unsigned i = 0; i < xdp->queue_count && !failed; i++) {
+    int failed = sm_xdp_program_load(&first->program, first->ifindex, opening->queues, way->native);
+    for (unsigned i = 0; i < opening->queues && !failed; i++) {
         *step = "bind a socket";
-        failed = open_queue(xdp, i, way);
+        failed = open_queue(opening, i, way);
     }
     if (!failed) {
         *step = "attach an XDP program";
-        failed = sm_xdp_program_attach(&xdp->program, xdp->ifindex, way->native);
+        failed = sm_xdp_program_attach(&first->program, first->ifindex, way->native);
     }
-    if (failed)
-        close_queues(xdp);
+    for (unsigned i = 0; i < opening->count && failed; i++)
+        close_queues(port_of(opening, i));
     return failed;
 }
 
-static int try_way(struct xdp_port *xdp, const struct way *way, const char **step)
+static int try_way(const struct opening *opening, const struct way *way, const char **step)
 {
     int failed;
-    for (unsigned i = 0; (failed = try_once(xdp, way, step)) == -EBUSY && i < RETRIES; i++)
+    for (unsigned i = 0; (failed = try_once(opening, way, step)) == -EBUSY && i < RETRIES; i++)
         usleep(RETRY_US);
     return failed;
 }
@@ -206,24 +226,34 @@ static bool is_allowed(const struct way *way, enum sm_xdp_mode mode, const struc
     return mode == SM_XDP_BEST || way->native == (mode == SM_XDP_NATIVE);
 }
 
-/* Of the ways allowed the first that works. What was refused before it is why it is not a better one. */
-static int open_best(struct xdp_port *xdp, enum sm_xdp_mode mode, struct sm_errbuf *error)
+static void is_open(const struct opening *opening, const struct way *way)
 {
+    for (unsigned i = 0; i < opening->count; i++) {
+        struct xdp_port *xdp = port_of(opening, i);
+        xdp->stock = SM_PORT_POOL_STOCK / opening->queues;
+        xdp->zero_copy = way->zero_copy;
+        xdp->port.driver = way->driver;
+    }
+}
+
+/* Of the ways allowed the first that works. What was refused before it is why it is not a better one. */
+static int open_best(const struct opening *opening, enum sm_xdp_mode mode, struct sm_errbuf *error)
+{
+    struct xdp_port *first = port_of(opening, 0);
     int failed = 0;
     for (unsigned i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         const struct way *way = &ways[i];
         const char *step;
-        if (!is_allowed(way, mode, &xdp->pool))
+        if (!is_allowed(way, mode, &first->pool))
             continue;
-        failed = try_way(xdp, way, &step);
+        failed = try_way(opening, way, &step);
         if (!failed) {
-            xdp->zero_copy = way->zero_copy;
-            xdp->port.driver = way->driver;
+            is_open(opening, way);
             return 0;
         }
-        sm_port_fail(&xdp->port.why, failed, "%s refused: cannot %s: %s", way->name, step, strerror(-failed));
+        sm_port_fail(&first->port.why, failed, "%s refused: cannot %s: %s", way->name, step, strerror(-failed));
     }
-    return sm_port_fail(error, sm_port_errno_code(-failed), "%s: AF_XDP %s", xdp->name, xdp->port.why.text);
+    return sm_port_fail(error, sm_port_errno_code(-failed), "%s: AF_XDP %s", first->name, first->port.why.text);
 }
 
 static int xdp_fd(struct sm_port *port)
@@ -257,15 +287,11 @@ static const struct sm_port_ops xdp_ops = {
     .close = xdp_close,
 };
 
-int sm_port_open_xdp(struct sm_port **port, const char *name, enum sm_xdp_mode mode, const struct sm_port_pool *pool,
-                     struct sm_errbuf *error)
+static struct xdp_port *make_port(const char *name, const struct sm_port_pool *pool)
 {
-    *port = NULL;
     struct xdp_port *xdp = calloc(1, sizeof *xdp);
     if (xdp == NULL)
-        return sm_port_fail(error, SM_E_NO_MEMORY, "%s: out of memory", name);
-    libbpf_set_print(quiet);
-    libxdp_set_print(quiet_too);
+        return NULL;
     xdp->port = (struct sm_port){.ops = &xdp_ops,
                                  .linktype = DLT_ETHERNET,
                                  .snaplen = XDP_LONGEST,
@@ -278,19 +304,35 @@ int sm_port_open_xdp(struct sm_port **port, const char *name, enum sm_xdp_mode m
     xdp->assembled = malloc(XDP_LONGEST);
     xdp->segment = malloc(XDP_LONGEST);
     xdp->port.name = xdp->name = strdup(name);
+    if (xdp->assembled && xdp->segment && xdp->name)
+        return xdp;
+    xdp_close(&xdp->port, false, NULL);
+    return NULL;
+}
 
-    int failed = !xdp->assembled || !xdp->segment || !xdp->name
-                     ? sm_port_fail(error, SM_E_NO_MEMORY, "%s: out of memory", name)
-                     : open_device(xdp, error);
-    if (!failed && xdp->queue_count > 1)
-        failed = open_wait(xdp, error);
-    if (!failed)
-        failed = open_best(xdp, mode, error);
-    if (failed) {
-        xdp_close(&xdp->port, false, NULL);
-        return failed;
+int sm_port_open_xdp(struct sm_port **ports, unsigned count, const char *name, enum sm_xdp_mode mode,
+                     const struct sm_port_pool *pool, struct sm_errbuf *error)
+{
+    struct opening opening = {.ports = ports};
+    int failed = 0;
+    libbpf_set_print(quiet);
+    libxdp_set_print(quiet_too);
+    while (!failed && opening.count < count) {
+        struct xdp_port *xdp = make_port(name, pool);
+        if (xdp == NULL) {
+            failed = sm_port_fail(error, SM_E_NO_MEMORY, "%s: out of memory", name);
+            break;
+        }
+        ports[opening.count++] = &xdp->port;
+        failed = open_device(xdp, error);
     }
-    xdp->stock = SM_PORT_POOL_STOCK / xdp->queue_count;
-    *port = &xdp->port;
-    return 0;
+    if (!failed)
+        failed = count_queues(&opening, error);
+    for (unsigned i = 0; i < count && i + count < opening.queues && !failed; i++)
+        failed = open_wait(port_of(&opening, i), error);
+    if (!failed)
+        failed = open_best(&opening, mode, error);
+    for (unsigned i = 0; i < opening.count && failed; i++)
+        xdp_close(ports[i], false, NULL);
+    return failed;
 }

@@ -34,8 +34,8 @@ static struct sm_port *way_out(const struct sm_switch *sw, unsigned from)
     return from == 0 ? sw->ports[1] : sw->ports[0];
 }
 
-/* What the port refuses is taken back out of `out` at the end of the turn: some say so only then. True: the buffer that
- * the frame is in is the port's now. */
+/* What the port refuses, or has not yet sent, is taken back out of `out` at the end of the turn: some say so only then.
+ * True: the buffer that the frame is in is the port's now. */
 static inline __attribute__((always_inline)) bool send_frame(struct sm_switch *sw, unsigned from,
                                                              const struct sm_frame *frame)
 {
@@ -60,7 +60,9 @@ void switch_flush(struct sm_switch *sw)
             switch_fail(sw, "%s", port->error.text);
         uint64_t *refused = &sw->port_reports[i].refused, more = port->counters.tx_failed - *refused;
         *refused += more;
-        sw->out -= more;
+        sw->out += sw->port_reports[i].under_way;
+        sw->out -= port->under_way + more;
+        sw->port_reports[i].under_way = port->under_way;
         sw->dropped[DROP_REFUSED] += more;
     }
 }
@@ -227,6 +229,7 @@ static bool take_generated(struct sm_switch *sw, struct switch_slot *slot, const
     packet->time = cause->time;
     packet->departure = cause->departure;
     packet->from = cause->from;
+    packet->shard = cause->shard;
     packet->caplen = packet->len = entry->length;
     packet->next = POOL_NONE;
     packet->place = PLACE_WINDOW;

@@ -182,7 +182,7 @@ static json_t *ports(const struct sm_switch *sw)
     for (unsigned i = 0; i < 2; i++) {
         const struct sm_port_counters *counters =
             sw->ports[i] ? &sw->ports[i]->counters : &sw->port_reports[i].counters;
-        if (!sw->port_reports[i].driver)
+        if (!sw->port_reports[i].driver[0])
             continue;
         const char *why = sw->port_reports[i].why.text;
         json_t *object = json_object();

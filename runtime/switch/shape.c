@@ -201,6 +201,7 @@ bool switch_shape_enter(struct sm_switch *sw, uint32_t buffer, bool entered, boo
         .due = shaper->timed ? due_at(sw, packet) : 0,
         .caplen = packet->caplen,
         .len = packet->len,
+        .shard = packet->shard,
         .from = packet->from,
         .written = written,
     };
@@ -227,7 +228,8 @@ static void send_first(struct sm_switch *sw)
                                    .caplen = packet.caplen,
                                    .len = packet.len,
                                    .seconds = (int64_t)(packet.departure / 1000000000u),
-                                   .fraction = (int64_t)(packet.departure % 1000000000u / sw->fraction_ns)});
+                                   .fraction = (int64_t)(packet.departure % 1000000000u / sw->fraction_ns),
+                                   .flow = packet.shard});
 }
 
 void switch_shape_release(struct sm_switch *sw, uint64_t time)

@@ -25,6 +25,7 @@ struct shaped {
     uint64_t number;            /* of entry: a packet before those made because of it */
     uint64_t due;               /* wall clock, where that decides */
     uint32_t caplen, len;
+    uint16_t shard;
     uint8_t from; /* port it came in by */
     bool written;
 };

@@ -247,6 +247,7 @@ static bool admit(struct sm_switch *sw, const struct sm_frame *frame, uint32_t b
         copy_frame((uint8_t *)meta + POOL_DATA_OFFSET, frame->data, frame->caplen);
     if (parsed->headers.family == 0 && !sw->others) {
         switch_reserve_free(sw, buffer, 0);
+        packet->shard = 0; /* so that ports keep them in order */
         audit_enter(&sw->audit, buffer, SM_SHARDS, frame->data, frame->caplen, frame->len);
         switch_unprocessed(sw, buffer);
         return false;

@@ -108,7 +108,8 @@ static void introduce_port(struct sm_switch *sw, unsigned number, struct sm_port
         return;
     port->lender = &sw->lender;
     snprintf(sw->port_reports[number].name, sizeof sw->port_reports[number].name, "%s", port->name);
-    sw->port_reports[number].driver = port->driver ? port->driver : "file";
+    snprintf(sw->port_reports[number].driver, sizeof sw->port_reports[number].driver, "%s",
+             port->driver ? port->driver : "file");
     sw->port_reports[number].why = port->why;
 }
 

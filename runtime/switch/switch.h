@@ -292,9 +292,10 @@ struct sm_switch {
     uint32_t fraction_ns;         /* what a timestamp's fraction counts */
     struct {
         char name[256];
-        const char *driver;               /* NULL: there is no such port */
+        char driver[64];                  /* empty: there is no such port */
         struct sm_errbuf why;             /* it is that one; empty: nothing to say */
         uint64_t refused;                 /* of tx_failed: counted as dropped */
+        uint32_t under_way;               /* not counted as out */
         struct sm_port_counters counters; /* of a port that is closed */
     } port_reports[2];
 
@@ -517,6 +518,7 @@ static inline struct sm_frame switch_frame_of(const struct sm_switch *sw, uint32
         .len = packet->len,
         .seconds = packet->seconds,
         .fraction = packet->fraction,
+        .flow = packet->shard,
     };
 }
 

@@ -24,6 +24,10 @@ static const struct {
     {HEAD "mode: tap\nports: {in: {interface: eth0, driver: pcap}}\n", NULL},
     {HEAD "ports: {in: {generator: {flows: 10, size: 64, count: 1M, rate: 1Mpps}}, out: {discard: true}}\n", NULL},
     {HEAD "ports: {in: {pcap: a, pace: recorded}, out: {interface: v, driver: xdp-native, order: arrival}}\n", NULL},
+    {HEAD
+     "ports: {in: {interface: a, driver: xdp, threads: 2}, out: {interface: b, driver: xdp-generic, threads: 0}}\n",
+     NULL},
+    {HEAD "ports: {in: {interface: a, driver: xdp, threads: 1}, out: {interface: b, order: arrival}}\n", NULL},
     {HEAD PORTS "limits: {flows: 4M, bindings: 1M, memory: 1.5GiB, hold: {bytes: 64MiB, time: 100ms}, shape: 8MiB, "
                 "unresponsive: 2s}\n",
      NULL},
@@ -81,6 +85,12 @@ static const struct {
      "4: ports.in.driver: expected auto, pcap, xdp, xdp-native or xdp-generic, got 'dpdk'"},
     {HEAD "mode: tap\nports:\n  in: {interface: a, driver: xdp}\n",
      "5: ports.in.driver: expected auto or pcap in tap mode, got 'xdp'"},
+    {HEAD "ports:\n  in: {interface: a, driver: xdp, threads: 17}\n  out: {interface: b}\n",
+     "4: ports.in.threads: expected 0 to 16, got '17'"},
+    {HEAD "ports:\n  in: {interface: a}\n  out: {interface: b, threads: 2}\n",
+     "5: ports.out.threads: expected only with driver xdp, xdp-native or xdp-generic"},
+    {HEAD "ports:\n  in: {interface: a, driver: xdp, threads: 2}\n  out: {interface: b, order: arrival}\n",
+     "5: ports.out.order: expected flow where several threads send, got 'arrival'"},
     {HEAD "ports:\n  in: {pcap: a, driver: auto}\n  out: {pcap: b}\n",
      "4: ports.in.driver: expected only with interface"},
     {HEAD "ports:\n  in: {pcap: a, pace: fast}\n  out: {pcap: b}\n",

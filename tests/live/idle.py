@@ -65,7 +65,7 @@ def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
     path = lab.Path()
-    for driver in ("xdp", "pcap"):
+    for driver in ("xdp", "xdp, threads: 1", "pcap"):
         idle(given, path, driver)
     live.expect_alone()
     live.finish()
