@@ -220,36 +220,45 @@ class Pool(Limiter):
         if key not in self.places:
             mask = (1 << 64) - 1
             name = (key ^ key >> 32) * 0x9E3779B97F4A7C15 & mask
-            self.places[key] = [0, 0, (name >> 32 | 1) % 2**16, -math.inf]
-        place = self.places[key]  # sent, as published; since then; early drops owed, in 2^-16; when it lost last
+            self.places[key] = [0, 0, {(name >> 32 | 1) % 2**16}, -math.inf]
+        place = self.places[key]  # sent, as published; since then; what may be owed; when it lost last
         place[1] += size
-        if self.loses_early(place, now, verdict or self.level < size - 1e-3):
+        may_pass = self.level >= size - 1e-3
+        may_lose = self.level < size + 1e-3
+        fits = [(loses, owed) for loses, owed in self.early_drop(place, now)
+                if (may_pass and not loses if verdict else may_lose or loses)]
+        if not fits:
+            return not verdict
+        place[2] = {owed for _, owed in fits}
+        if verdict:
+            self.level -= size
+        else:
             place[3] = now >> 20
-            return False
-        expected = verdict if abs(self.level - size) < 1e-3 else self.level >= size
-        self.level -= size if expected else 0
-        if not expected:
-            place[3] = now >> 20
-        return expected
+        return verdict
 
-    def loses_early(self, place, now, passes):
-        """Where it is too close to call: as it was."""
-        if self.level >= self.early:
-            return False
-        sent, part = place[0] + place[1], self.part
-        few = passes if abs(sent - 1.2 * part) <= 1 else sent <= 1.2 * part
-        if few and (now >> 20) - place[3] < 96:
-            return False
-        if sent > 0.9 * part + 1 and self.level < self.early / 2 - 0.01:
-            return True
-        if sent > 0.9 * part - 1 and self.level < self.early / 2 + 0.01 and not passes:
-            return True
-        if sent <= part:
-            return False
-        owed = place[2] + int(min(3 * (1 - self.level / self.early) * (1 - part / sent), 1) * 65535)
-        loses = not passes if abs(owed - 2**16) < 100 else owed >= 2**16
-        place[2] = owed - 2**16 * loses
-        return loses
+    def early_drop(self, place, now):
+        """Whether it is dropped early, and what its flow owes then, in 2^-16; both ways where it is too close to call."""
+        sent, part, found = place[0] + place[1], self.part, set()
+
+        def settled(true, close, loses):
+            if true or close:
+                found.update((loses, owed) for owed in place[2])
+            return true and not close
+
+        if settled(self.level >= self.early, abs(self.level - self.early) < 0.01, False):
+            return found
+        if (now >> 20) - place[3] < 96 and settled(sent <= 1.2 * part, abs(sent - 1.2 * part) < 2, False):
+            return found
+        low, much = self.early / 2 - self.level, sent - 0.9 * part
+        if settled(low > 0 and much > 0, low > -0.01 and much > -1 and (low < 0.01 or much < 1), True):
+            return found
+        if settled(sent <= part, abs(sent - part) < 1, False):
+            return found
+        due = int(min(max(3 * (1 - self.level / self.early) * (1 - part / sent), 0), 1) * 65535)
+        for owed in place[2]:
+            found.update((wraps, owed + due - 2**16 * wraps) for wraps in
+                         {owed + due - 100 >= 2**16, owed + due + 100 >= 2**16})
+        return found
 
     def packet(self, now, flow, size, verdict):
         expected = super().packet(now, flow, size, verdict)
