@@ -54,7 +54,7 @@ void *plain_flows_find(struct plain_flows *flows, const struct sm_key *key)
     }
     uint64_t hash = state_hash(flows->state, key);
     flows->shard = state_shard_of(hash);
-    struct flow *flow = lookup_flow(flows->state, flows->shard, 0, key, hash);
+    struct flow *flow = lookup_flow(flows->state, flows->shard, 0, key, key->tag, hash);
     return flow ? flow_record(flow) : NULL;
 }
 

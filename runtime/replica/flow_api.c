@@ -28,7 +28,7 @@ locate(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet,
     const struct keying key = replica->classes[cls.id].key;
 
     if (key.granularity == SM_BY_FLOW && tag == 0) {
-        place->key = &packet->meta->key; /* most packets by far: no copy */
+        place->key = &packet->meta->key; /* no copy */
     } else {
         sm_packet_key(packet, (enum sm_granularity)key.granularity, &place->made);
         if (key.prefix4 | key.prefix6)
@@ -88,7 +88,7 @@ static inline __attribute__((always_inline)) struct flow *find(const struct sm_r
                                                                const struct sm_packet *packet, uint16_t tag,
                                                                const struct place *place)
 {
-    struct flow *flow = lookup_flow(replica->state, place->shard, cls.id, place->key, place->hash);
+    struct flow *flow = lookup_flow(replica->state, place->shard, cls.id, place->key, tag, place->hash);
 
     if (flow || tag != 0 || !replica->classes[cls.id].binds)
         return flow;
@@ -119,6 +119,24 @@ static inline __attribute__((always_inline)) sm_flow hand_out(struct sm_replica 
     if (idle)
         state_timer_set(replica->actor, packet->shard, flow, replica->classes[cls.id].timers,
                         (sm_time){after(packet->time, idle)});
+    return (sm_flow){flow + 1};
+}
+
+/*
+ * Most packets by far: the flow of a class that is `direct`, all of which is at hand. Null where there is none, or the
+ * packet has too much in hand already.
+ */
+static inline __attribute__((always_inline)) sm_flow direct(struct sm_replica *replica, sm_class cls,
+                                                            const struct sm_packet *packet, uint16_t tag)
+{
+    const struct packet_meta *meta = packet->meta;
+    uint32_t bytes = replica->classes[cls.id].record_size;
+    struct flow *flow =
+        lookup_flow(replica->state, packet->shard, cls.id, &meta->key, tag, state_hash_tagged(meta->hash, tag));
+
+    if (!flow || !journal_promise(&replica->journal, bytes, replica->classes[cls.id].promise))
+        return (sm_flow){NULL};
+    journal_record(&replica->journal, flow + 1, bytes);
     return (sm_flow){flow + 1};
 }
 
@@ -178,7 +196,8 @@ static void evict(struct sm_replica *replica, sm_class cls, const struct sm_pack
     end(replica, flow, SM_ENDED_EVICTED, (sm_time){packet->time});
 }
 
-sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag)
+static __attribute__((noinline)) sm_flow get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet,
+                                             uint16_t tag)
 {
     struct place place;
 
@@ -193,6 +212,13 @@ sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_pa
     if (!handed.state)
         give_back(replica);
     return handed;
+}
+
+sm_flow sm_flow_get(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag)
+{
+    if (__builtin_expect(replica->classes[cls.id].direct, 1))
+        return direct(replica, cls, packet, tag);
+    return get(replica, cls, packet, tag);
 }
 
 /* A flow where there was none. */
@@ -216,9 +242,8 @@ static __attribute__((noinline)) int make(struct sm_replica *replica, sm_class c
     return 0;
 }
 
-static inline __attribute__((always_inline)) int create(struct sm_replica *replica, sm_class cls,
-                                                        const struct sm_packet *packet, uint16_t tag, bool noted,
-                                                        sm_flow *out, bool *created)
+static __attribute__((noinline)) int create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet,
+                                            uint16_t tag, bool noted, sm_flow *out, bool *created)
 {
     struct place place;
 
@@ -243,6 +268,11 @@ static inline __attribute__((always_inline)) int create(struct sm_replica *repli
 int sm_flow_create(struct sm_replica *replica, sm_class cls, const struct sm_packet *packet, uint16_t tag, sm_flow *out,
                    bool *created)
 {
+    if (__builtin_expect(replica->classes[cls.id].direct, 1) && (*out = direct(replica, cls, packet, tag)).state) {
+        if (created)
+            *created = false;
+        return 0;
+    }
     return create(replica, cls, packet, tag, replica->classes[cls.id].on_undo != NULL, out, created);
 }
 

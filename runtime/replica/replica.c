@@ -87,6 +87,9 @@ void replica_learn_classes(struct sm_replica *replica)
         replica->classes[i].promise = FLOW_PROMISE + cls->timers * TIMER_PROMISE + (cls->binds[0] ? BINDS_PROMISE : 0);
         replica->classes[i].idle_ns = cls->partitioned ? cls->idle_ns : 0;
         replica->classes[i].hard_ns = cls->partitioned ? cls->hard_ns : 0;
+        replica->classes[i].direct = replica->classes[i].steers && cls->partitioned &&
+                                     cls->key.granularity == SM_BY_FLOW && !replica->classes[i].idle_ns &&
+                                     !replica->classes[i].chunks && cls->binds[0] == '\0';
     }
     codec_init(&replica->codec, replica->state, replica->actor, replica);
 }
@@ -398,8 +401,10 @@ static inline __attribute__((always_inline)) void fetch(struct sm_replica *repli
     const struct in_entry *entry = &replica->in[at & replica->channel->ring_mask];
     struct replica_ahead *ahead = &replica->ahead[at % REPLICA_AHEAD];
 
-    if (step == 0)
+    if (step == 0) {
         ahead->meta = entry->kind == IN_PACKET ? pool_meta(&replica->pool, entry->buffer) : NULL;
+        ahead->timed = timer_due(replica, entry);
+    }
     if (!ahead->meta)
         return;
     const bool flows = replica->class_count > 0; /* else the table is never looked at */
@@ -417,7 +422,7 @@ static inline __attribute__((always_inline)) void fetch(struct sm_replica *repli
     } else if (flows) {
         lookup_fetch_flow(replica->state, ahead->group, ahead->meta->hash);
     }
-    if (timer_due(replica, entry))
+    if (ahead->timed)
         state_prefetch_timer(replica->state, entry->shard, step);
 }
 

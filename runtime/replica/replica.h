@@ -64,6 +64,7 @@ struct sm_replica {
     struct replica_ahead {
         struct packet_meta *meta;  /* NULL: it is not a packet's */
         const struct group *group; /* of the flow that the packet is likely to meet */
+        bool timed;                /* a timer of the shard is due before it */
     } ahead[REPLICA_AHEAD];        /* what the steps have found out about the entries ahead */
     uint32_t produced;             /* answers written */
     uint32_t complete;             /* answers of completely processed entries */
@@ -94,6 +95,7 @@ struct sm_replica {
         struct keying key;
         bool steers; /* the key is what packets are steered by */
         bool partitioned;
+        bool direct;      /* both, by flow, and without an idle timeout, chunks or bindings */
         uint32_t promise; /* of journal that a flow in hand may take, but for its chunks */
         bool chunks;
         bool evict;              /* at a limit; idle_ns is not 0 then */

@@ -36,8 +36,12 @@ static inline void lookup_fetch_flow(const struct state *state, const struct gro
     }
 }
 
-static inline struct flow *lookup_flow(const struct state *state, uint32_t shard, unsigned cls,
-                                       const struct sm_key *key, uint64_t hash)
+_Static_assert(offsetof(struct sm_key, tag) + sizeof(uint16_t) == sizeof(struct sm_key), "the tag comes last");
+
+/* `tag` in place of the key's own, so that a packet's key serves under any. */
+static inline __attribute__((always_inline)) struct flow *lookup_flow(const struct state *state, uint32_t shard,
+                                                                      unsigned cls, const struct sm_key *key,
+                                                                      uint16_t tag, uint64_t hash)
 {
     uint32_t mask;
     struct group *groups = shard_groups(shard_at(state, shard), &mask);
@@ -47,7 +51,8 @@ static inline struct flow *lookup_flow(const struct state *state, uint32_t shard
         const struct group *group = group_at(groups, at);
         for (uint64_t match = group_match(group, hash); match != 0; match &= match - 1) {
             struct flow *flow = flow_at(state, group->refs[group_slot(match)]);
-            if (flow->hash == (uint32_t)hash && flow->cls == cls && memcmp(&flow->key, key, sizeof *key) == 0)
+            if (flow->hash == (uint32_t)hash && flow->cls == cls && flow->key.tag == tag &&
+                memcmp(&flow->key, key, offsetof(struct sm_key, tag)) == 0)
                 return flow;
         }
         if (group_empty(group->tags) != 0)

@@ -34,7 +34,7 @@ uint64_t state_hash(const struct state *state, const struct sm_key *key)
 struct flow *state_find(const struct state *state, uint32_t shard, unsigned cls, const struct sm_key *key,
                         uint64_t hash)
 {
-    return lookup_flow(state, shard, cls, key, hash);
+    return lookup_flow(state, shard, cls, key, key->tag, hash);
 }
 
 struct group *slot_of(const struct state *state, const struct shard *shard, const struct flow *flow, unsigned *slot)
