@@ -521,10 +521,10 @@ static const uint8_t *ip_header(const struct sm_packet *packet, uint32_t length)
 /* CE can only be told to those who listen. (What was not captured is not known not to; it is left as it is.) */
 static bool drops(const struct limit *limit, const struct sm_packet *packet)
 {
-    const uint8_t *ip = ip_header(packet, 2);
-
-    return limit->drops ||
-           (limit->mark.ce && ip && !mark_ecn_capable(mark_traffic_class(ip, sm_packet_headers(packet)->family)));
+    if (limit->drops)
+        return true;
+    const uint8_t *ip = limit->mark.ce ? ip_header(packet, 2) : NULL;
+    return ip && !mark_ecn_capable(mark_traffic_class(ip, sm_packet_headers(packet)->family));
 }
 
 static void mark(struct sm_packet *packet, const struct mark *mark)
