@@ -69,6 +69,7 @@ bool child_adopt(struct orchestrator *o, uint32_t id, pid_t pid)
         host = child;
     }
     child->host = host;
+    child->since = uv_now(o->loop);
     child->was_ready = true;
     child->alive = true;
     return true;
@@ -265,6 +266,7 @@ static int started(struct child *host, uint32_t id, const struct program *progra
     free(child->exec);
     child->exec = strdup(program->exec);
     child->host = host;
+    child->since = uv_now(host->o->loop);
     child->alive = true;
     log_write(LEVEL_INFO, "replica_started",
               LOG_WITH(log_text("replica", child_name(child, name)), log_number("pid", host->pid)),

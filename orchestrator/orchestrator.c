@@ -238,7 +238,7 @@ static void lost(struct orchestrator *o, struct child *child)
               LOG_WITH(log_text("replica", child_name(child, name)), log_text("reason", child_how(child, how)),
                        log_number("shards", child->shards), log_number("packets", child->packets)),
               "replica %s %s; the others take over, a new one is started", name, how);
-    if (child->packets > 0)
+    if (child->packets > 0 || uv_now(o->loop) - child->since > REPLACE_MOST_MS)
         o->replace_ms = 0;
     else if (!child->host->weighed)
         slow_down(o);

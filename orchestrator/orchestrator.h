@@ -26,7 +26,8 @@
 #include "selector.h"
 #include "wire/rpc.h"
 
-#define REPLACE_FIRST_MS 100 /* before a replacement for one that died without having done anything; then doubled */
+#define REPLACE_FIRST_MS                                                                                               \
+    100 /* before a replacement for one that died soon, without having done anything; then doubled */
 #define REPLACE_MOST_MS 30000
 
 #define ORCHESTRATOR_AGAIN 75 /* our exit status where another one of us is to go on (sysexits.h: EX_TEMPFAIL) */
@@ -57,6 +58,7 @@ struct child {
     /* Of each. */
     uint32_t id;
     bool alive;
+    uint64_t since; /* ms, of the loop's clock: when it was started, or found alive */
     bool was_ready;
     bool gone;      /* the switch has noticed its end, and given its shards away */
     bool lost;      /* it ended and nobody had told it to */
