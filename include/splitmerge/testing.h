@@ -133,7 +133,8 @@ struct sm_test_options {
     /* Chance. */
     uint64_t seed;  /* all of it: who takes the next step, the schedule, the hash's secret */
     bool schedule;  /* sm_test_step() also splits, merges and moves at random, some moves abandoned */
-    unsigned kills; /* and in one of so many steps kills a replica, at any place of its burst; 0: none */
+    unsigned kills; /* and in one of so many steps kills a replica, at any place of its burst, now and then several
+                     * at the same instant; 0: none */
     bool threads;   /* a thread for each replica, for middleboxes that wait for one another (sm_shared_wait(), strong
                      * objects): then the kernel decides who is next, nothing can be killed or made to fail, and
                      * promises are checked at the end only */

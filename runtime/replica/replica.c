@@ -8,6 +8,7 @@
 
 #include "arena/query.h"
 #include "packet/packet.h"
+#include "replica/order.h"
 #include "state/lookup.h"
 #include "state/prefetch.h"
 
@@ -133,6 +134,7 @@ void replica_commit(struct sm_replica *replica, bool all)
         return; /* nothing is complete: the journal goes by the word's change */
     journal_prepare(&replica->journal, all);
     STEP();
+    ORDER_BEFORE(replica);
     atomic_store_explicit(&channel->commit, commit, memory_order_release);
     STEP();
     journal_committed(&replica->journal, commit);
@@ -479,6 +481,7 @@ static inline void entry_done(struct sm_replica *replica)
 unsigned replica_burst(struct sm_replica *replica, unsigned budget)
 {
     uint32_t head = atomic_load_explicit(&replica->channel->in_head, memory_order_acquire);
+    ORDER_AFTER(replica);
     uint32_t waiting = head - replica->consumed;
     unsigned given_up = replica->kept_count > 0 && !replica->failed ? hold_finish(replica) : 0;
     unsigned n = replica->failed ? 0 : waiting < budget ? waiting : budget, done = 0;

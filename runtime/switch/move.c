@@ -62,7 +62,7 @@ static unsigned owner_died(struct shard_move *move, unsigned from, unsigned surv
         move->to = (uint8_t)survivor;
     if (move->to == MOVE_NOBODY) {
         move->state = MOVE_ORPHANED;
-        return 0;
+        return under_way ? discard(move) : 0;
     }
     move->state = MOVE_STEADY;
     return MOVE_DO_OWN | MOVE_DO_ADOPT | (under_way ? discard(move) | MOVE_DO_FLUSH : 0);

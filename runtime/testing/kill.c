@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ALONE 3u            /* deaths, until in one others may die too */
 #define LARGEST_PORTION 20u /* of a snapshot: the power of two that its work is below */
 
 /* Of the burst that runs: one at a time in a process. */
@@ -44,24 +45,26 @@ void test_free_member(struct sm_test *test, unsigned slot)
     test->members[slot] = (struct member){0};
 }
 
-void test_slot_died(struct sm_test *test, void *slot)
+void test_slots_died(struct sm_test *test, void *slots)
 {
     /* It was ours to choose the place: no packet is to blame, however many have died of it. */
     for (uint32_t i = 0; i < test->sw->buffers; i++)
         test->sw->packets[i].deaths = 0;
-    switch_slot_died(test->sw, *(unsigned *)slot);
+    switch_slots_died(test->sw, *(uint64_t *)slots);
 }
 
 /* Gone, as far as the process is concerned; somebody is always started in place of the last one. */
-static void bury(struct sm_test *test, unsigned slot)
+static void bury(struct sm_test *test, uint64_t slots)
 {
     struct sm_errbuf ignored;
 
-    if (test->condemned == test->sw->slots[slot].id)
-        test->condemned = 0;
-    if (!test_as_switch(test, test_slot_died, &slot))
+    for (uint64_t left = slots; left; left &= left - 1)
+        if (test->condemned == test->sw->slots[__builtin_ctzll(left)].id)
+            test->condemned = 0;
+    if (!test_as_switch(test, test_slots_died, &slots))
         return;
-    test_free_member(test, slot);
+    for (uint64_t left = slots; left; left &= left - 1)
+        test_free_member(test, (unsigned)__builtin_ctzll(left));
     if (sm_test_replicas(test) == 0 && test->sw->state != SWITCH_ENDED)
         test_add_replica(test, &ignored);
 }
@@ -90,7 +93,7 @@ static bool survives_burst(struct sm_test *test, unsigned slot, unsigned budget,
 void test_burst(struct sm_test *test, unsigned slot, unsigned budget)
 {
     if (!survives_burst(test, slot, budget, test->condemned == test->sw->slots[slot].id))
-        bury(test, slot);
+        bury(test, 1ull << slot);
     else if (test->members[slot].replica->retired) {
         test->members[slot].leaving = false;
         test_remove_replica(test, slot);
@@ -123,10 +126,11 @@ void test_kill_in_burst(struct sm_test *test, unsigned slot, uint32_t place, uin
     if (alive && test->members[slot].replica->retired)
         test_remove_replica(test, slot);
     else
-        bury(test, slot);
+        bury(test, 1ull << slot);
 }
 
-/* Somewhere in a burst, or behind it. */
+/* Somewhere in a burst, or behind it. Now and then others with it, as threads of one process: each in a burst of its
+ * own, and none is dealt with before all have died. */
 void test_kill_at_random(struct sm_test *test)
 {
     unsigned slots[ARENA_SLOTS];
@@ -134,8 +138,20 @@ void test_kill_at_random(struct sm_test *test)
 
     if (count == 0)
         return;
-    unsigned slot = slots[test_below(test, count)];
-    test_kill_in_burst(test, slot, SM_TEST_ANYWHERE, 1 + test_below(test, TEST_STEPS_AT_RANDOM));
+    unsigned first = (unsigned)test_below(test, count), dead = 1;
+    if (test_below(test, ALONE) == 0)
+        dead += (unsigned)test_below(test, count);
+    if (dead == 1) {
+        test_kill_in_burst(test, slots[first], SM_TEST_ANYWHERE, 1 + test_below(test, TEST_STEPS_AT_RANDOM));
+        return;
+    }
+    uint64_t together = 0;
+    for (unsigned i = 0; i < dead && !test_anything_is_locked(test); i++) {
+        const unsigned slot = slots[(first + i) % count];
+        test_burst_to_death(test, slot);
+        together |= 1ull << slot;
+    }
+    bury(test, together);
 }
 
 /* Not with a thread of its own, nor where what it wrote is in a file. */
@@ -156,7 +172,7 @@ int sm_test_kill(struct sm_test *test, unsigned replica)
     }
     if (slot < 0 || !test->members[slot].replica)
         return SM_E_NOT_FOUND;
-    bury(test, (unsigned)slot);
+    bury(test, 1ull << slot);
     return 0;
 }
 

@@ -62,8 +62,7 @@ static void note_hands(struct sm_test *test)
     test->hands[test->hands_count++].end = atomic_load(&test->arena->ledger.position);
 }
 
-/* Whoever died has something that others could wait for. On one thread they would wait forever. */
-static bool anything_is_locked(const struct sm_test *test)
+bool test_anything_is_locked(const struct sm_test *test)
 {
     for (uint32_t stripe = SM_SHARDS; stripe < SM_SHARDS + STATE_STRIPES; stripe++)
         if (state_lock_holder(test->arena->state, stripe) >= 0)
@@ -82,7 +81,7 @@ static void end_replicas(struct sm_test *test)
     if (count > 0 || test->wanted == 0)
         test->wanted = count > 0 ? count : 1;
     for (unsigned i = 0; i < count; i++)
-        for (uint64_t bursts = test_below(test, 3); bursts > 0 && !anything_is_locked(test); bursts--)
+        for (uint64_t bursts = test_below(test, 3); bursts > 0 && !test_anything_is_locked(test); bursts--)
             if (!test_burst_to_death(test, ready[i]))
                 break;
     for (unsigned slot = 0; slot < ARENA_SLOTS; slot++)

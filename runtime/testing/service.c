@@ -159,7 +159,7 @@ void test_remove_replica(struct sm_test *test, unsigned slot)
     if (test->options.threads)
         pthread_join(member->thread, NULL);
     replica_unbind(member->replica);
-    if (test_as_switch(test, test_slot_died, &slot))
+    if (test_as_switch(test, test_slots_died, &(uint64_t){1ull << slot}))
         test_free_member(test, slot);
 }
 

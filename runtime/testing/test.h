@@ -88,13 +88,16 @@ void test_kill_in_burst(struct sm_test *test, unsigned slot, uint32_t place, uin
 void test_kill_at_random(struct sm_test *test);
 bool test_burst_to_death(struct sm_test *test, unsigned slot);
 void test_free_member(struct sm_test *test, unsigned slot);
-void test_slot_died(struct sm_test *test, void *slot);
+void test_slots_died(struct sm_test *test, void *slots);
 
 /* restart.c: the switch does a piece of its work. False: it has died in it, and another one has gone on, with other
  * replicas: nothing of what there was may be used any more. */
 bool test_as_switch(struct sm_test *test, void (*piece)(struct sm_test *test, void *arg), void *arg);
 void test_switch_died(struct sm_test *test);
 void test_kill_switch_at_random(struct sm_test *test);
+
+/* Whoever died has something that others could wait for. On one thread they would wait forever. */
+bool test_anything_is_locked(const struct sm_test *test);
 
 /* judge.c: keep the first promise that broke; true: one did. `deep`: all memory too; `end`: nothing is in flight. */
 bool test_judge(struct sm_test *test, bool deep, bool end);
