@@ -412,7 +412,7 @@ static int nothing(struct threads *all)
     return all->ended;
 }
 
-static void begin(struct threads *all)
+static void start_receiving(struct threads *all)
 {
     all->receives = true;
     for (unsigned i = 0; i < all->count; i++) {
@@ -443,7 +443,7 @@ static int threads_receive(struct sm_port *port, struct sm_frame *frame)
     if (all->ended)
         return all->ended;
     if (!all->receives)
-        begin(all);
+        start_receiving(all);
     if (all->asked) {
         all->asked = false;
         atomic_store_explicit(&all->sleeps, false, memory_order_relaxed);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""The limiter between two interfaces of two queues each, whose packets four threads of the switch's move: all that
-xdp.py does, by native and by generic AF_XDP. Then the switch killed under traffic, and what is refused."""
+"""The limiter between two interfaces of three queues each, whose packets four threads of the switch's move: all that
+xdp.py does, by native and by generic AF_XDP. Then the switch killed under traffic, what is refused, and an interface that goes."""
 
 import json
 import os
@@ -16,12 +16,18 @@ THREADED = {f"{driver}, threads: 2": f"{xdp.NAMES[driver]}, 2 threads" for drive
 xdp.NAMES.update(THREADED)
 
 
+def taken(path):
+    """What the links of the middle took to send; of that the other ends may drop some."""
+    counters = [xdp.link_counters(path.middle, name)["tx"] for name in ("left", "right")]
+    return sum(count["packets"] + count["dropped"] for count in counters)
+
+
 def killed(given, path):
     """The switch dies with packets in all rings. What its successor counts as out has left, the rest as switch_died."""
-    trial = xdp.Trial(given.build, path, "xdp-native, threads: 2")
+    before, trial = taken(path), xdp.Trial(given.build, path, "xdp-native, threads: 2")
     if not expect(trial.status, "the service runs", trial.service.log()):
         return
-    before, outlet = xdp.link_counters(path.server, "eth0")["rx"]["packets"], xdp.sender(path.client)
+    outlet = xdp.sender(path.client)
     for deaths in (1, 2):
         xdp.send(outlet, xdp.frames(3000, (50, 1000)), 0)
         pid = next(pid for pid, command in lab.others() if "sm-switch" in command.split(" ")[0])
@@ -39,27 +45,40 @@ def killed(given, path):
     live.expect_no_sanitizer(trial.service.log())
     with open(trial.service.path("report.json"), encoding="utf-8") as file:
         report = json.load(file)
-    packets, came = report["packets"], xdp.link_counters(path.server, "eth0")["rx"]["packets"] - before
+    packets, came = report["packets"], taken(path) - before
     expect(packets["in"] + packets["generated"] == packets["out"] + sum(packets["dropped"].values()),
            f"killed: {packets['in']} in = {packets['out']} out + dropped", packets)
-    expect(packets["out"] <= came, f"killed: {packets['out']} out, {came} came", packets)
+    expect(packets["out"] <= came, f"killed: {packets['out']} out, {came} were taken by the links", packets)
 
 
 def refused(given, path):
-    trial = xdp.Trial(given.build, path, "xdp, threads: 3")
+    trial = xdp.Trial(given.build, path, "xdp, threads: 4")
     expect(trial.status is None and trial.service.process.wait() == 1 and
-           "left: it has 2 receive and 2 send queues, expected at least 3 of each (threads: 3)" in trial.service.log(),
+           "left: it has 3 receive and 3 send queues, expected at least 4 of each (threads: 4)" in trial.service.log(),
            "more threads than queues: refused", trial.service.log())
+
+
+def gone(given, path):
+    trial = xdp.Trial(given.build, path, "xdp, threads: 3")
+    expect(trial.status, "the service runs", trial.service.log())
+    outlet = xdp.sender(path.client)
+    xdp.send(outlet, xdp.frames(100), 0)
+    outlet.close()
+    path.middle.ip("link", "del", "left")
+    expect(trial.service.process.wait(60) == 1 and "left: the interface is gone" in trial.service.log(),
+           "an interface that goes ends the service with a line", trial.service.log())
+    live.expect_no_sanitizer(trial.service.log())
 
 
 def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
-    path = xdp.path_of_two_queues()
+    path = xdp.path_of_queues(3)
     for driver in THREADED:
         xdp.trial_of(given, driver, path)
     killed(given, path)
     refused(given, path)
+    gone(given, path)
     live.expect_alone()
     live.finish()
 

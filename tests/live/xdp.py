@@ -386,8 +386,8 @@ def refused(given, path):
     first.stop()
 
 
-def path_of_two_queues():
-    path = lab.Path(offloads=True, queues=2)
+def path_of_queues(count):
+    path = lab.Path(offloads=True, queues=count)
     # Else a veth leaves packets to the core that they were sent on, and those of two cores have no order.
     for host, name in ((path.client, "eth0"), (path.middle, "left"), (path.middle, "right"), (path.server, "eth0")):
         host.run("ethtool", "-K", name, "gro", "on")
@@ -397,7 +397,7 @@ def path_of_two_queues():
 def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
-    path = path_of_two_queues()
+    path = path_of_queues(2)
     for driver in os.environ.get("SM_DRIVERS", " ".join(NAMES)).split():
         trial_of(given, driver, path)
     killed(given, path)
