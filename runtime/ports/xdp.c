@@ -30,7 +30,6 @@
 enum {
     BATCH = 64,
     PARTS = 17, /* of a packet: what the kernel takes */
-    IDLE_CALLS = 16,
     CALLS_BETWEEN_STATISTICS = 4096,
 };
 
@@ -154,7 +153,7 @@ static uint32_t assemble(struct xdp_port *xdp, struct xdp_queue *queue, const st
 
 static int nothing(struct xdp_port *xdp)
 {
-    if (++xdp->idle % CALLS_BETWEEN_STATISTICS != IDLE_CALLS)
+    if (++xdp->idle % CALLS_BETWEEN_STATISTICS != XDP_IDLE_CALLS)
         return 0;
     read_statistics(xdp);
     return gone(xdp) ? xdp->ended : 0;

@@ -256,9 +256,12 @@ static int open_best(const struct opening *opening, enum sm_xdp_mode mode, struc
     return sm_port_fail(error, sm_port_errno_code(-failed), "%s: AF_XDP %s", first->name, first->port.why.text);
 }
 
+/* The caller is about to sleep. When it wakes up and nothing has come, the kernel is asked whether the interface is
+ * still there: the socket would not say it. */
 static int xdp_fd(struct sm_port *port)
 {
-    const struct xdp_port *xdp = (const struct xdp_port *)port;
+    struct xdp_port *xdp = (struct xdp_port *)port;
+    xdp->idle = XDP_IDLE_CALLS - 1;
     return xdp->wait_fd >= 0 ? xdp->wait_fd : xsk_socket__fd(xdp->queues[0].socket);
 }
 

@@ -19,6 +19,7 @@ enum {
     XDP_RING = 2048, /* entries of each of the four rings */
     XDP_QUEUES = 16,
     XDP_LONGEST = 262144, /* as libpcap's */
+    XDP_IDLE_CALLS = 16,  /* of receive, that had nothing to give, before the kernel is asked for more than packets */
 };
 
 struct xdp_queue {

@@ -58,18 +58,6 @@ def refused(given, path):
            "more threads than queues: refused", trial.service.log())
 
 
-def gone(given, path):
-    trial = xdp.Trial(given.build, path, "xdp, threads: 3")
-    expect(trial.status, "the service runs", trial.service.log())
-    outlet = xdp.sender(path.client)
-    xdp.send(outlet, xdp.frames(100), 0)
-    outlet.close()
-    path.middle.ip("link", "del", "left")
-    expect(trial.service.process.wait(60) == 1 and "left: the interface is gone" in trial.service.log(),
-           "an interface that goes ends the service with a line", trial.service.log())
-    live.expect_no_sanitizer(trial.service.log())
-
-
 def main():
     given = live.arguments(__doc__)
     live.enter_or_skip()
@@ -78,7 +66,7 @@ def main():
         xdp.trial_of(given, driver, path)
     killed(given, path)
     refused(given, path)
-    gone(given, path)
+    xdp.gone(given, path, "xdp, threads: 3")
     live.expect_alone()
     live.finish()
 

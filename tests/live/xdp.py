@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A limiter between two interfaces by each driver that the kernel allows: offloads on, odd frames, split and merged,
 replicas killed, links down and up, the switch stopped so that packets are missed. Frames and counters add up to the
-last one. Then what is refused, and that nothing stays on an interface after a kill."""
+last one. Then what is refused, that nothing stays on an interface after a kill, and an interface that goes."""
 
 import itertools
 import json
@@ -386,6 +386,18 @@ def refused(given, path):
     first.stop()
 
 
+def gone(given, path, driver):
+    """The interface is deleted when nothing has come for a while."""
+    trial = Trial(given.build, path, driver)
+    expect(trial.status, f"{driver}: the service runs", trial.service.log())
+    time.sleep(0.5)
+    path.middle.ip("link", "del", "left")
+    lab.wait_until(lambda: trial.service.process.poll() is not None, 30)
+    expect(trial.service.process.poll() == 1 and "left: the interface is gone" in trial.service.log(),
+           f"{driver}: an interface that goes ends the service with a line", trial.service.log())
+    live.expect_no_sanitizer(trial.service.log())
+
+
 def path_of_queues(count):
     path = lab.Path(offloads=True, queues=count)
     # Else a veth leaves packets to the core that they were sent on, and those of two cores have no order.
@@ -402,6 +414,7 @@ def main():
         trial_of(given, driver, path)
     killed(given, path)
     refused(given, path)
+    gone(given, path, "xdp")
     live.expect_alone()
     live.finish()
 
