@@ -61,6 +61,12 @@ EXPORT int pcap_can_set_rfmon(pcap_t *p)
     return handle_of(p) ? 0 : REAL(pcap_can_set_rfmon)(p);
 }
 
+/* What no expression compiles to. */
+static bool lets_all_through(const struct bpf_program *program)
+{
+    return program->bf_insns[0].code == (BPF_RET | BPF_K) && program->bf_insns[0].k > 0;
+}
+
 EXPORT int pcap_setfilter(pcap_t *p, struct bpf_program *program)
 {
     struct handle *handle = handle_of(p);
@@ -74,6 +80,11 @@ EXPORT int pcap_setfilter(pcap_t *p, struct bpf_program *program)
         return handle_fail(handle, PCAP_ERROR, "setfilter: No filter specified");
     if (!REAL(bpf_validate)(program->bf_insns, (int)program->bf_len))
         return handle_fail(handle, PCAP_ERROR, "BPF program is not valid");
+    if (lets_all_through(program)) {
+        free(handle->filter.bf_insns);
+        handle->filter = (struct bpf_program){0};
+        return 0;
+    }
     struct bpf_insn *copy = calloc(program->bf_len, sizeof *copy);
     if (!copy)
         return handle_fail(handle, PCAP_ERROR, "malloc: %s", strerror(errno));

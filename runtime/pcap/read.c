@@ -50,20 +50,20 @@ static bool was_broken(struct handle *handle)
     return broken;
 }
 
-static void head(const struct handle *handle, const struct sm_packet *packet, struct pcap_pkthdr *header)
+static void head(const struct handle *handle, const struct source_packet *packet, struct pcap_pkthdr *header)
 {
-    uint64_t time = sm_packet_time(packet).ns, rest = time % 1000000000;
+    uint64_t rest = packet->time % 1000000000;
 
-    header->ts.tv_sec = (time_t)(time / 1000000000);
+    header->ts.tv_sec = (time_t)(packet->time / 1000000000);
     header->ts.tv_usec = (suseconds_t)(handle->nanoseconds ? rest : rest / 1000);
-    header->caplen = sm_packet_caplen(packet);
-    header->len = sm_packet_len(packet);
+    header->caplen = packet->caplen;
+    header->len = packet->len;
 }
 
 /* The next packet that the filter lets through. 0; SM_E_AGAIN: there is none now; ENDED; or what the call returns. */
 static int take(struct handle *handle, struct pcap_pkthdr *header, const u_char **data)
 {
-    struct sm_packet *packet;
+    struct source_packet packet;
     struct sm_errbuf error;
 
     for (;;) {
@@ -76,8 +76,8 @@ static int take(struct handle *handle, struct pcap_pkthdr *header, const u_char 
             return ENDED;
         if (result)
             return handle_fail(handle, PCAP_ERROR, DEVICE_PREFIX "%s: %.170s", handle->service, error.text);
-        head(handle, packet, header);
-        *data = sm_packet_data(packet);
+        head(handle, &packet, header);
+        *data = packet.data;
         if (handle->filter.bf_insns && !REAL(pcap_offline_filter)(&handle->filter, header, *data))
             continue;
         handle->received++;
@@ -114,9 +114,6 @@ static int take_or_wait(struct handle *handle, bool forever, struct pcap_pkthdr 
         }
         handle->readable = false;
         result = source_wait(handle->source, handle->immediate, handle->break_fd, left);
-        uint64_t breaks;
-        if (read(handle->break_fd, &breaks, sizeof breaks) < 0)
-            errno = 0; /* nobody has called pcap_breakloop() */
         if (result < 0 && result != SM_E_AGAIN)
             return handle_fail(handle, PCAP_ERROR, DEVICE_PREFIX "%s: the switch is gone", handle->service);
     }

@@ -2,7 +2,6 @@
 #include "pcap/source.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -22,9 +21,11 @@
 struct source {
     struct sm_replica *replica; /* NULL: not attached */
     bool opened, started;
-    bool forked;    /* this process has it from its parent */
-    bool announced; /* pthread_atfork() was called */
-    struct sm_packet *packet;
+    bool forked;              /* this process has it from its parent */
+    bool announced;           /* pthread_atfork() was called */
+    bool sends;               /* packets are asked for one by one */
+    struct sm_packet *packet; /* then: the one in hand */
+    unsigned run, looked;     /* else: packets that may be looked at, and those that were */
 };
 
 /* A process is one replica. */
@@ -33,6 +34,7 @@ static struct source only;
 static void in_child(void)
 {
     only.forked = only.replica != NULL;
+    only.run = only.looked = 0;
 }
 
 static void detach(struct source *source)
@@ -95,6 +97,7 @@ static int start(struct source *source, struct sm_errbuf *error)
     source->replica->registration = NULL;
     replica_learn_classes(source->replica);
     source->replica->started = source->started = true;
+    source->sends = source_inline(source);
     return 0;
 }
 
@@ -177,23 +180,64 @@ int source_fd(const struct source *source)
     return attach_fd(source->replica);
 }
 
-int source_next(struct source *source, struct sm_packet **packet, struct sm_errbuf *error)
+/* Before the first packet, and in a process that was forked. */
+static int begin(struct source *source, struct sm_errbuf *error)
+{
+    if (!source->started)
+        return start(source, error);
+    snprintf(error->text, sizeof error->text, "the process that this one was forked from is the replica");
+    return SM_E_STATE;
+}
+
+/* The packets of the run that were looked at are done with. */
+static void end_run(struct source *source)
+{
+    if (source->run > 0)
+        replica_pull_ran(source->replica, source->looked);
+    source->run = source->looked = 0;
+}
+
+/* False: there is no packet. */
+static bool next_alone(struct source *source, struct source_packet *packet)
+{
+    source->packet = replica_pull(source->replica);
+    if (source->packet)
+        *packet = (struct source_packet){.data = source->packet->data,
+                                         .time = source->packet->time,
+                                         .caplen = source->packet->meta->caplen,
+                                         .len = source->packet->meta->len};
+    return source->packet != NULL;
+}
+
+static bool next_of_run(struct source *source, struct source_packet *packet)
 {
     struct sm_replica *replica = source->replica;
 
+    if (source->looked == source->run) {
+        end_run(source);
+        source->run = replica_pull_run(replica);
+        if (source->run == 0)
+            return false;
+    }
+    const struct in_entry *entry = replica_pull_look(replica, source->looked++);
+    const struct packet_meta *meta = pool_meta(&replica->pool, entry->buffer);
+    *packet = (struct source_packet){.data = (const uint8_t *)meta + POOL_DATA_OFFSET,
+                                     .time = entry->time,
+                                     .caplen = meta->caplen,
+                                     .len = meta->len};
+    return true;
+}
+
+int source_next(struct source *source, struct source_packet *packet, struct sm_errbuf *error)
+{
     if (!source->started || source->forked) {
-        if (source->started) {
-            snprintf(error->text, sizeof error->text, "the process that this one was forked from is the replica");
-            return SM_E_STATE;
-        }
-        int result = start(source, error);
+        int result = begin(source, error);
         if (result)
             return result;
-        replica = source->replica;
     }
-    *packet = source->packet = replica_pull(replica);
-    if (source->packet)
+    if (source->sends ? next_alone(source, packet) : next_of_run(source, packet))
         return 0;
+    struct sm_replica *replica = source->replica;
     if (replica->failed)
         *error = replica->last_error;
     return replica->failed ? replica->failed : replica->retired ? SM_E_END : SM_E_AGAIN;
@@ -202,6 +246,7 @@ int source_next(struct source *source, struct sm_packet **packet, struct sm_errb
 void source_commit(struct source *source)
 {
     source->packet = NULL;
+    end_run(source);
     replica_pull_end(source->replica);
 }
 
@@ -234,19 +279,6 @@ static void look(struct sm_replica *replica)
         ;
 }
 
-/* 0: there may be something; SM_E_AGAIN: the time is over. */
-static int doze(struct sm_replica *replica, enum replica_sleep how, int break_fd, int timeout_ms)
-{
-    int fd = attach_sleep_fd(replica, how);
-
-    if (fd < 0)
-        return fd == SM_E_AGAIN ? 0 : fd;
-    struct pollfd wait[2] = {{.fd = fd, .events = POLLIN}, {.fd = break_fd, .events = POLLIN}};
-    int ready = poll(wait, 2, timeout_ms);
-    atomic_store_explicit(&replica->channel->replica_sleeps, REPLICA_AWAKE, memory_order_relaxed);
-    return ready == 0 ? SM_E_AGAIN : 0;
-}
-
 int source_wait(struct source *source, bool immediate, int break_fd, int timeout_ms)
 {
     struct sm_replica *replica = source->replica;
@@ -256,11 +288,12 @@ int source_wait(struct source *source, bool immediate, int break_fd, int timeout
     if (immediate || replica->pull.marked)
         look(replica);
     else
-        result = doze(replica, REPLICA_NAPS, break_fd, timeout_ms >= 0 && timeout_ms < nap_ms ? timeout_ms : nap_ms);
+        result =
+            attach_sleep(replica, REPLICA_NAPS, break_fd, timeout_ms >= 0 && timeout_ms < nap_ms ? timeout_ms : nap_ms);
     replica->pull.marked = false;
     if (result != SM_E_AGAIN || replica_has_input(replica))
         return result == SM_E_AGAIN ? 0 : result;
-    return doze(replica, REPLICA_SLEEPS, break_fd, timeout_ms);
+    return attach_sleep(replica, REPLICA_SLEEPS, break_fd, timeout_ms);
 }
 
 int source_send(struct source *source, const void *data, size_t length)

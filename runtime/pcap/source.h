@@ -34,11 +34,17 @@ uint64_t source_lost(const struct source *source);
 /* Readable when source_next() may have something, once source_arm() was called; the same for the process's life. */
 int source_fd(const struct source *source);
 
+struct source_packet {
+    const uint8_t *data;
+    uint64_t time; /* ns since 1970 */
+    uint32_t caplen, len;
+};
+
 /*
  * The next packet, valid until the next call here. SM_E_AGAIN: there is none now; SM_E_END: there will be none; else it
  * failed, and *error says how.
  */
-int source_next(struct source *source, struct sm_packet **packet, struct sm_errbuf *error);
+int source_next(struct source *source, struct source_packet *packet, struct sm_errbuf *error);
 
 /* The program is done with all that it was given. */
 void source_commit(struct source *source);

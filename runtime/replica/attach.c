@@ -197,6 +197,12 @@ int attach_poll(struct sm_replica *replica, unsigned budget)
     return replica->retired ? SM_E_END : 0;
 }
 
+static int switch_is_gone(struct sm_replica *replica)
+{
+    snprintf(replica->last_error.text, sizeof replica->last_error.text, "the switch is gone");
+    return SM_E_IO;
+}
+
 /* Clear what woke us; SM_E_IO when it was the switch's end. */
 static int look(struct sm_replica *replica)
 {
@@ -205,11 +211,7 @@ static int look(struct sm_replica *replica)
 
     if (read(replica->attachment->wake_fd, &counts, sizeof counts) < 0 && errno != EAGAIN)
         return SM_E_IO;
-    if (poll(&gone, 1, 0) > 0 && !replica_has_input(replica)) {
-        snprintf(replica->last_error.text, sizeof replica->last_error.text, "the switch is gone");
-        return SM_E_IO;
-    }
-    return 0;
+    return poll(&gone, 1, 0) > 0 && !replica_has_input(replica) ? switch_is_gone(replica) : 0;
 }
 
 int attach_sleep_fd(struct sm_replica *replica, enum replica_sleep how)
@@ -225,6 +227,29 @@ int attach_sleep_fd(struct sm_replica *replica, enum replica_sleep how)
         return SM_E_AGAIN;
     }
     return replica->attachment->epoll;
+}
+
+/* What the process itself waits for, so in one call. */
+int attach_sleep(struct sm_replica *replica, enum replica_sleep how, int break_fd, int timeout_ms)
+{
+    const struct attachment *attachment = replica->attachment;
+    struct pollfd wait[] = {{.fd = attachment->wake_fd, .events = POLLIN},
+                            {.fd = break_fd, .events = POLLIN},
+                            {.fd = attachment->socket, .events = POLLRDHUP}};
+    uint64_t counts;
+    int ready = 1;
+
+    atomic_store_explicit(&replica->channel->replica_sleeps, how, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!replica_has_input(replica))
+        ready = poll(wait, sizeof wait / sizeof *wait, timeout_ms);
+    atomic_store_explicit(&replica->channel->replica_sleeps, REPLICA_AWAKE, memory_order_relaxed);
+    for (unsigned i = 0; i < 2; i++)
+        if (ready > 0 && wait[i].revents && read(wait[i].fd, &counts, sizeof counts) < 0 && errno != EAGAIN)
+            return SM_E_IO;
+    if (ready > 0 && wait[2].revents && !replica_has_input(replica))
+        return switch_is_gone(replica);
+    return ready == 0 ? SM_E_AGAIN : 0;
 }
 
 int attach_fd(const struct sm_replica *replica)

@@ -10,7 +10,6 @@
 #include "packet/packet.h"
 #include "replica/order.h"
 #include "state/lookup.h"
-#include "state/prefetch.h"
 
 _Static_assert(offsetof(struct packet_meta, key) == 0 && offsetof(struct packet_meta, headers) == sizeof(struct sm_key),
                "the first part of the meta data is a struct sm_parsed");
@@ -216,6 +215,14 @@ static inline void reach(struct sm_replica *replica, uint64_t time)
     }
 }
 
+/* A packet of a shard is about to be processed. */
+static inline void audit_owner(struct sm_replica *replica, uint32_t shard)
+{
+    if (atomic_load_explicit(&replica->arena->writer[shard], memory_order_relaxed) != replica->slot + 1 &&
+        !replica->arena->own_flows)
+        replica_count(&replica->channel->counters.owner_violations, 1);
+}
+
 /* A packet comes into the middlebox's hands. */
 static inline __attribute__((always_inline)) void take_packet(struct sm_replica *replica, const struct in_entry *entry,
                                                               struct sm_packet *packet)
@@ -231,9 +238,7 @@ static inline __attribute__((always_inline)) void take_packet(struct sm_replica 
         .shard = entry->shard,
     };
     reach(replica, entry->time);
-    if (atomic_load_explicit(&replica->arena->writer[entry->shard], memory_order_relaxed) != replica->slot + 1 &&
-        !replica->arena->own_flows)
-        replica_count(&replica->channel->counters.owner_violations, 1);
+    audit_owner(replica, entry->shard);
     if (timer_due(replica, entry))
         fire_timers(replica, entry->shard, entry->time);
 
@@ -521,14 +526,14 @@ void replica_pull_end(struct sm_replica *replica)
     replica_snapshot(replica, true);
 }
 
-struct sm_packet *replica_pull(struct sm_replica *replica)
+/*
+ * The next entry, a packet's; markers before it have been processed. NULL: there is none, and what was done is
+ * committed.
+ */
+static const struct in_entry *pull_entry(struct sm_replica *replica)
 {
     struct replica_pull *pull = &replica->pull;
 
-    if (replica->current) {
-        answer_packet(replica, &pull->packet);
-        entry_done(replica);
-    }
     while (!replica->failed) {
         if (pull->done == CHANNEL_BURST || (pull->done > 0 && !journal_has_room(&replica->journal)))
             replica_pull_end(replica);
@@ -539,11 +544,10 @@ struct sm_packet *replica_pull(struct sm_replica *replica)
         }
         if (pull->done == 0)
             carry_out_notes(replica);
-        const struct in_entry *entry = next_entry(replica, pull->head, pull->done++);
-        if (entry->kind == IN_PACKET) {
-            take_packet(replica, entry, &pull->packet);
-            return &pull->packet;
-        }
+        const struct in_entry *entry = &replica->in[replica->consumed & replica->channel->ring_mask];
+        if (entry->kind == IN_PACKET)
+            return entry;
+        next_entry(replica, pull->head, pull->done++);
         pull->marked |= entry->kind != IN_TICK;
         if (process_marker(replica, entry))
             entry_done(replica);
@@ -552,4 +556,64 @@ struct sm_packet *replica_pull(struct sm_replica *replica)
     while (!replica->failed && !replica_has_input(replica) && replica_snapshot(replica, false))
         ;
     return NULL;
+}
+
+struct sm_packet *replica_pull(struct sm_replica *replica)
+{
+    struct replica_pull *pull = &replica->pull;
+
+    if (replica->current) {
+        answer_packet(replica, &pull->packet);
+        entry_done(replica);
+    }
+    if (!pull_entry(replica))
+        return NULL;
+    take_packet(replica, next_entry(replica, pull->head, pull->done++), &pull->packet);
+    return &pull->packet;
+}
+
+unsigned replica_pull_run(struct sm_replica *replica)
+{
+    struct replica_pull *pull = &replica->pull;
+    const uint32_t mask = replica->channel->ring_mask;
+    const struct in_entry *entry = pull_entry(replica);
+    unsigned n = 0;
+
+    assert(replica->class_count == 0 && !replica->current);
+    if (!entry)
+        return 0;
+    journal_packet(&replica->journal);
+    replica->entry_unit = replica->journal.unit;
+    reach(replica, entry->time);
+    for (unsigned most = CHANNEL_BURST - pull->done; n < most && replica->consumed + n != pull->head; n++) {
+        entry = &replica->in[(replica->consumed + n) & mask];
+        if (entry->kind != IN_PACKET)
+            break;
+        audit_owner(replica, entry->shard);
+        if (n % REPLICA_FETCH_EVERY == 0)
+            prefetch_for_write(&replica->out[(replica->produced + n) & mask]);
+        if (n < REPLICA_FETCH_AHEAD)
+            replica_fetch_packet(replica, entry);
+    }
+    return n;
+}
+
+void replica_pull_ran(struct sm_replica *replica, unsigned done)
+{
+    struct replica_counters *counters = &replica->channel->counters;
+    const uint32_t mask = replica->channel->ring_mask;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < done; i++) {
+        const uint32_t buffer = replica->in[replica->consumed++ & mask].buffer;
+        replica->out[replica->produced++ & mask] =
+            (struct out_entry){.buffer = buffer, .bound = replica->bound, .kind = OUT_PACKET};
+        bytes += pool_meta(&replica->pool, buffer)->len;
+    }
+    replica->complete = replica->produced;
+    replica->pull.done += done;
+    for (unsigned step = 0; step < REPLICA_FETCHES; step++)
+        replica->fetched[step] = replica->consumed;
+    replica_count(&counters->packets, done);
+    replica_count(&counters->bytes, bytes);
 }

@@ -24,6 +24,7 @@
 #include "replica/shard_heap.h"
 #include "replica/snapshot.h"
 #include "state/journal.h"
+#include "state/prefetch.h"
 
 /* One packet in the hands of the middlebox. */
 struct sm_packet {
@@ -230,6 +231,33 @@ unsigned replica_burst(struct sm_replica *replica, unsigned budget);
 struct sm_packet *replica_pull(struct sm_replica *replica);
 void replica_pull_end(struct sm_replica *replica);
 
+/*
+ * The same for a program that has no classes and sends nothing: how many of the packets that come next it may have
+ * before it comes back (0: as replica_pull()'s NULL), each by replica_pull_look(), in order. Then it is done with so
+ * many of them, and the others come again.
+ */
+unsigned replica_pull_run(struct sm_replica *replica);
+void replica_pull_ran(struct sm_replica *replica, unsigned done);
+
+static inline void replica_fetch_packet(const struct sm_replica *replica, const struct in_entry *entry)
+{
+    const struct packet_meta *meta = pool_meta(&replica->pool, entry->buffer);
+
+    prefetch_for_read(meta);
+    prefetch_for_read((const uint8_t *)meta + POOL_DATA_OFFSET);
+}
+
+/* The `i`th entry of a run; and fetch what is behind it, which may be a marker: then that is of no use. */
+static inline const struct in_entry *replica_pull_look(struct sm_replica *replica, unsigned i)
+{
+    const uint32_t at = replica->consumed + i, mask = replica->channel->ring_mask;
+
+    if (replica->pull.head - at > REPLICA_FETCH_AHEAD)
+        replica_fetch_packet(replica, &replica->in[(at + REPLICA_FETCH_AHEAD) & mask]);
+    atomic_store_explicit(&replica->channel->at, at, memory_order_relaxed);
+    return &replica->in[at & mask];
+}
+
 /* Commit the entries processed so far in this burst; `all`: nothing of another one has been begun. */
 void replica_commit(struct sm_replica *replica, bool all);
 
@@ -271,6 +299,12 @@ int attach_sleep_fd(struct sm_replica *replica, enum replica_sleep how);
  */
 int attach_fd(const struct sm_replica *replica);
 void attach_wake(struct sm_replica *replica);
+/*
+ * Sleep, until there is input, `break_fd`, an eventfd, is written, a signal was handled, or `timeout_ms` is over (-1:
+ * never). 0: there may be something, and both descriptors are clear; SM_E_AGAIN: the time is over; SM_E_IO: the switch
+ * is gone.
+ */
+int attach_sleep(struct sm_replica *replica, enum replica_sleep how, int break_fd, int timeout_ms);
 /* Have it under another number. SM_E_IO. */
 int attach_renumber(struct sm_replica *replica, int number);
 /* Give the slot back without having registered; the process lives on. Then attach_close(). */
