@@ -47,7 +47,7 @@ install_pc(splitmerge ${PROJECT_DESCRIPTION} development)
 install_pc(splitmerge-testing "The splitmerge runtime as a test kit for middleboxes: link it instead" testing)
 
 set(middleboxes sm-ratelimiter sm-nat)
-foreach(name sm-classifier sm-ids sm-p0f sm-p0f-hosts sm-p0f-log) # where there is what they build on
+foreach(name sm-classifier sm-ids sm-p0f sm-p0f-hosts) # where there is what they build on
   if(TARGET ${name})
     list(APPEND middleboxes ${name})
   endif()

@@ -203,7 +203,7 @@ static void end(const struct program *program, const struct running *running)
     if (running->middlebox && program->ended)
         program->ended(running->middlebox);
     sm_close(running->replica);
-    if (running->middlebox)
+    if (running->middlebox && program->destroy)
         program->destroy(running->middlebox);
 }
 
@@ -226,6 +226,17 @@ static void reload_on_signal(const struct program *program, struct sm_replica *r
     sigaction(SIGHUP, &action, NULL);
 }
 
+static void *create(const struct program *program, void *config)
+{
+    return program->create ? program->create(config) : config;
+}
+
+static void unload(const struct program *program, void *config)
+{
+    if (program->unload)
+        program->unload(config);
+}
+
 /* The configuration, with its log open. NULL: *error says why. */
 static void *load(const struct arguments *arguments, struct sm_errbuf *error)
 {
@@ -233,7 +244,7 @@ static void *load(const struct arguments *arguments, struct sm_errbuf *error)
     void *config = program->load(arguments->config, error);
 
     if (config && program->log && !arguments->check && !program->open_log(config, arguments->log, error)) {
-        program->unload(config);
+        unload(program, config);
         config = NULL;
     }
     return config;
@@ -248,7 +259,7 @@ static void reload(const struct arguments *arguments, struct running *running)
     int status = SM_E_INVALID;
 
     if (next.config && (!program->check || program->check(next.config, sm_linktype(running->replica), &error)))
-        status = (next.middlebox = program->create(next.config)) ? 0 : SM_E_NO_MEMORY;
+        status = (next.middlebox = create(program, next.config)) ? 0 : SM_E_NO_MEMORY;
     if (status == 0)
         status = sm_open_heir(running->replica, next.middlebox, &next.replica, &error);
     if (status == 0)
@@ -264,7 +275,7 @@ static void reload(const struct arguments *arguments, struct running *running)
     }
     end(program, &next);
     if (next.config)
-        program->unload(next.config);
+        unload(program, next.config);
     if (status)
         fail(program, EXIT_FAILED, "%s; what ran goes on", error.text[0] ? error.text : sm_strerror(status));
     else
@@ -311,7 +322,7 @@ static int open_and_run(const struct arguments *arguments, void **config)
     const struct program *program = arguments->program;
     struct sm_options options = arguments->options;
     struct sm_errbuf error = {{0}};
-    struct running running = {.config = *config, .middlebox = program->create(*config)};
+    struct running running = {.config = *config, .middlebox = create(program, *config)};
     int status;
 
     if (!running.middlebox)
@@ -353,7 +364,7 @@ static int run_replica(const char *replica, void *user)
         status = open_and_run(arguments, &config);
     else if (program->check && !program->check(config, DLT_ETHERNET, &error))
         status = fail(program, EXIT_USAGE, "%s", error.text);
-    program->unload(config);
+    unload(program, config);
     return status;
 }
 

@@ -18,14 +18,14 @@ struct program {
     bool threads; /* several replicas may run in one process, each with a configuration of its own */
     /* Read the configuration; NULL: *error says why. */
     void *(*load)(const char *file, struct sm_errbuf *error);
-    void (*unload)(void *config);
+    void (*unload)(void *config); /* may be NULL */
     /* Where `log` is: open its file ("-" where the option is not given). False: *error says why. */
     bool (*open_log)(void *config, const char *file, struct sm_errbuf *error);
     /* Whether it holds for a link type (DLT_*); may be NULL. */
     bool (*check)(void *config, int linktype, struct sm_errbuf *error);
-    /* What is handed to on_packet; NULL: out of memory. */
+    /* What is handed to on_packet; NULL: out of memory. Where there is no such function the configuration is. */
     void *(*create)(void *config);
-    void (*destroy)(void *middlebox);
+    void (*destroy)(void *middlebox); /* may be NULL */
     /* Before sm_start(); after it (may be NULL). */
     int (*setup)(void *middlebox, struct sm_replica *replica);
     int (*started)(void *middlebox, struct sm_replica *replica, struct sm_errbuf *error);

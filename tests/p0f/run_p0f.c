@@ -15,7 +15,7 @@
 
 #include <splitmerge/testing.h>
 
-#include "note.h"
+#include "port.c"
 
 static int set_up_flows(struct sm_replica *replica, void **user)
 {
@@ -101,12 +101,15 @@ int main(int argc, char **argv)
         fputs("usage: run_p0f FINGERPRINTS CAPTURE SEED REPLICAS KILLS UPGRADE\n", stderr);
         return 2;
     }
-    fingerprints_load(argv[1]);
+    if (!load(argv[1], &error)) {
+        fprintf(stderr, "run_p0f: %s\n", error.text);
+        return 1;
+    }
     bool upgrades = atoi(argv[6]) != 0;
     struct sm_test_options options = {
         .size = sizeof options,
         .on_packet = flows_packet,
-        .max_sends = NOTE_SENDS,
+        .max_sends = SM_MAX_SENDS,
         .setup = set_up_flows,
         .capture = argv[2],
         .replicas = (unsigned)atoi(argv[4]),

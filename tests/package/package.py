@@ -28,7 +28,7 @@ import checks  # noqa: E402
 from checks import expect  # noqa: E402
 
 COMMANDS = ["sm-bench", "sm-nat", "sm-orchestrator", "sm-ratelimiter", "sm-switch", "smctl"]
-OPTIONAL = {"sm-classifier", "sm-ids", "sm-p0f", "sm-p0f-hosts", "sm-p0f-log"}  # where there is what they build on
+OPTIONAL = {"sm-classifier", "sm-ids", "sm-p0f", "sm-p0f-hosts"}  # where there is what they build on
 PACKETS = 2300  # in tests/samples/flows.pcap
 
 parser = argparse.ArgumentParser()
