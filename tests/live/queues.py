@@ -37,9 +37,11 @@ def killed(given, path):
             status = trial.service.status()
             return status and status["deaths"]["switch"] == wanted and status["ports"][0]["rx_packets"] > 0
 
-        while not goes_on():
+        deadline = time.monotonic() + 60
+        while not goes_on() and time.monotonic() < deadline:
             xdp.send(outlet, xdp.frames(32), 0)
             time.sleep(0.1)
+        expect(goes_on(), f"killed: a switch goes on after {deaths}", trial.service.log())
     outlet.close()
     expect(trial.service.stop() == 0, "it ends well", trial.service.log())
     live.expect_no_sanitizer(trial.service.log())
