@@ -368,11 +368,10 @@ static void run(struct orchestrator *o)
     manager_tell("READY=1\nSTATUS=The service runs");
 }
 
-void orchestrator_goes_on(struct orchestrator *o, const char *state)
+void orchestrator_goes_on(struct orchestrator *o, const char *state, uint64_t entered)
 {
     run(o);
-    o->gated = strcmp(state, "gated") == 0;
-    runner_resume(o);
+    runner_resume(o, strcmp(state, "gated") == 0, entered);
     if (strcmp(state, "finished") == 0)
         finish(o);
     else if (strcmp(state, "ended") == 0)

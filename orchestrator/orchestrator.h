@@ -164,7 +164,7 @@ void orchestrator_kept(struct orchestrator *o);
 /* From connecting to the phase that the service is in. */
 void orchestrator_begin(struct orchestrator *o);  /* nothing has been assigned: have the first replicas */
 void orchestrator_launch(struct orchestrator *o); /* all is assigned: begin to read the input */
-void orchestrator_goes_on(struct orchestrator *o, const char *state);
+void orchestrator_goes_on(struct orchestrator *o, const char *state, uint64_t entered);
 /* A child is gone. */
 void orchestrator_child_exited(struct orchestrator *o, struct child *child);
 /* "exited with status 1", "was killed by signal 9" */
@@ -227,7 +227,8 @@ void runner_operated(struct orchestrator *o, const struct ops_result *result);
 void runner_child_exited(struct orchestrator *o, uint32_t id);
 bool runner_done(const struct orchestrator *o);
 
-void runner_resume(struct orchestrator *o); /* the event that another orchestrator was at */
+/* The event that another orchestrator was at; `stands`: the input does, at a gate, with so many packets entered. */
+void runner_resume(struct orchestrator *o, bool stands, uint64_t entered);
 
 /* intent.c */
 bool intent_kept(struct orchestrator *o); /* true: it is; else it is on its way, and orchestrator_kept() follows */

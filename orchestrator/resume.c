@@ -104,7 +104,7 @@ static void on_status(void *user, const struct rpc_error *error, const struct wi
     else if (strcmp(state, "waiting") == 0)
         orchestrator_launch(o);
     else
-        orchestrator_goes_on(o, state);
+        orchestrator_goes_on(o, state, wire_get_uint(wire_get_map(status, "packets"), "in", 0));
 }
 
 static void on_kept(void *user, const struct rpc_error *error, const struct wire_value *result)

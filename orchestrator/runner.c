@@ -59,6 +59,15 @@ static void open_gate(struct orchestrator *o)
     rpc_request(o->sw, "open_gate", NULL, 0, on_answer, o);
 }
 
+/* It must not stop the input for ever. */
+static void open_nobodys_gate(struct orchestrator *o)
+{
+    if (!o->gated || o->event_running || current(o))
+        return;
+    o->gate_open = false;
+    open_gate(o);
+}
+
 static void finish_event(struct orchestrator *o, const char *result, const char *message)
 {
     struct event *event = current(o);
@@ -73,6 +82,7 @@ static void finish_event(struct orchestrator *o, const char *result, const char 
     o->event_running = false;
     o->killed = 0;
     o->event++;
+    open_nobodys_gate(o); /* it may have been reached while this event ran */
 }
 
 /* Whoever is killed cannot say so: the event is done before, and that is kept. */
@@ -154,10 +164,7 @@ void runner_gated(struct orchestrator *o)
 {
     o->gated = true;
     runner_go_on(o);
-    if (o->gated && !o->event_running && !current(o)) {
-        o->gate_open = false; /* nobody's gate must not stop the input for ever */
-        open_gate(o);
-    }
+    open_nobodys_gate(o);
 }
 
 void runner_operated(struct orchestrator *o, const struct ops_result *result)
@@ -184,13 +191,20 @@ void runner_ended(struct orchestrator *o)
     runner_go_on(o);
 }
 
-/* The gate is set again, which changes nothing where it had been; an operation goes on by itself. */
-void runner_resume(struct orchestrator *o)
+/*
+ * The gate is set again, which changes nothing where it had been; an operation goes on by itself. A gate that the input
+ * stands at before it has come to the event is that of one that is over: nobody had opened it yet.
+ */
+void runner_resume(struct orchestrator *o, bool stands, uint64_t entered)
 {
+    const struct event *event = current(o);
+    o->gated = stands && (!event || event->by_time || entered >= event->when);
     o->gate_open = !o->gated;
     o->event_start = uv_hrtime();
     if (!o->gated)
         runner_gate(o);
+    if (stands && !o->gated)
+        rpc_request(o->sw, "open_gate", NULL, 0, on_answer, o);
     if (!o->event_running)
         return;
     const struct child *victim = child_of(o, o->killed);

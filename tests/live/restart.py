@@ -219,6 +219,20 @@ def switch_by_events(build, rng):
         expect(all(event["result"] == "done" for event in report["events"]), "all events done", report["events"])
 
 
+def switch_between_gates(build):
+    """The switch dies at an event's gate, before that has been opened: the next event waits for its own place."""
+    print("-- the switch, at a gate")
+    for _ in range(4):
+        service = service_of(build, 1000000)
+        service.write("policy.yaml", OPEN_POLICY)
+        service.write("events", "packet=300 kill switch\npacket=900 kill switch\npacket=1500 scale 4\n")
+        service.start("service.yaml", "--events", "events", "--report", "report.json")
+        report = report_of(service)
+        expect_lost_is_counted(service, report)
+        if report:
+            expect(all(event["result"] == "done" for event in report["events"]), "all events done", report["events"])
+
+
 def switch_from_outside(build, rng, count):
     print("-- the switch, at random instants of a run over a capture")
     service = service_of(build, 400)
@@ -390,6 +404,7 @@ def main():
         by_events(given.build, rng)
         from_outside(given.build, rng, 20 if FULL else 4)
         switch_by_events(given.build, rng)
+        switch_between_gates(given.build)
         switch_from_outside(given.build, rng, 20 if FULL else 6)
         state_survives(given.build, rng, 20 if FULL else 3, "2kpps" if given.slow else "50kpps")
         damage_is_refused(given.build)
