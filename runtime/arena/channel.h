@@ -134,7 +134,7 @@ struct query_flow {
 enum replica_sleep {
     REPLICA_AWAKE,
     REPLICA_SLEEPS, /* in_head moves */
-    REPLICA_NAPS,   /* there is a marker that somebody waits for, or packets have gathered */
+    REPLICA_NAPS,   /* there is a marker that somebody waits for, packets have gathered, or none will */
 };
 
 struct journal_region;

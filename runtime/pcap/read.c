@@ -113,7 +113,8 @@ static int take_or_wait(struct handle *handle, bool forever, struct pcap_pkthdr 
             left = (int)(end - now);
         }
         handle->readable = false;
-        result = source_wait(handle->source, handle->immediate, handle->break_fd, left);
+        result = source_wait(handle->source, handle->immediate ? SOURCE_AT_ONCE : handle->timeout_ms, handle->break_fd,
+                             left);
         if (result < 0 && result != SM_E_AGAIN)
             return handle_fail(handle, PCAP_ERROR, DEVICE_PREFIX "%s: the switch is gone", handle->service);
     }

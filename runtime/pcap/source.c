@@ -13,8 +13,10 @@
 #include "replica/replica.h"
 
 #define YIELD_NS 50000u /* as in sm_run() */
-/* Naps, in which packets gather where the program does not want each at once; shorter where they are to go on. */
+/* Naps, in which packets gather where the program does not want each at once: as long as it has said, if it has; no
+ * longer than this, and shorter where packets are to go on. */
 #define NAP_MS 20
+#define NAP_MOST_MS 100
 #define NAP_INLINE_MS 4
 #define SENDS 2u /* packets that may be sent because of one: an answer to each end */
 
@@ -279,21 +281,32 @@ static void look(struct sm_replica *replica)
         ;
 }
 
-int source_wait(struct source *source, bool immediate, int break_fd, int timeout_ms)
+static int nap_of(const struct source *source, int gather_ms)
+{
+    int most = source_inline(source) ? NAP_INLINE_MS : NAP_MOST_MS, wanted = gather_ms > 0 ? gather_ms : NAP_MS;
+
+    return wanted < most ? wanted : most;
+}
+
+int source_wait(struct source *source, int gather_ms, int break_fd, int timeout_ms)
 {
     struct sm_replica *replica = source->replica;
-    int nap_ms = source_inline(source) ? NAP_INLINE_MS : NAP_MS, result = SM_E_AGAIN;
+    int nap = nap_of(source, gather_ms), result = SM_E_AGAIN;
 
     /* Where there were markers somebody waits for the next ones. */
-    if (immediate || replica->pull.marked)
+    if (gather_ms == SOURCE_AT_ONCE || replica->pull.marked) {
         look(replica);
-    else
-        result =
-            attach_sleep(replica, REPLICA_NAPS, break_fd, timeout_ms >= 0 && timeout_ms < nap_ms ? timeout_ms : nap_ms);
+        nap = 0;
+    } else {
+        nap = timeout_ms >= 0 && timeout_ms < nap ? timeout_ms : nap;
+        result = attach_sleep(replica, REPLICA_NAPS, break_fd, nap);
+    }
     replica->pull.marked = false;
     if (result != SM_E_AGAIN || replica_has_input(replica))
         return result == SM_E_AGAIN ? 0 : result;
-    return attach_sleep(replica, REPLICA_SLEEPS, break_fd, timeout_ms);
+    if (timeout_ms >= 0 && nap == timeout_ms)
+        return SM_E_AGAIN;
+    return attach_sleep(replica, REPLICA_SLEEPS, break_fd, timeout_ms < 0 ? -1 : timeout_ms - nap);
 }
 
 int source_send(struct source *source, const void *data, size_t length)

@@ -55,9 +55,10 @@ void source_wake(struct source *source);
 
 /*
  * Behind SM_E_AGAIN: wait until there is something, `break_fd` is readable, a signal was handled, or `timeout_ms` is
- * over (-1: never). Unless `immediate`, packets may gather for some milliseconds. SM_E_AGAIN: the time is over.
+ * over (-1: never). Packets may gather for `gather_ms`, or for a while if that is 0. SM_E_AGAIN: the time is over.
  */
-int source_wait(struct source *source, bool immediate, int break_fd, int timeout_ms);
+#define SOURCE_AT_ONCE (-1) /* none is to wait for others */
+int source_wait(struct source *source, int gather_ms, int break_fd, int timeout_ms);
 
 /* Send a packet behind the one that was given last. Errors as sm_packet_send(); SM_E_STATE: none is in hand. */
 int source_send(struct source *source, const void *data, size_t length);

@@ -382,6 +382,12 @@ static bool have_gathered(const struct sm_switch *sw, const struct switch_slot *
            sw->free_small.count < POOL_SMALL_COUNT / 2 || sw->free_jumbo.count < sw->pool.jumbo_count / 2;
 }
 
+/* Whether no more packets will gather before what was published is done with. */
+static bool stands_still(const struct sm_switch *sw)
+{
+    return sw->input_ended || sw->state != SWITCH_RUNNING || sw->paused || sw->input_held;
+}
+
 /* Whether a replica that new entries were published to is to be woken. */
 static bool is_to_wake(const struct sm_switch *sw, const struct switch_slot *slot)
 {
@@ -389,7 +395,7 @@ static bool is_to_wake(const struct sm_switch *sw, const struct switch_slot *slo
     case REPLICA_AWAKE:
         return false;
     case REPLICA_NAPS:
-        return slot->urgent || have_gathered(sw, slot);
+        return slot->urgent || stands_still(sw) || have_gathered(sw, slot);
     case REPLICA_SLEEPS:
     default:
         return true;
