@@ -547,6 +547,24 @@ unsigned switch_poll(struct sm_switch *sw)
     return done;
 }
 
+bool switch_gathers(const struct sm_switch *sw)
+{
+    bool naps = false;
+
+    if (sw->arena->mode != ARENA_TAP || sw->state != SWITCH_RUNNING || sw->input_ended || !sw->cannot_wait ||
+        sw->ports[0]->lends || sw->has_pending || sw->operation.active || sw->check.active || sw->snapshot.active)
+        return false;
+    for (unsigned i = 0; i < sw->slot_count; i++) {
+        const struct switch_slot *slot = &sw->slots[i];
+        if (slot->state != SLOT_READY && slot->state != SLOT_RETIRING)
+            continue;
+        if (slot->urgent || atomic_load_explicit(&slot->channel->replica_sleeps, memory_order_relaxed) != REPLICA_NAPS)
+            return false;
+        naps = true;
+    }
+    return naps;
+}
+
 bool switch_sleep_prepare(struct sm_switch *sw)
 {
     for (unsigned i = 0; i < ARENA_SLOTS; i++)

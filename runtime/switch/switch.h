@@ -39,6 +39,7 @@
 
 #define SWITCH_MOVES_IN_FLIGHT 64u /* where releases are answered at once; where they are not, up to */
 #define SWITCH_MOVES_WAITING CHANNEL_RELEASES
+#define SWITCH_GATHER_NS 500000
 #define SWITCH_TICK_NS 100000000ull /* idle shards hear of the time this often, in packet time */
 #define SWITCH_FILE_AHEAD 1024u     /* packets in flight for each replica, beyond which a file is not read on */
 #define SWITCH_NONE 0xffu
@@ -472,6 +473,12 @@ bool switch_sleep_prepare(struct sm_switch *sw);
 void switch_sleep_end(struct sm_switch *sw);
 /* How long a sleep may last, in ns: until a deadline, a packet or a tick is due. -1: no bound. */
 int64_t switch_sleep_ns(const struct sm_switch *sw);
+
+/*
+ * Whether packets may gather where they come in, for SWITCH_GATHER_NS: the service is a tap, all its replicas nap
+ * (channel.h), and the port knows when each packet came.
+ */
+bool switch_gathers(const struct sm_switch *sw);
 
 /* Parts of the packet path in files of their own. */
 unsigned switch_input(struct sm_switch *sw);              /* steer.c: receive, up to a burst */

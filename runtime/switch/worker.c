@@ -38,6 +38,24 @@ static void wait_for(struct pollfd *fds, nfds_t count, int64_t ns)
     ppoll(fds, count, ns < 0 ? NULL : &bound, NULL);
 }
 
+static void clear_wakes(struct worker *worker)
+{
+    uint64_t wakes;
+
+    if (read(worker->wake_fd, &wakes, sizeof wakes) < 0 && errno != EAGAIN)
+        switch_fail(worker->sw, "the worker's eventfd cannot be read");
+}
+
+/* No replica is asked to wake us: what it answers can wait, too. */
+static void sleep_while_packets_gather(struct worker *worker)
+{
+    struct pollfd fd = {.fd = worker->wake_fd, .events = POLLIN};
+
+    wait_for(&fd, 1, SWITCH_GATHER_NS);
+    if (fd.revents)
+        clear_wakes(worker);
+}
+
 static void sleep_until_work(struct worker *worker)
 {
     struct sm_switch *sw = worker->sw;
@@ -52,9 +70,8 @@ static void sleep_until_work(struct worker *worker)
         !atomic_load_explicit(&worker->stop, memory_order_acquire))
         wait_for(fds, count, switch_sleep_ns(sw));
     switch_sleep_end(sw);
-    uint64_t wakes;
-    if (fds[0].revents && read(worker->wake_fd, &wakes, sizeof wakes) < 0 && errno != EAGAIN)
-        switch_fail(sw, "the worker's eventfd cannot be read");
+    if (fds[0].revents)
+        clear_wakes(worker);
 }
 
 static void *run(void *arg)
@@ -74,10 +91,12 @@ static void *run(void *arg)
         }
         if (idle_since == 0)
             idle_since = worker->sw->now;
-        if (monotonic() - idle_since < YIELD_NS)
-            sched_yield();
-        else
+        if (monotonic() - idle_since >= YIELD_NS)
             sleep_until_work(worker);
+        else if (switch_gathers(worker->sw))
+            sleep_while_packets_gather(worker);
+        else
+            sched_yield();
     }
     return NULL;
 }
