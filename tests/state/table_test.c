@@ -65,6 +65,27 @@ Test(state_table, a_tag_changes_neither_shard_nor_group)
     }
 }
 
+/* Such as differ in their tags' first bits have all that a flow keeps of the hash in common. */
+Test(state_table, flows_of_one_key_are_told_apart_by_their_tags)
+{
+    const uint16_t tags[] = {0, 0x1000, 0x8000, 1, 0x1001};
+    enum { TAGS = sizeof tags / sizeof tags[0] };
+    unsigned cls = fixture_class(&f, 64, 0, 0);
+    struct flow *flows[TAGS];
+    for (unsigned i = 0; i < TAGS; i++) {
+        struct sm_key key = key_of(1);
+        key.tag = tags[i];
+        uint64_t hash = state_hash(f.state, &key);
+        cr_assert_null(state_find(f.state, 3, cls, &key, hash));
+        cr_assert_eq(state_insert(f.actor, 3, cls, &key, hash, &flows[i]), 0);
+    }
+    for (unsigned i = 0; i < TAGS; i++) {
+        struct sm_key key = key_of(1);
+        key.tag = tags[i];
+        cr_assert_eq(state_find(f.state, 3, cls, &key, state_hash(f.state, &key)), flows[i]);
+    }
+}
+
 Test(state_table, few_flows_take_no_table)
 {
     unsigned cls = fixture_class(&f, 64, 0, 0);
