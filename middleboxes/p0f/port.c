@@ -2,10 +2,9 @@
 /*
  * p0f as two services. The original's files are included as they are, over tables for the flow in hand and memory until
  * the next packet. In the service of flows a flow is put there from the arena, parse_packet() does what it always did,
- * and what is left goes back; of an HTTP message that is not whole, the memory too. Hosts are blank there, and only
- * lines about HTTP are said: what else a packet tells, of its flow or the host that sent it, goes out as a note. In the
- * service of hosts notes are the packets: with what is known of the host they go through the same functions once more.
- * While the original works no call of the runtime is made, so no replica dies there.
+ * and what is left goes back. Hosts are blank there, and only lines about HTTP are said: what else a packet tells goes
+ * out as a note. In the service of hosts notes are the packets: with what is known of the host they go through the same
+ * functions once more. While the original works no call of the runtime is made, so no replica dies there.
  */
 #define _FROM_FP_HTTP /* as fp_http.c does before it includes what the others do, too */
 #include "config.h"
@@ -25,7 +24,20 @@
 #include "fp_mtu.h"
 #include "program.h"
 
-static void *memory(const void *from, u32 size); /* the configuration stays: it asks for DFL_ck_alloc() */
+#define MEMORY_BYTES (16 * MAX_FLOW_DATA) /* a request, a response, the headers of one, what is printed */
+static u8 *const memory_bytes = (u8 *)0x60000000;
+static u32 memory_used;
+
+/* A copy, or zeroes; with a zero behind. The configuration stays where it is: it asks for DFL_ck_alloc(). */
+static void *memory(const void *from, u32 size)
+{
+    u8 *at = memory_bytes + memory_used;
+
+    memory_used += size / 16 * 16 + 16;
+    assert(memory_used <= MEMORY_BYTES);
+    at[size] = '\0';
+    return from ? memcpy(at, from, size) : memset(at, 0, size);
+}
 
 #undef CP /* checks what its own allocator has put before memory */
 #undef FLOW_BUCKETS
@@ -62,8 +74,7 @@ static int note_call(u8 call, u8 to_srv, const struct packet_data *pk, const str
 {
     if (!note.calls) { /* the first call changes the flow */
         memcpy(note.flow, f, KNOWN);
-        note.packet = *pk, note.packet.payload = NULL;
-        note.to_srv = to_srv;
+        note.packet = *pk, note.packet.payload = NULL, note.to_srv = to_srv;
     }
     return note.calls |= call;
 }
@@ -98,30 +109,14 @@ static sm_class flows, messages, hosts, clocks;
 static uint16_t seen;
 static bool of_hosts, to_file;
 static char lines[4 * MAX_FLOW_DATA]; /* of the packet: nothing in p0f says more */
-
-#define MEMORY_BYTES (16 * MAX_FLOW_DATA) /* a request, a response, the headers of one, what is printed */
-static u8 *const memory_bytes = (u8 *)0x60000000;
-static u32 memory_used;
 static struct pcap_pkthdr header;
-
-static void *memory(const void *from, u32 size)
-{
-    u8 *at = memory_bytes + memory_used;
-
-    memory_used += size / 16 * 16 + 16;
-    assert(memory_used <= MEMORY_BYTES);
-    at[size] = '\0';
-    return from ? memcpy(at, from, size) : memset(at, 0, size);
-}
 
 static void begin(uint64_t time, bool hosts_turn)
 {
     header.ts = (struct timeval){(time_t)(time / 1000000000), (suseconds_t)(time % 1000000000 / 1000)};
     cur_time = &header.ts;
-    flow_b[0] = flow_by_age = newest_flow = NULL, flow_cnt = 0;
     host_b[0] = host_by_age = newest_host = NULL, host_cnt = 0;
-    memory_used = 0;
-    of_hosts = hosts_turn;
+    memory_used = 0, of_hosts = hosts_turn;
     if (!to_file)
         __fpurge(lf); /* `lines`, which are its buffer */
 }
@@ -157,6 +152,8 @@ static void emit(struct sm_replica *replica, struct sm_packet *cause, const char
     store16(ip + (v4 ? 2 : 4), (uint16_t)((v4 ? at->l4 - at->l3 : 0) + length));
     store16(udp + 4, length);
     store16(udp + 6, 0); /* no checksum: nothing that is not seen from here (RFC 6935) */
+    if (v4)              /* its own: of all but itself */
+        store16(ip + 10, 0), store16(ip + 10, checksum_finish(checksum_add(0, ip, at->l4 - at->l3)));
     memcpy(udp + 8, magic, 4);
     memcpy(udp + 8 + 4, data, bytes);
     sm_packet_send(replica, cause, packet, at->l4 + (uint32_t)length);
@@ -168,9 +165,9 @@ static const uint8_t *payload(const struct sm_packet *packet, const char *magic,
     const struct sm_headers *headers = sm_packet_headers(packet);
     const uint8_t *from = sm_packet_data(packet) + headers->l4 + 8;
 
-    *bytes = sm_packet_caplen(packet) - headers->l4 - (size_t)(8 + 4); /* too short: more than any packet has */
-    return headers->protocol == UDP && headers->l4 && *bytes <= SM_MAX_SEND_BYTES && !memcmp(from, magic, 4) ? from + 4
-                                                                                                             : NULL;
+    *bytes = sm_packet_caplen(packet) - headers->l4 - (size_t)(8 + 4); /* where there is no room: too many */
+    bool ours = headers->protocol == UDP && headers->l4 && *bytes <= SM_MAX_SEND_BYTES && !memcmp(from, magic, 4);
+    return ours ? from + 4 : NULL;
 }
 
 static void lines_send(struct sm_replica *replica, struct sm_packet *cause)
@@ -183,40 +180,10 @@ static void lines_send(struct sm_replica *replica, struct sm_packet *cause)
         emit(replica, cause, "p0fL", lines + at, length - at < PART ? length - at : PART);
 }
 
-/* Into the original's tables. Returns where its memory begins. */
-static u32 flow_in(const struct flow *flow, const struct message *message)
-{
-    struct packet_flow *f = ck_alloc(sizeof *f);
-
-    memcpy(f, flow->known, KNOWN);
-    f->client = create_host((u8 *)flow->client, flow->ip_ver);
-    f->server = create_host((u8 *)flow->server, flow->ip_ver);
-    flow_b[0] = flow_by_age = newest_flow = f, flow_cnt = 1;
-    u32 first = memory_used;
-    if (message)
-        f->http_tmp = message->sig, memory(message->bytes, message->used - 1);
-    else
-        f->request = f->response = NULL;
-    return first;
-}
-
-static bool message_out(struct sm_replica *replica, struct sm_packet *packet, sm_flow at, u32 first)
-{
-    if (!at.state && sm_flow_create(replica, messages, packet, 0, &at, NULL) != 0)
-        return false;
-    struct message *message = at.state;
-    message->sig = flow_by_age->http_tmp;
-    message->used = memory_used - first;
-    assert(message->used <= sizeof message->bytes);
-    memcpy(message->bytes, memory_bytes + first, message->used);
-    return true;
-}
-
 static void flows_packet(struct sm_replica *replica, struct sm_packet *packet, void *user)
 {
     const struct sm_headers *headers = sm_packet_headers(packet);
 
-    (void)user;
     sm_packet_drop(packet, seen);
     if (headers->protocol != PROTO_TCP || headers->l4 == 0 || headers->l4 + MIN_TCP4 - 20u > sm_packet_caplen(packet))
         return;
@@ -225,20 +192,32 @@ static void flows_packet(struct sm_replica *replica, struct sm_packet *packet, v
     struct flow *flow = at.state;
     if (!flow && type != TCP_SYN)
         return;
-    sm_flow message = {flow && flow->under_way ? sm_flow_get(replica, messages, packet, 0).state : NULL};
-    memset(&note, 0, offsetof(struct note, software));
-    note.time = sm_packet_time(packet).ns;
-    begin(note.time, false);
-    header.caplen = sm_packet_caplen(packet), header.len = sm_packet_len(packet);
-    link_type = sm_packet_linktype(packet);
-    u32 first = flow ? flow_in(flow, message.state) : 0;
-    const struct packet_flow *was = flow_by_age;
-    parse_packet(NULL, &header, sm_packet_data(packet));
-    const struct packet_flow *f = flow_by_age;
-    bool under_way = f && f == was && f->in_http >= 0 && (f->http_req_done ? f->resp_len : f->req_len) > 0;
+    sm_flow text = {flow && flow->under_way ? sm_flow_get(replica, messages, packet, 0).state : NULL};
+    struct message *message = text.state;
+    struct packet_flow *f = NULL, *was;
 
-    if (message.state && !under_way)
-        sm_flow_close(replica, messages, message);
+    memset(&note, 0, offsetof(struct note, software));
+    begin(note.time = sm_packet_time(packet).ns, false);
+    header.caplen = sm_packet_caplen(packet), header.len = sm_packet_len(packet),
+    link_type = sm_packet_linktype(packet);
+    if (flow) {
+        f = memory(NULL, sizeof *f);
+        memcpy(f, flow->known, KNOWN);
+        f->client = create_host(flow->client, flow->ip_ver);
+        f->server = create_host(flow->server, flow->ip_ver);
+        if (!message)
+            f->request = f->response = NULL;
+    }
+    u32 first = memory_used;
+    if (message)
+        f->http_tmp = message->sig, memory(message->bytes, message->used - 1);
+    flow_b[0] = flow_by_age = newest_flow = was = f, flow_cnt = f != NULL;
+    parse_packet(NULL, &header, sm_packet_data(packet));
+    f = flow_by_age;
+
+    bool under_way = f && f == was && f->in_http >= 0 && (f->http_req_done ? f->resp_len : f->req_len) > 0;
+    if (message && !under_way)
+        sm_flow_close(replica, messages, text);
     if (flow && f != was)
         sm_flow_close(replica, flows, at), at.state = NULL;
     if (f && !at.state && sm_flow_create(replica, flows, packet, 0, &at, NULL) == 0) {
@@ -249,26 +228,17 @@ static void flows_packet(struct sm_replica *replica, struct sm_packet *packet, v
     }
     if (at.state)
         memcpy(flow->known, f, KNOWN), flow->under_way = under_way;
-    if (under_way && !message_out(replica, packet, message, first))
+    if (under_way && (message || sm_flow_create(replica, messages, packet, 0, &text, NULL) == 0)) {
+        message = text.state;
+        message->sig = f->http_tmp;
+        message->used = memory_used - first;
+        assert(message->used <= sizeof message->bytes);
+        memcpy(message->bytes, memory_bytes + first, message->used);
+    } else if (under_way)
         sm_flow_close(replica, flows, at);
     lines_send(replica, packet);
     if (note.calls)
         emit(replica, packet, "p0fN", &note, note.calls & NOTE_HTTP ? sizeof note : offsetof(struct note, software));
-}
-
-/* What the original does with a request or response, from where the host comes into it. */
-static void apply_http(struct packet_flow *f)
-{
-    struct http_sig *sig = &f->http_tmp;
-    u32 *count = &sig_cnt[note.to_srv], all = *count;
-
-    sig->matched = note.matched ? &sigs[note.to_srv][note.matched - 1] : NULL;
-    sig->date = note.date, sig->recv_date = get_unix_time(), sig->dishonest = note.dishonest;
-    sig->sw = note.software[0] ? (u8 *)note.software : NULL;
-    sig->via = note.via ? (u8 *)"" : NULL;
-    *count = 0; /* it has been matched: there is nothing to match it by any more */
-    fingerprint_http(note.to_srv, f);
-    *count = all;
 }
 
 /* What the original does with a packet. `measure`: how fast the host's clock goes by this flow; 0: not known. */
@@ -292,8 +262,16 @@ static s16 apply(struct host *host, s16 measure)
         fingerprint_mtu(to_srv, pk, f);
     if (note.calls & NOTE_CLOCK)
         check_ts_tcp(to_srv, pk, f);
-    if (note.calls & NOTE_HTTP)
-        apply_http(f);
+    if (note.calls & NOTE_HTTP) {
+        u32 *count = &sig_cnt[to_srv], all = *count;
+        f->http_tmp.matched = note.matched ? &sigs[to_srv][note.matched - 1] : NULL;
+        f->http_tmp.date = note.date, f->http_tmp.recv_date = get_unix_time();
+        f->http_tmp.dishonest = note.dishonest, f->http_tmp.via = note.via ? (u8 *)"" : NULL;
+        f->http_tmp.sw = note.software[0] ? (u8 *)note.software : NULL;
+        *count = 0; /* it has been matched: there is nothing to match it by any more */
+        fingerprint_http(to_srv, f);
+        *count = all;
+    }
     if (sig) {
         *last_tcp = sig, *tcp = *sig;
         if (sig->matched)
@@ -314,17 +292,14 @@ static void hosts_packet(struct sm_replica *replica, struct sm_packet *packet, v
     size_t bytes;
     bool created;
 
-    (void)user;
     if (to_file && (from = payload(packet, "p0fL", &bytes)))
         fwrite(from, 1, bytes, lf);
     from = payload(packet, "p0fN", &bytes);
     if (!from || bytes < offsetof(struct note, software) || bytes > sizeof note)
         return;
     sm_packet_drop(packet, seen);
-    memset(&note, 0, sizeof note);
-    memcpy(&note, from, bytes); /* which may come from anywhere */
-    note.to_srv = note.to_srv != 0;
-    note.software[sizeof note.software - 1] = '\0';
+    memcpy(memset(&note, 0, sizeof note), from, bytes); /* which may come from anywhere */
+    note.to_srv = note.to_srv != 0, note.software[sizeof note.software - 1] = '\0';
     if (pk->opt_cnt > MAX_TCP_OPT || (pk->ip_ver != IP_VER4 && pk->ip_ver != IP_VER6) ||
         note.matched > sig_cnt[note.to_srv])
         return;
@@ -354,8 +329,7 @@ static void *load(const char *file, struct sm_errbuf *error)
     http_init();
     read_config(fp_file = (u8 *)file);
     stdout = output;
-    lf = fopen("/dev/null", "w");
-    if (!lf || setvbuf(lf, lines, _IOFBF, sizeof lines) != 0 ||
+    if (!(lf = fopen("/dev/null", "w")) || setvbuf(lf, lines, _IOFBF, sizeof lines) != 0 ||
         memory_bytes != mmap(memory_bytes, MEMORY_BYTES, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0))
         PFATAL("Cannot have memory at %p, or /dev/null.", memory_bytes);
@@ -368,17 +342,15 @@ static int add(struct sm_replica *replica, sm_class *cls, const char *name, enum
                uint64_t hard_s, uint64_t idle_s)
 {
     const struct sm_field known = {"known", SM_FIELD_OPAQUE, 0, (uint16_t)size, NULL, 0};
-    struct sm_class_options options = {.size = sizeof options, .name = name, .version = 2};
+    struct sm_class_options options = {.size = sizeof options, .name = name, .version = 2, .granularity = by};
 
-    options.granularity = by, options.record_size = size;
-    options.fields = &known, options.field_count = 1;
+    options.record_size = size, options.fields = &known, options.field_count = 1;
     options.hard_timeout_ns = hard_s * 1000000000, options.idle_timeout_ns = idle_s * 1000000000;
     return sm_class_register(replica, &options, cls);
 }
 
 static int flows_setup(void *user, struct sm_replica *replica)
 {
-    (void)user;
     return add(replica, &flows, "flows", SM_BY_FLOW, sizeof(struct flow), CONN_MAX_AGE + 1, 0)
                ?: add(replica, &messages, "messages", SM_BY_FLOW, sizeof(struct message), CONN_MAX_AGE + 1, 0)
                ?: sm_drop_reason(replica, "seen", &seen);
@@ -386,17 +358,14 @@ static int flows_setup(void *user, struct sm_replica *replica)
 
 static int hosts_setup(void *user, struct sm_replica *replica)
 {
-    (void)user;
     return add(replica, &hosts, "hosts", SM_BY_HOST_PAIR, sizeof(struct host), 0, HOST_IDLE_LIMIT * 60)
                ?: add(replica, &clocks, "clocks", SM_BY_FLOW, sizeof(s16), CONN_MAX_AGE + 1, 0)
                ?: sm_drop_reason(replica, "seen", &seen);
 }
 
 #ifdef OF_HOSTS /* 0: sm-p0f, 1: sm-p0f-hosts */
-
 static bool log_to(void *config, const char *file, struct sm_errbuf *error)
 {
-    (void)config, (void)error;
     log_file = (u8 *)file;
     if ((to_file = strcmp(file, "-") != 0))
         open_log();
@@ -405,7 +374,6 @@ static bool log_to(void *config, const char *file, struct sm_errbuf *error)
 
 static void log_end(void *config)
 {
-    (void)config;
     if (fflush(lf) != 0)
         PFATAL("The log cannot be written.");
 }
@@ -423,15 +391,11 @@ int main(int argc, char **argv)
         .setup = OF_HOSTS ? hosts_setup : flows_setup,
         .ended = log_end,
         .usage =
-            "usage: sm-p0f       --fingerprints FILE --in INPUT --out OUTPUT [--report FILE] [options]\n"
+            "usage: sm-p0f --fingerprints FILE --in INPUT --out OUTPUT [options]\n"
             "       sm-p0f-hosts --fingerprints FILE --in INPUT {--out OUTPUT|--log FILE} [options]\n\n"
-            "p0f as two services: sm-p0f-hosts reads what sm-p0f writes, and has all that p0f says. INPUT, OUTPUT:\n"
-            "a capture file, \"-\", or interface:NAME. Started by a service (smctl run) they attach to it.\n\n"
-            "  --fingerprints FILE  p0f's database (p0f.fp), the same for all replicas\n"
-            "  --log FILE           lines go to the end of this file; without it they are packets of OUTPUT\n"
-            "  --flows N            most connections or hosts kept (default 4194304; k, M, G)\n"
-            "  --memory SIZE        most memory for them (default 1GiB)\n"
-            "  --check, --help, --version\n"};
+            "p0f as two services: the second reads what the first writes. FILE: p0f's database (p0f.fp); its log, to\n"
+            "which lines are appended, else they are packets of OUTPUT. See sm-p0f(1).\n\n"
+            "options: --report FILE, --flows N, --memory SIZE, --check, --help, --version\n"};
 
     return program_main(&program, argc, argv);
 }
