@@ -34,7 +34,8 @@ int sm_counters_register(struct sm_replica *replica, const char *name, uint32_t 
     return result < 0 ? result : 0;
 }
 
-void sm_counter_add(struct sm_replica *replica, sm_counter counter, int64_t amount)
+/* It is as long as a cache line, and costs a third more across two. */
+__attribute__((aligned(64))) void sm_counter_add(struct sm_replica *replica, sm_counter counter, int64_t amount)
 {
     coherent_add(&replica->journal, (struct coherent_cell *)(void *)(replica->row + counter.place), (uint64_t)amount);
 }
