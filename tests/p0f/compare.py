@@ -26,7 +26,9 @@ parser.add_argument("captures", nargs="+")
 options = parser.parse_args()
 
 # The original compares names beyond the end of the shorter one.
-environment = dict(os.environ, TZ="UTC", ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":strict_memcmp=0")
+environment = dict(os.environ, TZ="UTC")
+for variable in ("ASAN_OPTIONS", "TSAN_OPTIONS"):
+    environment[variable] = os.environ.get(variable, "") + ":strict_memcmp=0"
 failures = 0
 
 

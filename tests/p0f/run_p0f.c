@@ -77,7 +77,7 @@ static int pass(const struct sm_test_options *options, bool upgrades, struct sm_
     return status;
 }
 
-/* The lines, as sm-p0f-log prints them: through a capture, as it reads one. */
+/* The lines, as sm-p0f-hosts --log writes them. */
 static int print(const struct sm_trace *trace, struct sm_errbuf *error)
 {
     for (size_t i = 0; i < sm_trace_count(trace); i++) {
