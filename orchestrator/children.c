@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -214,11 +215,47 @@ static int open_output(struct command *command, const struct child *child, struc
     return command->output < 0 ? SM_E_IO : 0;
 }
 
-static int run_program(struct child *child, const char *names, const char *file, const struct program *program,
+/* Of the service's processors those that fewest replicas are bound to: one for each of so many replicas. */
+static void choose_processors(const struct orchestrator *o, unsigned count, cpu_set_t *chosen)
+{
+    const cpu_set_t *ours = &o->service.cpus.replicas;
+    unsigned bound[CPU_SETSIZE] = {0};
+    cpu_set_t its;
+    for (const struct child *child = o->children; child; child = child->next)
+        if (child->alive && sched_getaffinity(child->host->pid, sizeof its, &its) == 0)
+            for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++)
+                bound[cpu] += CPU_ISSET(cpu, &its) != 0;
+    CPU_ZERO(chosen);
+    for (; count > 0; count--) {
+        unsigned best = CPU_SETSIZE;
+        for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++)
+            if (CPU_ISSET(cpu, ours) && (best == CPU_SETSIZE || bound[cpu] < bound[best]))
+                best = cpu;
+        bound[best]++;
+        CPU_SET(best, chosen);
+    }
+}
+
+/* uv_spawn(), on the service's processors. */
+static int spawn_bound(struct child *child, unsigned count, const uv_process_options_t *options)
+{
+    cpu_set_t before, chosen;
+    bool bind = CPU_COUNT(&child->o->service.cpus.replicas) > 0 && sched_getaffinity(0, sizeof before, &before) == 0;
+    if (bind) {
+        choose_processors(child->o, count, &chosen);
+        sched_setaffinity(0, sizeof chosen, &chosen); /* a process begins on those of the thread that makes it */
+    }
+    int result = uv_spawn(child->o->loop, &child->process, options);
+    if (bind)
+        sched_setaffinity(0, sizeof before, &before);
+    return result;
+}
+
+static int run_program(struct child *child, const struct crew *crew, const char *file, const struct program *program,
                        const char *library, struct sm_errbuf *error)
 {
     struct command command = {.output = -1};
-    if (!make_args(&command, child, program) || !make_env(&command, child->o, names, library)) {
+    if (!make_args(&command, child, program) || !make_env(&command, child->o, crew->names, library)) {
         command_free(&command);
         snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
@@ -240,7 +277,7 @@ static int run_program(struct child *child, const char *names, const char *file,
         .stdio = stdio,
         .stdio_count = 3,
     };
-    int result = uv_spawn(child->o->loop, &child->process, &options);
+    int result = spawn_bound(child, crew->count, &options);
     child->process.data = child;
     child->pid = child->process.pid;
     command_free(&command);
@@ -295,7 +332,7 @@ int child_spawn(struct orchestrator *o, uint32_t id, struct sm_errbuf *error)
         snprintf(error->text, sizeof(error->text), "out of memory");
         return SM_E_NO_MEMORY;
     }
-    result = run_program(host, crew.names, file, program, pcap ? library : NULL, error);
+    result = run_program(host, &crew, file, program, pcap ? library : NULL, error);
     for (unsigned i = 0; result == 0 && i < crew.count; i++)
         result = started(host, crew.ids[i], program, file, error);
     return result;

@@ -2,6 +2,8 @@
 #ifndef SM_ARENA_CORE_H
 #define SM_ARENA_CORE_H
 
+#include <sched.h>
+
 /*
  * Ask the scheduler for short slices for the calling thread, which polls and gives its core away in between. Since
  * Linux 6.6 one that yields comes behind all others on the core until they have had as much as was left of its slice,
@@ -10,5 +12,8 @@
  * slices to ask for.
  */
 void core_share(void);
+
+/* The processors that threads of this process which call core_share() from now on run on; empty: as they are. */
+void core_choose(const cpu_set_t *processors);
 
 #endif

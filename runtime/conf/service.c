@@ -260,9 +260,39 @@ static void read_metrics(struct service_metrics *metrics, struct conf_node node)
         conf_expected(node, "a loopback address and a port such as 127.0.0.1:9464");
 }
 
+/* [0, 2]: processors that this process may use. */
+static void read_processors(struct conf_node list, cpu_set_t *processors)
+{
+    cpu_set_t usable;
+    uint32_t number = 0;
+    if (!conf_present(list) || !conf_list(list) || sched_getaffinity(0, sizeof usable, &usable) != 0)
+        return;
+    if (conf_count(list) == 0)
+        conf_expected(list, "the number of a processor at least");
+    for (unsigned i = 0; i < conf_count(list); i++) {
+        struct conf_node item = conf_item(list, i);
+        if (!conf_u32(item, 0, CPU_SETSIZE - 1, &number))
+            continue;
+        if (CPU_ISSET(number, &usable))
+            CPU_SET(number, processors);
+        else
+            conf_fail(item, "expected a processor that may be used here, got '%u'", number);
+    }
+}
+
+static void read_cpus(struct service *service, struct conf_node node)
+{
+    static const char *const keys[] = {"switch", "replicas", NULL};
+    if (!conf_present(node) || !conf_map(node, keys))
+        return;
+    read_processors(conf_get(node, "switch"), &service->cpus.worker);
+    read_processors(conf_get(node, "replicas"), &service->cpus.replicas);
+}
+
 int service_read(struct service *service, struct conf *conf, const char *file, struct sm_errbuf *error)
 {
-    static const char *const keys[] = {"service", "middlebox", "replicas", "mode", "ports", "limits", "metrics", NULL};
+    static const char *const keys[] = {"service", "middlebox", "replicas", "mode", "ports",
+                                       "limits",  "metrics",   "cpus",     NULL};
     static const char *const modes[] = {"inline", "tap", NULL};
     struct service s = {
         .file = file,
@@ -289,6 +319,7 @@ int service_read(struct service *service, struct conf *conf, const char *file, s
     read_ports(&s, conf_need(root, "ports", "a mapping with in and out"));
     read_limits(&s, conf_get(root, "limits"));
     read_metrics(&s.metrics, conf_get(root, "metrics"));
+    read_cpus(&s, conf_get(root, "cpus"));
     if (conf_error(conf)) {
         snprintf(error->text, sizeof(error->text), "%s", conf_error(conf));
         service_free(&s);

@@ -4,6 +4,8 @@
 
 /* A service file: sm-service(5). */
 
+#include <sched.h>
+
 #include "conf/conf.h"
 
 #define SERVICE_MAX_REPLICAS 64
@@ -110,6 +112,9 @@ struct service {
         uint64_t unresponsive_ns; /* a replica that leaves its input unanswered for longer is killed */
     } limits;
     struct service_metrics metrics;
+    struct {
+        cpu_set_t worker, replicas; /* what they are bound to; empty: they are not */
+    } cpus;
     struct conf *conf; /* owns the strings */
 };
 

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "arena/core.h"
 #include "arena/huge.h"
 #include "conf/command_line.h"
 #include "conf/rundir.h"
@@ -237,6 +238,7 @@ static int run(const char *file, uint64_t seed)
         return 2;
     }
     log_of_service(service.name);
+    core_choose(&service.cpus.worker);
     control = (struct control){
         .loop = uv_default_loop(), .dir = &dir, .listen_fd = -1, .arena_fd = manager_kept(KEEPER_NAME)};
     snprintf(control.poison_file, sizeof control.poison_file, "%s.poison.pcap", service.name);
