@@ -286,20 +286,30 @@ static void on_gone(struct orchestrator *o, const struct wire_value *params)
         lost(o, child);
 }
 
+/* Why the switch refused it, or another one of its process; empty: it did not. */
+static const char *refusal_of(const struct child *child)
+{
+    const struct child *other = child->o->children;
+    while (!child->refusal[0] && other && (other->host != child->host || !other->refusal[0]))
+        other = other->next;
+    return child->refusal[0] || !other ? child->refusal : other->refusal;
+}
+
 void orchestrator_child_exited(struct orchestrator *o, struct child *child)
 {
+    const char *refusal = refusal_of(child);
     char how[48], name[16];
     child_how(child, how);
     if (o->phase == PHASE_CONNECTING || o->phase == PHASE_STARTING) {
         orchestrator_fail(o, "middlebox '%s' (replica r%u) %s before it was ready%s%s", o->program.exec, child->id, how,
-                          child->refusal[0] ? ": " : "", child->refusal);
+                          refusal[0] ? ": " : "", refusal);
     } else if (o->phase == PHASE_RUNNING) {
         if (child->refusal[0])
             log_write(LEVEL_WARNING, "replica_refused",
                       LOG_WITH(log_text("replica", child_name(child, name)), log_text("reason", child->refusal)),
                       "replica %s was refused: %s", name, child->refusal);
         char why[sizeof(how) + sizeof(child->refusal) + 16];
-        snprintf(why, sizeof(why), child->refusal[0] ? "%s (refused: %s)" : "%s%s", how, child->refusal);
+        snprintf(why, sizeof(why), refusal[0] ? "%s (refused: %s)" : "%s%s", how, refusal);
         child->lost = !ops_exited(&o->ops, child->id, why);
         if (child->lost && child->gone)
             lost(o, child);

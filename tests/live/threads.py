@@ -113,10 +113,16 @@ class Trial:
         done = lab.wait_until(lambda: self.service.smctl("scale", count, timeout=90).returncode == 0, 60)
         expect(done, f"scale {count}", self.service.log())
 
+    def comes_to(self, right, what):
+        """`right` holds soon, of what processes() gives."""
+        expect(lab.wait_until(lambda: right(*self.processes()), 60), what, self.processes(), self.service.log())
+
     def processes(self):
         """The pids of the replicas' processes, and how many replicas there are."""
-        done = self.service.smctl("replicas", "--json")
-        pids = [replica["pid"] for replica in json.loads(done.stdout)["replicas"]]
+        try:
+            pids = [replica["pid"] for replica in json.loads(self.service.smctl("replicas", "--json").stdout)["replicas"]]
+        except (ValueError, KeyError):
+            pids = []
         return set(pids), len(pids)
 
 
@@ -154,16 +160,13 @@ def from_outside(build, rng):
         expect(len(first) == 1 and count == THREADS, f"{count} replicas in {len(first)} process")
         time.sleep(rng.random() * 0.5)
         os.kill(next(iter(first)), signal.SIGKILL)
-        replaced = lab.wait_until(lambda: trial.processes()[1] == THREADS and not first & trial.processes()[0], 60)
-        second, count = trial.processes()
-        expect(replaced and len(second) == 1, f"{count} others take their place, in {len(second)} process",
-               trial.service.log())
+        trial.comes_to(lambda pids, count: count == THREADS and len(pids) == 1 and pids != first,
+                       "others take their place, in one process")
+        second, _ = trial.processes()
         trial.scale(THREADS + 1)
-        third, count = trial.processes()
-        expect(count == THREADS + 1 and len(third) == 2, "one more is a process of its own", trial.service.log())
+        trial.comes_to(lambda pids, count: count == THREADS + 1 and len(pids) == 2, "one more is a process of its own")
         trial.scale(1)
-        left, count = trial.processes()
-        expect(left == second and count == 1, "one thread is left of the first process", trial.service.log())
+        trial.comes_to(lambda pids, count: count == 1 and pids == second, "one thread is left of the first process")
         trial.service.process.terminate()
         report = trial.end(output="out.pcap.partial")
         if report:
@@ -204,6 +207,34 @@ def poison(build):
                    report["replicas"])
 
 
+def switch_dies(build):
+    """Its replicas go with it, those that had been retired before too; as many packets are lost as are counted."""
+    with Trial(build, "the switch dies") as trial:
+        trial.service.write("events", "packet=500 kill switch\npacket=1200 scale 1\npacket=1600 kill switch\n"
+                            "packet=2000 scale 4\n")
+        trial.start("--events", "events", pace="5kpps")
+        try:
+            code = trial.service.process.wait(120)
+        except subprocess.TimeoutExpired:
+            code = "no end within 120 s"
+        live.expect_no_sanitizer(trial.service.log())
+        if not expect(code == 0, f"status {code}", trial.service.log()[-3000:]):
+            return
+        with open(trial.service.path("report.json"), encoding="utf-8") as file:
+            report = json.load(file)
+        live.expect_report(report, moves=True)
+        expect(report["packets"]["in"] == PACKETS and report["deaths"]["switch"] == 2, f"{report['packets']}", report["deaths"])
+
+
+def misconfigured(build):
+    with Trial(build, "a policy that is not there") as trial:
+        trial.args = "--policy, nowhere.yaml"
+        trial.start()
+        code = trial.service.process.wait(60)
+        said = [line for line in trial.service.log().splitlines() if "nowhere.yaml" in line and "sm-orch" in line]
+        expect(code == 1 and len(said) == 1, f"status {code}: {said}", trial.service.log())
+
+
 def unprepared(build):
     """A program that runs one replica, whatever the service file says."""
     with Trial(build, "a program that is not made for it") as trial:
@@ -223,6 +254,8 @@ def main():
     from_outside(given.build, rng)
     hanging(given.build)
     poison(given.build)
+    switch_dies(given.build)
+    misconfigured(given.build)
     unprepared(given.build)
     live.expect_alone()
     live.finish()
