@@ -142,14 +142,15 @@ struct switch_slot {
     unsigned last_used;        /* of that reserve */
 };
 
+/* What every packet is steered by comes first, in one cache line nearly always. */
 struct switch_shard {
+    uint64_t packets;
     uint8_t owner; /* slot, or SWITCH_NONE */
     uint8_t build; /* without an owner: the number of the build of the last one */
     struct shard_move move;
     uint32_t hold_head, hold_tail; /* buffers; POOL_NONE: none */
-    uint64_t held_since;           /* wall clock, ns */
     bool flow_held;                /* its move waits for a flow that the middlebox holds */
-    uint64_t packets;
+    uint64_t held_since;           /* wall clock, ns */
 };
 
 struct window_place {
@@ -308,7 +309,7 @@ struct sm_switch {
 
     struct switch_slot slots[ARENA_SLOTS];
     unsigned slot_count; /* slots from here on were never taken: what each turn looks at ends here */
-    struct switch_shard shards[SM_SHARDS];
+    _Alignas(64) struct switch_shard shards[SM_SHARDS];
     struct switch_operation operation;
     uint32_t moves_in_flight;
     struct switch_lane lanes[EXPORT_LANES];
