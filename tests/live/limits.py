@@ -12,7 +12,7 @@ import struct
 import subprocess
 
 import live
-from live import expect, lab
+from live import expect, lab, records
 
 SAMPLE = os.path.abspath(os.path.join(live.SAMPLES, "flows.pcap"))
 
@@ -27,16 +27,6 @@ ports:
   in: {pcap: waits.pcap, pace: recorded}
   out: {pcap: out.pcap}
 """
-
-
-def records(capture):
-    """The header of a capture file, and its packets: record header, bytes."""
-    with open(capture, "rb") as file:
-        head = file.read(24)
-        found = []
-        while record := file.read(16):
-            found.append((record, file.read(struct.unpack("<IIII", record)[2])))
-    return head, found
 
 
 def asker(frame):
@@ -57,13 +47,10 @@ def waits(service):
     """The sample, and a packet that comes so late that all the others can be asked about. Returns the packets of each
     that asks."""
     head, found = records(SAMPLE)
-    seconds, rest, caplen, length = struct.unpack("<IIII", found[-1][0])
+    seconds, = struct.unpack_from("<I", found[-1])
     with open(service.path("waits.pcap"), "wb") as file:
-        file.write(head)
-        for record, frame in found:
-            file.write(record + frame)
-        file.write(struct.pack("<IIII", seconds + 600, rest, caplen, length) + found[-1][1])
-    asked = collections.Counter(filter(None, (asker(frame) for _, frame in found)))
+        file.write(head + b"".join(found) + struct.pack("<I", seconds + 600) + found[-1][4:])
+    asked = collections.Counter(filter(None, (asker(record[16:]) for record in found)))
     return len(found), asked
 
 

@@ -35,6 +35,19 @@ def enter_or_skip():
         sys.exit(SKIPPED)
 
 
+def records(capture):
+    """(file header, whole records) of a classic pcap, little-endian as all of ours."""
+    with open(capture, "rb") as file:
+        data = file.read()
+    found, at = [], 24
+    while at + 16 <= len(data):
+        end = at + 16 + int.from_bytes(data[at + 8:at + 12], "little")
+        if end <= len(data):
+            found.append(data[at:end])
+        at = end
+    return data[:24], found
+
+
 def expect_report(report, moves):
     """The promises as a run's own report gives them."""
     if not expect("packets" in report and "invariants" in report, "report: of a whole run", report):

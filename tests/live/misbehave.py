@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import live
-from live import expect, lab
+from live import expect, lab, records
 
 SAMPLE = os.path.abspath(os.path.join(live.SAMPLES, "flows.pcap"))
 SERVICE = """service: odd
@@ -24,18 +24,6 @@ ports:
   out: {{pcap: out.pcap, order: arrival}}
 limits: {{unresponsive: 1s}}
 """
-
-
-def records(capture):
-    """(file header, records) of a classic pcap."""
-    with open(capture, "rb") as file:
-        data = file.read()
-    found, at = [], 24
-    while at < len(data):
-        size = 16 + struct.unpack_from("<I", data, at + 8)[0]
-        found.append(data[at:at + size])
-        at += size
-    return data[:24], found
 
 
 def deadly_record(like):

@@ -20,7 +20,7 @@ import subprocess
 import time
 
 import live
-from live import expect, lab
+from live import expect, lab, records
 
 FULL = os.environ.get("SM_FULL", "") not in ("", "0")
 SEED = int(os.environ.get("SM_SEED", "0"), 0) or random.SystemRandom().randrange(1, 1 << 31)
@@ -165,18 +165,6 @@ limits: {flows: 64k, memory: 64MiB}
 """
 
 
-def records(file):
-    """The records of a capture, whole."""
-    with open(file, "rb") as capture:
-        data = capture.read()
-    at, found = 24, []
-    while at + 16 <= len(data):
-        end = at + 16 + int.from_bytes(data[at + 8:at + 12], "little")
-        found.append(data[at:end])
-        at = end
-    return found
-
-
 def expect_subsequence(out, whole):
     """Every packet of `out` is one of `whole`, in order, and none is there twice."""
     at, misplaced = 0, 0
@@ -193,7 +181,7 @@ def expect_lost_is_counted(service, report):
     if not report:
         return
     live.expect_report(report, moves=False)
-    out, whole = records(service.path("out.pcap")), records(SAMPLE)
+    (_, out), (_, whole) = records(service.path("out.pcap")), records(SAMPLE)
     expect_subsequence(out, whole)
     lost = report["packets"]["dropped"]
     expect(report["packets"]["in"] == len(whole) and report["packets"]["out"] == len(out) and

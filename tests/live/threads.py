@@ -17,7 +17,7 @@ import subprocess
 import time
 
 import live
-from live import expect, lab
+from live import expect, lab, records
 
 SEED = int(os.environ.get("SM_SEED", "0"), 0) or random.SystemRandom().randrange(1, 1 << 31)
 SAMPLE = os.path.abspath(os.path.join(live.SAMPLES, "flows.pcap"))
@@ -36,18 +36,6 @@ ports:
   out: {{pcap: out.pcap, order: arrival}}
 limits: {{unresponsive: {patience}}}
 """
-
-
-def records(capture):
-    """(file header, records) of a classic pcap."""
-    with open(capture, "rb") as file:
-        data = file.read()
-    found, at = [], 24
-    while at < len(data):
-        size = 16 + struct.unpack_from("<I", data, at + 8)[0]
-        found.append(data[at:at + size])
-        at += size
-    return data[:24], found
 
 
 class Trial:
