@@ -18,6 +18,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kit"))
 
 import checks  # noqa: E402
+from captures import records  # noqa: E402
 from checks import expect  # noqa: E402
 
 import reader
@@ -42,19 +43,6 @@ def run(folder, *command):
     env = dict(os.environ, SPLITMERGE_RUN=os.path.join(folder, "run"))
     return subprocess.run(command, cwd=folder, env=env, timeout=120, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True)
-
-
-def records(path):
-    """The head of a classic capture, and its records, byte for byte."""
-    with open(path, "rb") as file:
-        data = file.read()
-    order = "<" if data[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
-    found, at = [], 24
-    while at < len(data):
-        end = at + 16 + int.from_bytes(data[at + 8 : at + 12], "little" if order == "<" else "big")
-        found.append(data[at:end])
-        at = end
-    return data[:24], found
 
 
 def write(path, head, some):

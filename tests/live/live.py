@@ -11,7 +11,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "..", "tools"), os.path.join(HERE, "..", "kit")]
 
 import lab  # noqa: E402
-from checks import expect, finish  # noqa: E402, F401: the tests have it from here
+from captures import records  # noqa: E402, F401: the tests have it from here
+from checks import expect, finish  # noqa: E402, F401: likewise
 
 SKIPPED = 77
 SAMPLES = os.path.join(HERE, "..", "samples")
@@ -33,19 +34,6 @@ def enter_or_skip():
     except lab.Unavailable as reason:
         print(f"skipped: no namespaces here: {reason}")
         sys.exit(SKIPPED)
-
-
-def records(capture):
-    """(file header, whole records) of a classic pcap, little-endian as all of ours."""
-    with open(capture, "rb") as file:
-        data = file.read()
-    found, at = [], 24
-    while at + 16 <= len(data):
-        end = at + 16 + int.from_bytes(data[at + 8:at + 12], "little")
-        if end <= len(data):
-            found.append(data[at:end])
-        at = end
-    return data[:24], found
 
 
 def expect_report(report, moves):

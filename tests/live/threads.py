@@ -75,18 +75,25 @@ class Trial:
         subprocess.run(theirs if self.exec == self.misbehaving else ours, cwd=self.service.folder, timeout=120, check=True)
         return self.service.path("alone.pcap")
 
-    def end(self, capture=None, output="out.pcap"):
-        """The report of a run that ended well; None: it did not. `capture` is what it would have to be the output of."""
+    def report(self, moves, patience=240):
+        """The report of a run that ended well; None: it did not."""
         try:
-            code = self.service.process.wait(240)
+            code = self.service.process.wait(patience)
         except subprocess.TimeoutExpired:
-            code = "no end within 240 s"
+            code = f"no end within {patience} s"
         live.expect_no_sanitizer(self.service.log())
         if not expect(code == 0, f"status {code}", self.service.log()[-3000:]):
             return None
         with open(self.service.path("report.json"), encoding="utf-8") as file:
             report = json.load(file)
-        live.expect_report(report, moves=False)
+        live.expect_report(report, moves=moves)
+        return report
+
+    def end(self, capture=None, output="out.pcap"):
+        """The same; and its output is the standalone one of `capture`, or of what was read."""
+        report = self.report(moves=False)
+        if not report:
+            return None
         if not capture:
             header, packets = records(self.input)
             capture = self.service.path("read.pcap")
@@ -201,16 +208,9 @@ def switch_dies(build):
         trial.service.write("events", "packet=500 kill switch\npacket=1200 scale 1\npacket=1600 kill switch\n"
                             "packet=2000 scale 4\n")
         trial.start("--events", "events", pace="5kpps")
-        try:
-            code = trial.service.process.wait(120)
-        except subprocess.TimeoutExpired:
-            code = "no end within 120 s"
-        live.expect_no_sanitizer(trial.service.log())
-        if not expect(code == 0, f"status {code}", trial.service.log()[-3000:]):
+        report = trial.report(moves=True, patience=120)
+        if not report:
             return
-        with open(trial.service.path("report.json"), encoding="utf-8") as file:
-            report = json.load(file)
-        live.expect_report(report, moves=True)
         expect(report["packets"]["in"] == PACKETS and report["deaths"]["switch"] == 2, f"{report['packets']}", report["deaths"])
 
 
